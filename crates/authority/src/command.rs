@@ -1,0 +1,256 @@
+//! What can be asked of the authority, and what it answers.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::event::{
+    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
+    RefusalCause,
+};
+use crate::ids::{CredentialHash, CredentialId, RoleName, RuleId, SessionId, SubjectName};
+use crate::limits::{Aal, Deadline, Limits};
+use crate::resource::{Plane, Resource};
+use crate::session::{Context, Credential, CredentialClass, Proof};
+use crate::time::Timestamp;
+
+/// Everything that can change or question the state. There is no other way in.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Write the first entry of a new ledger.
+    OpenLog {
+        /// The origin line of its checkpoints.
+        origin: String,
+    },
+    /// Take up work: sessions that ran out meanwhile end at their deadlines.
+    StartGateway {
+        /// Curfew's version.
+        version: String,
+        /// How ledger time was found.
+        clock: ClockSource,
+        /// The kernel's boot id.
+        boot_id: String,
+        /// The boot clock now, in microseconds.
+        boot_us: u64,
+    },
+    /// Stop work. Sessions live on; their deadlines keep running.
+    StopGateway,
+    /// Note that the wall clock was stepped.
+    StepClock {
+        /// Wall clock minus ledger time, in microseconds.
+        wall_offset_us: i64,
+    },
+    /// Put a policy in force. It must have passed [`crate::Policy::parse`].
+    LoadPolicy {
+        /// The Cedar text.
+        text: String,
+    },
+    /// Put the list of resources in force.
+    LoadResources {
+        /// All of them; `gateway` is added where it is missing.
+        resources: Vec<Resource>,
+    },
+    /// Note a change of an account; ends its sessions where the change demands it.
+    ChangeAccount {
+        /// Whose account.
+        subject: SubjectName,
+        /// What changed.
+        change: AccountChange,
+        /// Who changed it.
+        by: Actor,
+    },
+    /// Note a refused sign-in.
+    RefuseSignIn {
+        /// The account, where it exists.
+        subject: Option<SubjectName>,
+        /// Why.
+        cause: RefusalCause,
+        /// From where.
+        address: IpAddr,
+    },
+    /// Begin a session after a verified authentication.
+    StartSession {
+        /// A fresh random name.
+        session: SessionId,
+        /// Who.
+        subject: SubjectName,
+        /// The roles the account holds.
+        roles: BTreeSet<RoleName>,
+        /// How it was proved.
+        proof: Proof,
+        /// From where.
+        context: Context,
+        /// The first credential.
+        credential: Credential,
+    },
+    /// The person authenticated again. All cookies of the session are revoked, `credential` is new.
+    Reauthenticate {
+        /// Which session.
+        session: SessionId,
+        /// The new proof.
+        proof: Proof,
+        /// The cookie that replaces the old ones.
+        credential: Credential,
+    },
+    /// Give a live session one more way to be presented.
+    IssueCredential(NewCredential),
+    /// Take one back.
+    RevokeCredential {
+        /// Which session.
+        session: SessionId,
+        /// Which credential.
+        credential: CredentialId,
+    },
+    /// Note activity seen by a plane that had no entry of its own.
+    Observe {
+        /// Which session.
+        session: SessionId,
+        /// When it was last active. Ignored unless newer than what is known, and before the end.
+        active_at: Timestamp,
+    },
+    /// May this be done?
+    Ask(Ask),
+    /// A connection or stream is over.
+    Close(ActionClosed),
+    /// End a session.
+    End {
+        /// Which session.
+        session: SessionId,
+        /// Why, and by whom.
+        cause: EndCause,
+    },
+    /// Time has passed: end whatever is due.
+    Expire,
+    /// Note that the ledger could not take entries.
+    FailRecording {
+        /// Since when.
+        since: Timestamp,
+        /// What went wrong, without paths.
+        cause: String,
+    },
+    /// Note that the ledger takes entries again.
+    ResumeRecording {
+        /// How many actions were refused meanwhile.
+        refused: u64,
+    },
+}
+
+/// A credential for a session that already lives.
+#[derive(Clone, Debug)]
+pub struct NewCredential {
+    /// Which session.
+    pub session: SessionId,
+    /// The credential.
+    pub credential: Credential,
+}
+
+/// Why a session is ended on request.
+#[derive(Clone, Debug)]
+pub struct EndCause {
+    /// The reason the entry gives.
+    pub reason: EndReason,
+    /// Who asked, where it was not the session itself.
+    pub by: Option<Actor>,
+}
+
+/// A question: may this be done?
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// How the session was presented.
+    pub presenter: Presenter,
+    /// What is to be done.
+    pub action: ActionDetail,
+    /// From where, now.
+    pub context: Context,
+}
+
+/// How a session is presented with an action.
+#[derive(Clone, Debug)]
+pub enum Presenter {
+    /// By a credential of this class with this hash of its secret.
+    Credential {
+        /// What it claims to be.
+        class: CredentialClass,
+        /// SHA-256 of the secret that was shown.
+        hash: CredentialHash,
+        /// On which plane.
+        plane: Plane,
+    },
+    /// Through a connection that an allowed action of this session opened.
+    Session(SessionId),
+}
+
+/// The events of a command, to be applied and recorded in this order, and the answer.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// What happened. Empty where nothing did.
+    pub events: Vec<Event>,
+    /// The answer.
+    pub verdict: Verdict,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Done; nothing was asked.
+    Done,
+    /// Allowed.
+    Allow(Grant),
+    /// Fresh or stronger authentication first.
+    StepUp(StepUp),
+    /// Refused; the session goes on.
+    Deny(Denial),
+    /// The session is over.
+    Ended {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// No session: the credential was never issued, is revoked or has expired.
+    Unauthenticated,
+}
+
+/// What an allowed action may rely on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Grant {
+    /// Which session.
+    pub session: SessionId,
+    /// Who.
+    pub subject: SubjectName,
+    /// The roles held.
+    pub roles: BTreeSet<RoleName>,
+    /// The newest authentication.
+    pub proof: Proof,
+    /// The session's limits tightened by the action's demands: what a permit is held to.
+    pub limits: Limits,
+    /// When these run out unless something happens before.
+    pub deadline: Deadline,
+    /// The rules that allowed it.
+    pub rules: Vec<RuleId>,
+}
+
+/// What is missing for an action.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StepUp {
+    /// Which session.
+    pub session: SessionId,
+    /// Which of the resource's limits has run out, if one has.
+    pub passed: Option<Deadline>,
+    /// The assurance level needed, if the session's is too low.
+    pub assurance: Option<Aal>,
+    /// The longest age of authentication the action accepts (RFC 9470 `max_age`), if it says so.
+    pub max_age: Option<crate::time::Span>,
+    /// The rules that would allow it.
+    pub rules: Vec<RuleId>,
+}
+
+/// A refusal that fresh authentication would not change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Denial {
+    /// Which session; none where a new one was refused.
+    pub session: Option<SessionId>,
+    /// Why.
+    pub cause: DenialCause,
+    /// The rules that forbade it.
+    pub rules: Vec<RuleId>,
+}

@@ -1,0 +1,480 @@
+//! The vocabulary of the ledger: what can be said in an entry, and its JSON form.
+//!
+//! One entry is one JSON object in a fixed field order: `v`, `time`, `kind`, then the fields of
+//! the kind. An entry carries what a verifier cannot derive, and no more.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{
+    CredentialId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
+};
+use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
+use crate::resource::{Plane, Resource, Verb};
+use crate::session::{Context, Credential, CredentialClass, Proof};
+use crate::time::{Span, Timestamp};
+
+/// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
+pub const ENTRY_BYTES_MAX: usize = 65_535;
+
+/// One entry: an event and the moment it was decided.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry {
+    /// Ledger time of the decision.
+    pub time: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// Why bytes are not an entry, or an entry does not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Not the JSON form of an entry of version 1.
+    #[error("not an entry: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The version is not one this program knows.
+    #[error("entry version {0} is not known to this program")]
+    Version(u64),
+    /// The JSON is not the canonical form that `to_bytes` gives.
+    #[error("not in canonical form")]
+    NotCanonical,
+    /// Larger than [`ENTRY_BYTES_MAX`].
+    #[error("an entry of {0} bytes is over the limit of {ENTRY_BYTES_MAX}")]
+    TooLarge(usize),
+}
+
+/// What can happen. A closed list; the JSON `kind` is the serde name.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(tag = "kind")]
+pub enum Event {
+    /// The first entry of a ledger.
+    #[serde(rename = "log.opened")]
+    LogOpened {
+        /// The origin line of its checkpoints.
+        origin: String,
+    },
+    /// The gateway took up its work. Sessions that ran out meanwhile end right after this.
+    #[serde(rename = "gateway.started")]
+    GatewayStarted {
+        /// Curfew's version.
+        version: String,
+        /// How ledger time was carried on.
+        clock: ClockSource,
+        /// The kernel's boot id, to recognise a restart without a reboot.
+        boot_id: String,
+        /// The boot clock at this entry's time, in microseconds.
+        boot_us: u64,
+    },
+    /// The gateway was told to stop and did.
+    #[serde(rename = "gateway.stopped")]
+    GatewayStopped {},
+    /// The wall clock was stepped; ledger time was not.
+    #[serde(rename = "clock.stepped")]
+    ClockStepped {
+        /// Wall clock minus ledger time, in microseconds, after the step.
+        wall_offset_us: i64,
+    },
+    /// This policy is in force from here on.
+    #[serde(rename = "policy.loaded")]
+    PolicyLoaded {
+        /// SHA-256 of the text.
+        digest: PolicyDigest,
+        /// The whole Cedar text.
+        text: String,
+    },
+    /// These are the protected resources from here on.
+    #[serde(rename = "resources.loaded")]
+    ResourcesLoaded {
+        /// All of them, in order of name.
+        resources: Vec<Resource>,
+    },
+    /// An account was changed.
+    #[serde(rename = "account.changed")]
+    AccountChanged {
+        /// Whose account.
+        subject: SubjectName,
+        /// What changed.
+        change: AccountChange,
+        /// Who changed it.
+        by: Actor,
+    },
+    /// Somebody tried to sign in and was refused.
+    #[serde(rename = "sign_in.refused")]
+    SignInRefused {
+        /// The account, where it exists. An unknown name is not kept: people type passwords there.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        subject: Option<SubjectName>,
+        /// Why.
+        cause: RefusalCause,
+        /// From where.
+        address: IpAddr,
+    },
+    /// A session began.
+    #[serde(rename = "session.started")]
+    SessionStarted {
+        /// Its public name.
+        session: SessionId,
+        /// Who.
+        subject: SubjectName,
+        /// The roles held.
+        roles: BTreeSet<RoleName>,
+        /// How it was proved.
+        proof: Proof,
+        /// From where.
+        context: Context,
+        /// The gateway's limits for it.
+        limits: Limits,
+        /// The rules that allowed it and set the limits.
+        rules: Vec<RuleId>,
+    },
+    /// The person authenticated again: `authenticated_at` and `active_at` move.
+    /// All cookies of the session stop working; new ones are issued.
+    #[serde(rename = "session.reauthenticated")]
+    SessionReauthenticated {
+        /// Which session.
+        session: SessionId,
+        /// The new proof.
+        proof: Proof,
+    },
+    /// Activity that had no entry of its own, noted when a timer asked.
+    #[serde(rename = "session.active")]
+    SessionActive {
+        /// Which session.
+        session: SessionId,
+        /// When it was last active.
+        active_at: Timestamp,
+    },
+    /// A new policy gave a live session other limits.
+    #[serde(rename = "session.limited")]
+    SessionLimited {
+        /// Which session.
+        session: SessionId,
+        /// The limits from here on.
+        limits: Limits,
+        /// The rules that set them.
+        rules: Vec<RuleId>,
+    },
+    /// A session is over. Exactly one for each that started.
+    #[serde(rename = "session.ended")]
+    SessionEnded {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+        /// When it had to end, where a clock ended it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        deadline: Option<Timestamp>,
+        /// When the end took effect: every permit of the session had been cut.
+        effective: Timestamp,
+        /// `effective` minus `deadline`.
+        #[serde(rename = "late_us", skip_serializing_if = "Option::is_none", default)]
+        late: Option<Span>,
+        /// Who ended it, where somebody did.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        by: Option<Actor>,
+    },
+    /// A credential of an ended session was presented.
+    #[serde(rename = "session.used_after_end")]
+    SessionUsedAfterEnd {
+        /// Which session.
+        session: SessionId,
+        /// Which credential.
+        credential: CredentialId,
+        /// On which plane.
+        plane: Plane,
+        /// From where.
+        address: IpAddr,
+    },
+    /// A live session got a new way to be presented.
+    #[serde(rename = "credential.issued")]
+    CredentialIssued {
+        /// Which session.
+        session: SessionId,
+        /// The credential, without its secret.
+        #[serde(flatten)]
+        credential: Credential,
+    },
+    /// A credential stopped working before its session ended.
+    #[serde(rename = "credential.revoked")]
+    CredentialRevoked {
+        /// Which session.
+        session: SessionId,
+        /// Which credential.
+        credential: CredentialId,
+    },
+    /// Something was presented that Curfew never issued, or that it has long forgotten.
+    #[serde(rename = "credential.unknown")]
+    CredentialUnknown {
+        /// On which plane.
+        plane: Plane,
+        /// What it claimed to be.
+        class: CredentialClass,
+        /// From where.
+        address: IpAddr,
+    },
+    /// An action was allowed. The entry's index is the action's name from here on.
+    #[serde(rename = "action.allowed")]
+    ActionAllowed {
+        /// Which session.
+        session: SessionId,
+        /// What is asked to be done, and to what.
+        #[serde(flatten)]
+        action: ActionDetail,
+        /// The rules that allowed it.
+        rules: Vec<RuleId>,
+        /// The demands of those rules, together.
+        #[serde(default, skip_serializing_if = "is_default")]
+        demands: Demands,
+    },
+    /// An action needs fresh or stronger authentication first.
+    #[serde(rename = "action.stepped_up")]
+    ActionSteppedUp {
+        /// Which session.
+        session: SessionId,
+        /// What is asked to be done, and to what.
+        #[serde(flatten)]
+        action: ActionDetail,
+        /// The rules that would allow it.
+        rules: Vec<RuleId>,
+        /// Which of the resource's limits has run out, if one has.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        passed: Option<Deadline>,
+        /// The assurance level needed, if the session's is too low.
+        #[serde(rename = "need_aal", skip_serializing_if = "Option::is_none", default)]
+        assurance: Option<Aal>,
+    },
+    /// An action was refused.
+    #[serde(rename = "action.denied")]
+    ActionDenied {
+        /// Which session.
+        session: SessionId,
+        /// What is asked to be done, and to what.
+        #[serde(flatten)]
+        action: ActionDetail,
+        /// Why.
+        cause: DenialCause,
+        /// The rules that forbade it; empty where no rule permitted it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        rules: Vec<RuleId>,
+    },
+    /// A connection or stream that an allowed action had opened is over.
+    #[serde(rename = "action.closed")]
+    ActionClosed(ActionClosed),
+    /// The ledger could not take entries for a while.
+    #[serde(rename = "recording.failed")]
+    RecordingFailed {
+        /// Since when nothing new was admitted.
+        since: Timestamp,
+        /// What went wrong, without paths.
+        cause: String,
+    },
+    /// The ledger takes entries again.
+    #[serde(rename = "recording.resumed")]
+    RecordingResumed {
+        /// How many actions were refused meanwhile.
+        refused: u64,
+    },
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// The end of a connection or stream.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ActionClosed {
+    /// Which session.
+    pub session: SessionId,
+    /// The index of the `action.allowed` entry that opened it.
+    pub action: u64,
+    /// What closed it.
+    pub by: ClosedBy,
+    /// The deadline that cut it, if one did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub deadline: Option<Deadline>,
+    /// When the last byte could flow.
+    pub closed: Timestamp,
+    /// `closed` minus the deadline's moment.
+    #[serde(rename = "late_us", skip_serializing_if = "Option::is_none", default)]
+    pub late: Option<Span>,
+    /// Bytes from the client to the resource.
+    pub bytes_in: u64,
+    /// Bytes from the resource to the client.
+    pub bytes_out: u64,
+}
+
+/// What closed a connection or stream.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedBy {
+    /// The client.
+    Client,
+    /// The protected resource.
+    Upstream,
+    /// Curfew, because a limit of this resource ran out.
+    Limit,
+    /// Curfew, because the session ended.
+    SessionEnd,
+    /// Curfew, because what was sent broke the protocol or a limit on sizes.
+    Protocol,
+    /// Curfew, because the ledger could not take its entry: it never took effect.
+    Unrecorded,
+    /// Curfew, because it is stopping.
+    Shutdown,
+}
+
+/// What an action is, with the attributes that policy saw.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ActionDetail {
+    /// What is done.
+    pub verb: Verb,
+    /// To what. `gateway` is Curfew itself.
+    pub resource: ResourceName,
+    /// From where, where that differs from the session's own context.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub context: Option<Context>,
+    /// The index of the `action.allowed` entry of the connection it came through, if it did.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub connection: Option<u64>,
+    /// The HTTP method.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub method: Option<String>,
+    /// The path without its query, cut to 1,024 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path: Option<String>,
+    /// The statement with its literals replaced by `$n`, cut to 2,048 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub statement: Option<String>,
+    /// The statement's fingerprint, the same whatever its literals.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fingerprint: Option<String>,
+    /// The name the client gives itself, cut to 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub client: Option<String>,
+    /// The session an administrative action is about.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub target: Option<SessionId>,
+    /// Not activity: a route marked passive, a probe. It does not move `active_at`.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub passive: bool,
+}
+
+/// How ledger time was found at start.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockSource {
+    /// From the wall clock.
+    Wall,
+    /// From the boot clock, since the machine has not rebooted since the last entry.
+    Boot,
+    /// From the last entry, since the wall clock stands before it.
+    LastEntry,
+}
+
+/// Why a session ended. A closed list.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// No activity for too long.
+    Idle,
+    /// The authentication grew too old.
+    Reauth,
+    /// The session grew too old.
+    Lifetime,
+    /// The person signed out.
+    SignedOut,
+    /// An administrator ended it.
+    EndedByAdmin,
+    /// The identity provider signed the person out.
+    IdpSignedOut,
+    /// A shared signal ended it.
+    SharedSignal,
+    /// The risk grew too high.
+    Risk,
+    /// The account was disabled or removed.
+    AccountDisabled,
+    /// The subject had too many sessions.
+    TooManySessions,
+    /// A credential of the account changed.
+    CredentialChanged,
+    /// A refresh token was used twice.
+    RefreshReused,
+    /// A new policy no longer allows it.
+    PolicyChanged,
+    /// The gateway stopped for good.
+    Shutdown,
+}
+
+impl From<DeadlineCause> for EndReason {
+    fn from(cause: DeadlineCause) -> Self {
+        match cause {
+            DeadlineCause::Idle => Self::Idle,
+            DeadlineCause::Reauth => Self::Reauth,
+            DeadlineCause::Lifetime => Self::Lifetime,
+        }
+    }
+}
+
+/// Who did something administrative.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// Somebody with a shell on the gateway's host, by user name or number.
+    Host(String),
+    /// A session.
+    Session(SessionId),
+}
+
+/// What changed about an account.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountChange {
+    /// It was added, with these roles.
+    Added(BTreeSet<RoleName>),
+    /// It was disabled: its sessions end.
+    Disabled,
+    /// It was enabled again.
+    Enabled,
+    /// Its password was set: its sessions end.
+    PasswordSet,
+    /// Its TOTP secret was set: its sessions end.
+    TotpSet,
+}
+
+/// Why a sign-in was refused.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalCause {
+    /// No such account.
+    UnknownAccount,
+    /// The password is wrong.
+    WrongPassword,
+    /// The one-time code is wrong.
+    WrongCode,
+    /// The one-time code was used before.
+    CodeReused,
+    /// The account is disabled.
+    Disabled,
+    /// Too many attempts; not even looked at.
+    TooManyAttempts,
+    /// No rule permits a session.
+    NotPermitted,
+}
+
+/// Why an action was denied.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialCause {
+    /// No rule permits it.
+    NotPermitted,
+    /// A rule forbids it.
+    Forbidden,
+    /// The session is older than the resource allows; only a new session helps.
+    TooOld,
+    /// The credential is for another resource or another plane.
+    WrongAudience,
+    /// The resource is not known.
+    UnknownResource,
+}

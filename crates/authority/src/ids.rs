@@ -1,0 +1,180 @@
+//! Checked names and identifiers. Each has a private field and one way in, so that a value of the
+//! type is a value that passed its check.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not an identifier of the wanted kind. Safe to show to a client.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{kind} must be {rule}")]
+pub struct IdError {
+    kind: &'static str,
+    rule: &'static str,
+}
+
+fn is_name(text: &str, extra: &[char]) -> bool {
+    (1..=NAME_CHARS_MAX).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || extra.contains(&c))
+}
+
+fn is_hex(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The longest name of a subject, role, resource, environment or rule, in bytes.
+const NAME_CHARS_MAX: usize = 64;
+
+macro_rules! identifier {
+    ($(#[$meta:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The text of the identifier.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let check: fn(&str) -> bool = $check;
+                if check(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(IdError { kind: $kind, rule: $rule })
+                }
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.into()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// The name of a person or program, as it signs in.
+    SubjectName,
+    "a subject name",
+    "1 to 64 letters, digits, '.', '_', '-' or '@', starting with a letter or digit",
+    |text| is_name(text, &['.', '_', '-', '@'])
+);
+identifier!(
+    /// The name of a role, as policy and accounts use it.
+    RoleName,
+    "a role name",
+    "1 to 64 letters, digits, '_' or '-', starting with a letter or digit",
+    |text| is_name(text, &['_', '-'])
+);
+identifier!(
+    /// The name of a resource: a web app, an API, a database.
+    ResourceName,
+    "a resource name",
+    "1 to 64 letters, digits, '_' or '-', starting with a letter or digit",
+    |text| is_name(text, &['_', '-'])
+);
+identifier!(
+    /// The name of an environment, such as `production`.
+    EnvironmentName,
+    "an environment name",
+    "1 to 64 letters, digits, '_' or '-', starting with a letter or digit",
+    |text| is_name(text, &['_', '-'])
+);
+identifier!(
+    /// The `@id` of a policy rule.
+    RuleId,
+    "a rule id",
+    "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
+    |text| is_name(text, &['.', '_', '-'])
+);
+identifier!(
+    /// The public identifier of a session. It names a session in the log and opens nothing.
+    SessionId,
+    "a session id",
+    "'s_' and 24 lower-case hexadecimal digits",
+    |text| text.strip_prefix("s_").is_some_and(|rest| is_hex(rest, 24))
+);
+identifier!(
+    /// The public identifier of one credential of a session. It opens nothing.
+    CredentialId,
+    "a credential id",
+    "'c_' and 24 lower-case hexadecimal digits",
+    |text| text.strip_prefix("c_").is_some_and(|rest| is_hex(rest, 24))
+);
+identifier!(
+    /// SHA-256 of a credential's secret, in lower-case hexadecimal. The secret has at least 128
+    /// bits of entropy, so the hash reveals nothing and may stand in the log.
+    CredentialHash,
+    "a credential hash",
+    "64 lower-case hexadecimal digits",
+    |text| is_hex(text, 64)
+);
+identifier!(
+    /// SHA-256 of a policy's text, in lower-case hexadecimal.
+    PolicyDigest,
+    "a policy digest",
+    "64 lower-case hexadecimal digits",
+    |text| is_hex(text, 64)
+);
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+impl SessionId {
+    /// The identifier made of these random bytes.
+    pub fn from_random(bytes: [u8; 12]) -> Self {
+        Self(format!("s_{}", hex(&bytes)).into())
+    }
+}
+
+impl CredentialId {
+    /// The identifier made of these random bytes.
+    pub fn from_random(bytes: [u8; 12]) -> Self {
+        Self(format!("c_{}", hex(&bytes)).into())
+    }
+}
+
+impl CredentialHash {
+    /// The hash with these bytes, SHA-256 of the secret.
+    pub fn from_sha256(bytes: [u8; 32]) -> Self {
+        Self(hex(&bytes).into())
+    }
+}
+
+impl PolicyDigest {
+    /// The digest with these bytes, SHA-256 of the policy's text.
+    pub fn from_sha256(bytes: [u8; 32]) -> Self {
+        Self(hex(&bytes).into())
+    }
+}

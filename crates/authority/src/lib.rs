@@ -1,0 +1,42 @@
+//! Who may do what, until when.
+//!
+//! ```text
+//!   Command ──▶ Authority::decide(&command, now) ──▶ Decision { events, verdict }
+//!                                                        │
+//!   Authority::apply(&Entry) ◀───── each event, once ────┘   (the only way state changes)
+//!   Authority::next_deadline() ──▶ when to send Command::Expire
+//! ```
+//!
+//! Pure: no I/O, no clock, no randomness, no async, no iteration order that depends on a hash.
+//! Time and random identifiers are inputs. Gateway, simulator and verifier run this same code,
+//! so that `replay(entries) == state` and an auditor can judge every entry again.
+
+mod audit;
+mod authority;
+mod command;
+mod event;
+mod ids;
+mod limits;
+mod policy;
+mod resource;
+mod session;
+mod time;
+
+pub use audit::{Auditor, Finding, FindingKind};
+pub use authority::Authority;
+pub use command::{
+    Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, StepUp, Verdict,
+};
+pub use event::{
+    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, DenialCause,
+    ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,
+};
+pub use ids::{
+    CredentialHash, CredentialId, EnvironmentName, IdError, PolicyDigest, ResourceName, RoleName,
+    RuleId, SessionId, SubjectName,
+};
+pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
+pub use policy::{Policy, PolicyError, Ruling};
+pub use resource::{Plane, Resource, Verb};
+pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
+pub use time::{Span, Timestamp};
