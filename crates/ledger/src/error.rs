@@ -1,0 +1,221 @@
+//! What can go wrong, and where.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::segment::Corruption;
+
+/// An operation on a file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}: {source}", path.display())]
+pub struct FileError {
+    /// What was being done, as a verb: `read`, `write`, `sync`, …
+    pub doing: &'static str,
+    /// The file or directory.
+    pub path: PathBuf,
+    /// What the disk said.
+    pub source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+        let path = path.to_path_buf();
+        move |source| FileError {
+            doing,
+            path,
+            source,
+        }
+    }
+
+    /// Whether the disk, or the quota on it, is full.
+    #[must_use]
+    pub fn is_full_disk(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
+/// Why an entry was not taken. None of these leaves a trace in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The queue is at its bound: the disk is slower than the callers. Try again later.
+    #[error("the ledger's queue is full")]
+    Full,
+    /// The writer has failed (see [`crate::Observer::failed`]); open the log again.
+    #[error("the ledger's writer has failed")]
+    Failed,
+    /// The writer was closed.
+    #[error("the ledger's writer is closed")]
+    Closed,
+    /// Longer than [`crate::ENTRY_BYTES_MAX`].
+    #[error("an entry may be at most 65535 bytes long")]
+    TooLarge,
+    /// An entry has at least one byte.
+    #[error("an entry may not be empty")]
+    Empty,
+    /// The disk is full and what is left is reserved (or used up).
+    #[error("no space is left for the ledger")]
+    NoSpace,
+}
+
+/// Why the writer failed. Nothing it did not acknowledge may be counted on.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A write, sync or rename failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A thread of the writer ended without saying why.
+    #[error("the ledger's {thread} thread ended unexpectedly")]
+    ThreadEnded {
+        /// Which one.
+        thread: &'static str,
+    },
+}
+
+/// Why a log could not be opened or created.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no log in the directory.
+    #[error("there is no ledger in {}", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There is something where a log was to be created.
+    #[error("{} is already there: a ledger is never created over another", path.display())]
+    AlreadyThere {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// Another process is writing to the log.
+    #[error("another process is writing to the ledger in {}", dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// An option is out of its range.
+    #[error("option {option} is {value}, but must be {must}")]
+    Option {
+        /// The name of the option.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// The range it must be in.
+        must: &'static str,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A segment holds something that no crash leaves behind.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// The log has fewer entries than were signed.
+    #[error(
+        "the ledger has {size} entries, but {signed} were signed ({}): this is an older copy of the log",
+        guard.display()
+    )]
+    OlderCopy {
+        /// Entries found.
+        size: u64,
+        /// Entries signed.
+        signed: u64,
+        /// The file with the signed checkpoint.
+        guard: PathBuf,
+    },
+    /// The log has other entries than were signed.
+    #[error(
+        "the first {signed} entries of the ledger are not the ones that were signed ({}): \
+         this is another log, or it was changed",
+        guard.display()
+    )]
+    Inconsistent {
+        /// Entries signed.
+        signed: u64,
+        /// The file with the signed checkpoint.
+        guard: PathBuf,
+    },
+    /// The guard file is gone.
+    #[error(
+        "{} is missing: without the last signed checkpoint an older copy of the log cannot be told \
+         from the log; put the file back from where it was kept",
+        path.display()
+    )]
+    GuardMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A file that should hold signed checkpoints of this log does not.
+    #[error("{} at byte {offset}: {error}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Byte offset of the note in the file.
+        offset: u64,
+        /// What is wrong with it.
+        error: crate::note::NoteError,
+    },
+    /// The operating system would not give a thread or random bytes.
+    #[error("cannot {doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why closing did not end as it should. Acknowledged entries are safe in any case.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The writer had failed; entries past the durable size were not written.
+    #[error("the ledger's writer had failed: {0}")]
+    Failed(std::sync::Arc<WriteError>),
+    /// All entries are durable, but the last tiles or the last checkpoint could not be published.
+    /// They are made up for at the next open.
+    #[error("the last entries are durable, but not published: {0}")]
+    NotPublished(PublishError),
+}
+
+/// Why tiles or a checkpoint could not be published. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What is on disk is not what was written.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The root computed from the disk differs from the one the committer computed.
+    #[error("the entries on disk up to {size} do not give the root that was written with them")]
+    Root {
+        /// The size in question.
+        size: u64,
+    },
+}
+
+/// Why an entry could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A segment holds something that no crash leaves behind.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// There is no log in the directory.
+    #[error("there is no ledger in {}", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The log has no entry of that index (yet).
+    #[error("entry {index} was asked for, but the ledger ends at {size}")]
+    PastEnd {
+        /// The index asked for.
+        index: u64,
+        /// The size of the log.
+        size: u64,
+    },
+}
