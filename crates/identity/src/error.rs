@@ -123,3 +123,21 @@ pub enum SignInError {
     #[error(transparent)]
     Failed(#[from] IdentityError),
 }
+
+macro_rules! from_store {
+    ($($error:ty),*) => {$(
+        impl From<$error> for IdentityError {
+            fn from(error: $error) -> Self {
+                Self::Store(Box::new(error.into()))
+            }
+        }
+    )*};
+}
+
+from_store!(
+    redb::CommitError,
+    redb::DatabaseError,
+    redb::StorageError,
+    redb::TableError,
+    redb::TransactionError
+);

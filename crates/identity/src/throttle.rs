@@ -1,0 +1,220 @@
+//! Limits in memory, so that sign-ins cannot exhaust the host: how often each address and all of
+//! them may try, and how many hashes run at once.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use curfew_authority::{Span, Timestamp};
+
+use crate::backoff::Lane;
+
+/// Failed attempts that one address may make at once. With the next: 20 at first, then one every
+/// three seconds. An attempt that succeeds is given back, so that an office behind one address
+/// does not run dry when its day begins.
+const ADDRESS_BURST: u64 = 20;
+/// The time in which an address earns one more attempt.
+const ADDRESS_INTERVAL: Span = Span::from_secs(3);
+/// Attempts that all addresses together may make at once, for each core and lane.
+const GLOBAL_BURST_PER_CORE: u64 = 32;
+/// Attempts per second of all addresses together, for each core and lane. A core does about 30
+/// hashes of standard cost a second, so that a flood through both lanes takes about half of it.
+const GLOBAL_PER_SEC_PER_CORE: u64 = 8;
+/// Addresses in one generation; two are kept. 2 × 32,768 × about 40 bytes are about 2.6 MB.
+const GENERATION_MAX: usize = 32_768;
+/// Attempts that may wait for a hash, for each core. 8 × about 30 ms: nobody waits longer than
+/// about a quarter of a second.
+const QUEUE_PER_CORE: usize = 8;
+/// The part of the queue that strangers may fill; the rest is for familiar addresses.
+const FAR_QUEUE_PER_CORE: usize = 4;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks here guard is whole at every moment, also where a holder panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What counts as one address: an IPv4 address, or the /64 that one IPv6 customer has at least.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let prefix = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+    }
+}
+
+/// A token bucket as one number (the generic cell rate algorithm): the moment at which it will be
+/// full again.
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    full_at: u64,
+}
+
+/// How fast a bucket fills and how much it holds.
+#[derive(Clone, Copy)]
+struct Rate {
+    interval: u64,
+    burst: u64,
+}
+
+impl Bucket {
+    /// Takes a token, or says how long until there is one.
+    fn take(&mut self, rate: Rate, now: u64) -> Result<(), Span> {
+        let full_at = self.full_at.max(now).saturating_add(rate.interval);
+        let over = (full_at - now).saturating_sub(rate.interval.saturating_mul(rate.burst));
+        if over > 0 {
+            return Err(Span::from_micros(over));
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+
+    fn give_back(&mut self, rate: Rate) {
+        self.full_at = self.full_at.saturating_sub(rate.interval);
+    }
+}
+
+/// The buckets of addresses, in two generations: when the younger is full it becomes the older,
+/// and the older is forgotten. So the memory is bounded, and nobody can fill it so that newcomers
+/// are refused. Whoever has enough addresses to flush it has a new bucket at each of them anyway.
+#[derive(Default)]
+struct AddressBuckets {
+    young: HashMap<IpAddr, Bucket>,
+    old: HashMap<IpAddr, Bucket>,
+}
+
+impl AddressBuckets {
+    fn bucket(&mut self, network: IpAddr) -> &mut Bucket {
+        if self.young.len() >= GENERATION_MAX && !self.young.contains_key(&network) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        let old = &self.old;
+        self.young
+            .entry(network)
+            .or_insert_with(|| old.get(&network).copied().unwrap_or_default())
+    }
+}
+
+/// How often anybody may try.
+pub(crate) struct Throttle {
+    addresses: Mutex<AddressBuckets>,
+    near: Mutex<Bucket>,
+    far: Mutex<Bucket>,
+    global: Rate,
+}
+
+const ADDRESS_RATE: Rate = Rate {
+    interval: ADDRESS_INTERVAL.as_micros(),
+    burst: ADDRESS_BURST,
+};
+
+impl Throttle {
+    pub(crate) fn new(cores: usize) -> Self {
+        let cores = u64::try_from(cores).unwrap_or(1).max(1);
+        Self {
+            addresses: Mutex::default(),
+            near: Mutex::default(),
+            far: Mutex::default(),
+            global: Rate {
+                interval: 1_000_000 / (GLOBAL_PER_SEC_PER_CORE * cores).min(1_000_000),
+                burst: GLOBAL_BURST_PER_CORE * cores,
+            },
+        }
+    }
+
+    /// One attempt from this network, or how long until it may make one.
+    pub(crate) fn take_address(&self, network: IpAddr, now: Timestamp) -> Result<(), Span> {
+        lock(&self.addresses)
+            .bucket(network)
+            .take(ADDRESS_RATE, now.as_micros())
+    }
+
+    /// One attempt of all, or how long until there may be one.
+    pub(crate) fn take_global(&self, lane: Lane, now: Timestamp) -> Result<(), Span> {
+        lock(self.of(lane)).take(self.global, now.as_micros())
+    }
+
+    /// The attempt succeeded and counts for nothing.
+    pub(crate) fn give_back(&self, network: IpAddr, lane: Lane) {
+        lock(&self.addresses)
+            .bucket(network)
+            .give_back(ADDRESS_RATE);
+        lock(self.of(lane)).give_back(self.global);
+    }
+
+    fn of(&self, lane: Lane) -> &Mutex<Bucket> {
+        match lane {
+            Lane::Near => &self.near,
+            Lane::Far => &self.far,
+        }
+    }
+}
+
+/// Lets a bounded number of hashes run and a bounded number of callers wait for their turn.
+pub(crate) struct Gate {
+    cores: usize,
+    state: Mutex<GateState>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    running: usize,
+    waiting: usize,
+}
+
+/// The right to run one hash, until dropped.
+pub(crate) struct Slot<'a>(&'a Gate);
+
+impl Gate {
+    pub(crate) fn new(cores: usize) -> Self {
+        Self {
+            cores: cores.max(1),
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    /// A turn for somebody signing in, unless too many wait already.
+    pub(crate) fn enter(&self, lane: Lane) -> Option<Slot<'_>> {
+        let per_core = match lane {
+            Lane::Near => QUEUE_PER_CORE,
+            Lane::Far => FAR_QUEUE_PER_CORE,
+        };
+        self.enter_behind(per_core.saturating_mul(self.cores))
+    }
+
+    /// A turn for an administrator, however many wait.
+    pub(crate) fn enter_always(&self) -> Option<Slot<'_>> {
+        self.enter_behind(usize::MAX)
+    }
+
+    fn enter_behind(&self, most_waiting: usize) -> Option<Slot<'_>> {
+        let mut state = lock(&self.state);
+        if state.running >= self.cores && state.waiting >= most_waiting {
+            return None;
+        }
+        state.waiting += 1;
+        while state.running >= self.cores {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+        state.running += 1;
+        Some(Slot(self))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).running -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[path = "throttle_tests.rs"]
+mod tests;
