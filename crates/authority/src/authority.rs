@@ -1,15 +1,193 @@
 //! The set of sessions and the one place where their state changes.
+//!
+//! `decide` says what would happen and changes nothing; `apply` lets one recorded entry take
+//! effect and is the only way state changes. State is a function of the entries alone: what is
+//! kept beside it (timers, rulings once made) can be lost without changing any answer.
 
-use crate::command::{Command, Decision};
-use crate::event::Entry;
-use crate::ids::{CredentialHash, SessionId, SubjectName};
+mod apply;
+mod ask;
+mod bounds;
+mod change;
+mod decide;
+mod judge;
+mod rulings;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::event::EndReason;
+use crate::ids::{CredentialHash, CredentialId, ResourceName, SessionId, SubjectName};
 use crate::limits::{Deadline, Limits};
-use crate::session::{Credential, LiveSession, SessionView};
-use crate::time::Timestamp;
+use crate::policy::Policy;
+use crate::resource::Resource;
+use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
+use crate::time::{Span, Timestamp};
+
+pub use bounds::{
+    ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
+};
+pub(crate) use judge::{Judgement, Outcome};
+use rulings::Rulings;
+use timers::Timers;
 
 /// All state that decides: policy, resources, accounts' standing, sessions, credentials.
-#[derive(Clone, Debug, Default)]
-pub struct Authority {}
+///
+/// Two are equal when all that decides is equal.
+#[derive(Debug, Default)]
+pub struct Authority {
+    state: State,
+    /// Beside the state: when to look at which session.
+    timers: Mutex<Timers>,
+    /// Beside the state: what policy said before.
+    rulings: Mutex<Rulings>,
+}
+
+/// What a replay of the entries yields.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct State {
+    opened: bool,
+    /// The time of the newest entry.
+    time: Timestamp,
+    policy: Option<Policy>,
+    resources: BTreeMap<ResourceName, Resource>,
+    disabled: BTreeSet<SubjectName>,
+    sessions: BTreeMap<SessionId, Held>,
+    by_subject: BTreeMap<SubjectName, BTreeSet<SessionId>>,
+    credentials: BTreeMap<CredentialHash, Issued>,
+    tombstones: BTreeMap<SessionId, Tombstone>,
+    /// The tombstones in order of their entries' time.
+    burials: VecDeque<(Timestamp, SessionId)>,
+    /// How many sessions have started.
+    started: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            opened: false,
+            time: Timestamp::default(),
+            policy: None,
+            resources: with_gateway(Vec::new()),
+            disabled: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            by_subject: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            burials: VecDeque::new(),
+            started: 0,
+        }
+    }
+}
+
+/// A live session, and what only the authority needs of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Held {
+    pub(crate) session: LiveSession,
+    /// How many sessions had started before it.
+    number: u64,
+    /// All it was given that has not been forgotten, in order of issue.
+    credentials: Vec<CredentialHash>,
+    /// It must end for this reason: an entry said so that ends all sessions of the account. Set
+    /// so that an end which was not recorded in time is caught up.
+    doomed: Option<EndReason>,
+}
+
+/// A credential of a session that is live or lately ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Issued {
+    pub(crate) session: SessionId,
+    pub(crate) credential: Credential,
+    pub(crate) revoked: bool,
+}
+
+/// What is left of an ended session for [`TOMBSTONE_LIFE`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Tombstone {
+    pub(crate) reason: EndReason,
+    /// When the end took effect.
+    pub(crate) effective: Timestamp,
+    pub(crate) view: SessionView,
+    credentials: Vec<CredentialHash>,
+}
+
+impl Clone for Authority {
+    fn clone(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            timers: Mutex::new(self.timers().clone()),
+            // Cheap to make again; a clone need not carry them.
+            rulings: Mutex::default(),
+        }
+    }
+}
+
+impl PartialEq for Authority {
+    fn eq(&self, other: &Self) -> bool {
+        self.state == other.state
+    }
+}
+
+impl Eq for Authority {}
+
+/// By name, the gateway itself among them.
+fn with_gateway(resources: Vec<Resource>) -> BTreeMap<ResourceName, Resource> {
+    let mut by_name: BTreeMap<ResourceName, Resource> = resources
+        .into_iter()
+        .map(|resource| (resource.name.clone(), resource))
+        .collect();
+    by_name
+        .entry(ResourceName::gateway())
+        .or_insert_with(Resource::gateway);
+    by_name
+}
+
+impl Held {
+    /// The first moment at which it may not live on.
+    fn over_at(&self) -> Timestamp {
+        match self.doomed {
+            Some(_) => Timestamp::default(),
+            None => self.session.end_deadline().at,
+        }
+    }
+
+    fn view(&self, ended: Option<EndReason>) -> SessionView {
+        let session = &self.session;
+        SessionView {
+            session: session.id.clone(),
+            subject: session.subject.clone(),
+            roles: session.roles.clone(),
+            context: session.context.clone(),
+            aal: session.proof.aal,
+            started_at: session.started_at,
+            authenticated_at: session.authenticated_at,
+            active_at: session.active_at,
+            deadline: session.end_deadline(),
+            ended,
+        }
+    }
+}
+
+impl Issued {
+    fn live(&self, now: Timestamp) -> bool {
+        !self.revoked && self.credential.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl State {
+    fn over_at(&self, session: &SessionId) -> Option<Timestamp> {
+        self.sessions.get(session).map(Held::over_at)
+    }
+
+    /// The session's credentials, in order of issue.
+    fn issued<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = &'a Issued> {
+        held.credentials
+            .iter()
+            .filter_map(|hash| self.credentials.get(hash))
+    }
+}
 
 impl Authority {
     /// The state before the first entry.
@@ -17,48 +195,170 @@ impl Authority {
         Self::default()
     }
 
-    /// What would happen if `command` came at `now`. Changes nothing.
-    pub fn decide(&self, _command: &Command, _now: Timestamp) -> Decision {
-        todo!()
-    }
-
-    /// Lets one recorded entry take effect.
-    pub fn apply(&mut self, _entry: &Entry) {
-        todo!()
-    }
-
-    /// No later than the next moment at which a session runs out.
+    /// No later than the next moment at which a session runs out. Send
+    /// [`crate::Command::Expire`] then.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        todo!()
+        self.timers().next(|session| self.state.over_at(session))
     }
 
     /// A live session by name.
-    pub fn session(&self, _session: &SessionId) -> Option<&LiveSession> {
-        todo!()
+    pub fn session(&self, session: &SessionId) -> Option<&LiveSession> {
+        self.state.sessions.get(session).map(|held| &held.session)
+    }
+
+    /// Why the session ended, if it ended within the last [`TOMBSTONE_LIFE`].
+    pub fn ended(&self, session: &SessionId) -> Option<EndReason> {
+        self.tombstone(session).map(|tombstone| tombstone.reason)
     }
 
     /// The live session's nearest deadline under these limits.
-    pub fn deadline(&self, _session: &SessionId, _limits: &Limits) -> Option<Deadline> {
-        todo!()
+    pub fn deadline(&self, session: &SessionId, limits: &Limits) -> Option<Deadline> {
+        self.session(session)
+            .map(|session| session.deadline(limits))
     }
 
     /// The session and credential that this hash presents, live or lately ended.
-    pub fn credential(&self, _hash: &CredentialHash) -> Option<(&SessionId, &Credential)> {
-        todo!()
+    pub fn credential(&self, hash: &CredentialHash) -> Option<(&SessionId, &Credential)> {
+        self.state
+            .credentials
+            .get(hash)
+            .map(|issued| (&issued.session, &issued.credential))
     }
 
     /// The credentials for databases that this subject could present for `audience` now.
     pub fn database_credentials(
         &self,
-        _subject: &SubjectName,
-        _audience: &crate::ids::ResourceName,
-        _now: Timestamp,
+        subject: &SubjectName,
+        audience: &ResourceName,
+        now: Timestamp,
     ) -> Vec<(&SessionId, &Credential)> {
-        todo!()
+        self.sessions_of(subject)
+            .filter(|held| held.over_at() > now)
+            .flat_map(|held| {
+                let id = &held.session.id;
+                self.state.issued(held).map(move |issued| (id, issued))
+            })
+            .filter(|(_, issued)| {
+                issued.live(now)
+                    && issued.credential.class == CredentialClass::Database
+                    && issued.credential.audience.as_ref() == Some(audience)
+            })
+            .map(|(session, issued)| (session, &issued.credential))
+            .collect()
+    }
+
+    /// The live credentials of a live session, in order of issue.
+    pub fn credentials_of(&self, session: &SessionId, now: Timestamp) -> Vec<&Credential> {
+        self.state
+            .sessions
+            .get(session)
+            .into_iter()
+            .flat_map(|held| self.state.issued(held))
+            .filter(|issued| issued.live(now))
+            .map(|issued| &issued.credential)
+            .collect()
     }
 
     /// All live sessions, in order of start.
     pub fn live(&self) -> Vec<SessionView> {
-        todo!()
+        self.by_start()
+            .into_iter()
+            .map(|held| held.view(None))
+            .collect()
     }
+
+    /// The sessions that ended within the last [`TOMBSTONE_LIFE`], in order of their ends.
+    pub fn lately_ended(&self) -> Vec<SessionView> {
+        self.state
+            .burials
+            .iter()
+            .filter_map(|(_, session)| self.tombstone(session))
+            .map(|tombstone| tombstone.view.clone())
+            .collect()
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.state.policy.as_ref()
+    }
+
+    /// The resources in force, in order of name, `gateway` among them.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.state.resources.values()
+    }
+
+    /// A resource by name.
+    pub fn resource(&self, name: &ResourceName) -> Option<&Resource> {
+        self.state.resources.get(name)
+    }
+
+    /// Whether the account is disabled.
+    pub fn is_disabled(&self, subject: &SubjectName) -> bool {
+        self.state.disabled.contains(subject)
+    }
+
+    /// The time of the newest entry.
+    pub fn time(&self) -> Timestamp {
+        self.state.time
+    }
+
+    /// Whether the ledger has its first entry.
+    pub fn is_open(&self) -> bool {
+        self.state.opened
+    }
+
+    pub(crate) fn held(&self, session: &SessionId) -> Option<&Held> {
+        self.state.sessions.get(session)
+    }
+
+    pub(crate) fn tombstone(&self, session: &SessionId) -> Option<&Tombstone> {
+        self.state.tombstones.get(session)
+    }
+
+    /// The session's credential of this name, live session or not.
+    pub(crate) fn issued(&self, session: &SessionId, id: &CredentialId) -> Option<&Issued> {
+        let hashes = match self.held(session) {
+            Some(held) => &held.credentials,
+            None => &self.tombstone(session)?.credentials,
+        };
+        hashes
+            .iter()
+            .filter_map(|hash| self.state.credentials.get(hash))
+            .find(|issued| issued.credential.id == *id)
+    }
+
+    /// The sessions that have run out by `now`, in order of their deadlines.
+    pub(crate) fn due(&self, now: Timestamp) -> Vec<(Timestamp, SessionId)> {
+        self.timers()
+            .due(now, |session| self.state.over_at(session))
+    }
+
+    fn sessions_of(&self, subject: &SubjectName) -> impl Iterator<Item = &Held> {
+        self.state
+            .by_subject
+            .get(subject)
+            .into_iter()
+            .flatten()
+            .filter_map(|session| self.held(session))
+    }
+
+    fn by_start(&self) -> Vec<&Held> {
+        let mut all: Vec<&Held> = self.state.sessions.values().collect();
+        all.sort_by_key(|held| held.number);
+        all
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Timers> {
+        // A panic elsewhere leaves timers that are still no later than they must be.
+        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rulings(&self) -> MutexGuard<'_, Rulings> {
+        self.rulings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long an ended session is remembered.
+fn is_forgotten(ended: Timestamp, now: Timestamp) -> bool {
+    now.saturating_since(ended) >= TOMBSTONE_LIFE && TOMBSTONE_LIFE > Span::ZERO
 }

@@ -206,8 +206,53 @@ pub enum Verdict {
         /// Why.
         reason: EndReason,
     },
-    /// No session: the credential was never issued, is revoked or has expired.
+    /// No session: the credential was never issued, is revoked, has expired or is of another class.
     Unauthenticated,
+    /// The command cannot be carried out as it stands. Nothing happened, nothing is recorded.
+    Refused(Refusal),
+}
+
+/// Why a command cannot be carried out. A fault of the caller or of what it was given, never of
+/// the person at the other end.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The ledger was opened before.
+    #[error("the ledger is already open")]
+    AlreadyOpen,
+    /// No session of this name, or one that ended long ago.
+    #[error("there is no session {0}")]
+    UnknownSession(SessionId),
+    /// The session has no such credential that still works.
+    #[error("the session has no live credential {0}")]
+    UnknownCredential(CredentialId),
+    /// A session of this name exists or ended lately.
+    #[error("the session name {0} was used before")]
+    SessionTaken(SessionId),
+    /// A credential of this name or with this secret exists.
+    #[error("the credential {0} or its secret was used before")]
+    CredentialTaken(CredentialId),
+    /// The session has as many live credentials as it may have.
+    #[error("the session has {0} live credentials, the most it may have")]
+    TooManyCredentials(usize),
+    /// A session cannot be ended for this reason on request: a clock gives it.
+    #[error("{0:?} is a reason that only a clock gives")]
+    ClockReason(EndReason),
+    /// The policy text does not pass its checks; one problem per line.
+    #[error("{0}")]
+    Policy(String),
+    /// Two resources have the same name.
+    #[error("two resources are called {0}")]
+    ResourceTaken(crate::ids::ResourceName),
+    /// What is to be recorded does not fit in an entry.
+    #[error("{what} of {bytes} bytes is over the limit of {max}")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        max: usize,
+    },
 }
 
 /// What an allowed action may rely on.

@@ -214,6 +214,22 @@ pub enum Event {
         /// From where.
         address: IpAddr,
     },
+    /// A credential of a live session was presented where or when it opens nothing.
+    #[serde(rename = "credential.refused")]
+    CredentialRefused {
+        /// Which session.
+        session: SessionId,
+        /// Which credential.
+        credential: CredentialId,
+        /// Why it opens nothing.
+        cause: CredentialFault,
+        /// What it was presented for.
+        resource: ResourceName,
+        /// On which plane.
+        plane: Plane,
+        /// From where.
+        address: IpAddr,
+    },
     /// An action was allowed. The entry's index is the action's name from here on.
     #[serde(rename = "action.allowed")]
     ActionAllowed {
@@ -280,6 +296,20 @@ pub enum Event {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Why a credential of a live session opens nothing.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialFault {
+    /// It was taken back, or replaced at a re-authentication.
+    Revoked,
+    /// Its own time is over.
+    Expired,
+    /// It was presented as something it is not, or on a plane that takes no such credential.
+    WrongClass,
+    /// It is for another resource.
+    WrongAudience,
 }
 
 /// The end of a connection or stream.
@@ -461,6 +491,8 @@ pub enum RefusalCause {
     TooManyAttempts,
     /// No rule permits a session.
     NotPermitted,
+    /// The authentication is too weak or too old for the session that policy permits.
+    InsufficientProof,
 }
 
 /// Why an action was denied.
@@ -473,7 +505,7 @@ pub enum DenialCause {
     Forbidden,
     /// The session is older than the resource allows; only a new session helps.
     TooOld,
-    /// The credential is for another resource or another plane.
+    /// The credential is for another resource, or the verb cannot be done to this kind of resource.
     WrongAudience,
     /// The resource is not known.
     UnknownResource,

@@ -151,6 +151,20 @@ fn hex(bytes: &[u8]) -> String {
         })
 }
 
+impl ResourceName {
+    /// The gateway itself.
+    pub fn gateway() -> Self {
+        Self(crate::resource::Resource::GATEWAY.into())
+    }
+}
+
+impl EnvironmentName {
+    /// The environment of the gateway itself, where none is configured.
+    pub fn gateway() -> Self {
+        Self(crate::resource::Resource::GATEWAY.into())
+    }
+}
+
 impl SessionId {
     /// The identifier made of these random bytes.
     pub fn from_random(bytes: [u8; 12]) -> Self {

@@ -14,6 +14,7 @@
 mod audit;
 mod authority;
 mod command;
+mod entry;
 mod event;
 mod ids;
 mod limits;
@@ -23,20 +24,27 @@ mod session;
 mod time;
 
 pub use audit::{Auditor, Finding, FindingKind};
-pub use authority::Authority;
+pub use authority::{
+    ADDED_ROLES_MAX, Authority, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX,
+    TOMBSTONE_LIFE,
+};
 pub use command::{
-    Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, StepUp, Verdict,
+    Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, Refusal, StepUp,
+    Verdict,
 };
 pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, DenialCause,
-    ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
+    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,
 };
 pub use ids::{
     CredentialHash, CredentialId, EnvironmentName, IdError, PolicyDigest, ResourceName, RoleName,
     RuleId, SessionId, SubjectName,
 };
 pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
-pub use policy::{Policy, PolicyError, Ruling};
+pub use policy::{
+    AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
+    Problem, Question, Ruling, SCHEMA,
+};
 pub use resource::{Plane, Resource, Verb};
 pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
 pub use time::{Span, Timestamp};

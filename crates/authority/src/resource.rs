@@ -21,6 +21,21 @@ pub struct Resource {
     pub tags: BTreeSet<String>,
 }
 
+impl Resource {
+    /// The name of the gateway itself, and of the environment it is in where none is configured.
+    pub const GATEWAY: &'static str = "gateway";
+
+    /// The gateway itself, as it is where the configuration does not speak of it.
+    pub fn gateway() -> Self {
+        Self {
+            name: ResourceName::gateway(),
+            plane: Plane::Console,
+            environment: EnvironmentName::gateway(),
+            tags: BTreeSet::new(),
+        }
+    }
+}
+
 /// A kind of traffic Curfew speaks.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -111,6 +126,17 @@ impl Verb {
             Self::SessionList => "session.list",
             Self::SessionEnd => "session.end",
             Self::LogRead => "log.read",
+        }
+    }
+
+    /// The plane whose resources it can be done to. Verbs of the console are done to `gateway`.
+    pub const fn plane(self) -> Plane {
+        match self {
+            Self::WebRead | Self::WebWrite | Self::WebConnect => Plane::Web,
+            Self::SqlConnect | Self::SqlRead | Self::SqlWrite | Self::SqlDdl => Plane::Postgres,
+            Self::SessionStart | Self::SessionList | Self::SessionEnd | Self::LogRead => {
+                Plane::Console
+            }
         }
     }
 

@@ -120,6 +120,14 @@ impl LiveSession {
         })
     }
 
+    /// What a re-authentication at `now` does to the clocks. Neither moves backwards, and an
+    /// authentication in the future counts as of now.
+    pub(crate) fn renew(&mut self, proof: &Proof, now: Timestamp) {
+        self.authenticated_at = self.authenticated_at.max(proof.at.min(now));
+        self.active_at = self.active_at.max(now);
+        self.proof = proof.clone();
+    }
+
     /// The moment the session itself ends, unless something happens before.
     pub fn end_deadline(&self) -> Deadline {
         self.deadline(&self.limits)

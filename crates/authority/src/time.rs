@@ -12,9 +12,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The moment `micros` microseconds after the Unix epoch.
+    /// The last moment that can be told: the end of what RFC 3339 and jiff can write,
+    /// 9999-12-30T22:00:00.999999Z.
+    pub const MAX: Self = Self(253_402_207_200_999_999);
+
+    /// The moment `micros` microseconds after the Unix epoch, or the last that can be told.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        if micros > Self::MAX.0 {
+            Self::MAX
+        } else {
+            Self(micros)
+        }
     }
 
     /// Microseconds since the Unix epoch.
@@ -29,7 +37,7 @@ impl Timestamp {
 
     /// This moment plus `span`, or the last moment that can be told.
     pub const fn saturating_add(self, span: Span) -> Self {
-        Self(self.0.saturating_add(span.0))
+        Self::from_micros(self.0.saturating_add(span.0))
     }
 
     /// The span from `earlier` to here; zero when `earlier` lies later.

@@ -1,0 +1,264 @@
+//! How each recorded entry takes effect. The only place where state changes.
+
+use super::bounds::CREDENTIALS_KEPT_MAX;
+use super::{Authority, Held, Issued, Tombstone, is_forgotten, with_gateway};
+use crate::event::{AccountChange, EndReason, Entry, Event};
+use crate::ids::{CredentialId, SessionId, SubjectName};
+use crate::policy::Policy;
+use crate::session::{Credential, CredentialClass, LiveSession, Proof};
+use crate::time::Timestamp;
+
+impl Authority {
+    /// Lets one recorded entry take effect. Entries that make no sense change nothing but time;
+    /// the [`crate::Auditor`] finds them.
+    pub fn apply(&mut self, entry: &Entry) {
+        let time = entry.time;
+        self.state.time = self.state.time.max(time);
+        self.forget(time);
+        match &entry.event {
+            Event::LogOpened { .. } => self.state.opened = true,
+            Event::PolicyLoaded { text, .. } => {
+                // A text that cannot be read permits nothing.
+                self.state.policy = Policy::parse("policy", text).ok();
+                self.rulings().clear();
+            }
+            Event::ResourcesLoaded { resources } => {
+                self.state.resources = with_gateway(resources.clone());
+                self.rulings().clear();
+            }
+            Event::AccountChanged {
+                subject, change, ..
+            } => self.change_account(subject, change),
+            Event::SessionStarted { .. } => self.start(&entry.event, time),
+            Event::SessionReauthenticated { session, proof } => {
+                self.reauthenticate(session, proof, time);
+            }
+            Event::SessionActive { session, active_at } => self.touch(session, *active_at),
+            Event::SessionLimited {
+                session, limits, ..
+            } => {
+                if let Some(held) = self.state.sessions.get_mut(session) {
+                    held.session.limits = *limits;
+                    self.arm(session);
+                }
+            }
+            Event::SessionEnded {
+                session,
+                reason,
+                effective,
+                ..
+            } => self.end(session, *reason, *effective, time),
+            Event::CredentialIssued {
+                session,
+                credential,
+            } => self.issue(session, credential, time),
+            Event::CredentialRevoked {
+                session,
+                credential,
+            } => self.revoke(session, credential),
+            // A request by the person, whether or not it was allowed, is activity.
+            Event::ActionAllowed {
+                session, action, ..
+            }
+            | Event::ActionDenied {
+                session, action, ..
+            } => {
+                if !action.passive {
+                    self.touch(session, time);
+                }
+            }
+            // Not activity: otherwise asking twice would heal the idle limit that the first asking
+            // had found passed. The re-authentication it leads to is.
+            Event::ActionSteppedUp { .. } => {}
+            Event::GatewayStarted { .. }
+            | Event::GatewayStopped {}
+            | Event::ClockStepped { .. }
+            | Event::SignInRefused { .. }
+            | Event::SessionUsedAfterEnd { .. }
+            | Event::CredentialUnknown { .. }
+            | Event::CredentialRefused { .. }
+            | Event::ActionClosed(_)
+            | Event::RecordingFailed { .. }
+            | Event::RecordingResumed { .. } => {}
+        }
+    }
+
+    fn arm(&self, session: &SessionId) {
+        if let Some(at) = self.state.over_at(session) {
+            self.timers().arm(session, at);
+        }
+    }
+
+    fn change_account(&mut self, subject: &SubjectName, change: &AccountChange) {
+        let doom = match change {
+            AccountChange::Added(_) => None,
+            AccountChange::Disabled => {
+                self.state.disabled.insert(subject.clone());
+                Some(EndReason::AccountDisabled)
+            }
+            AccountChange::Enabled => {
+                self.state.disabled.remove(subject);
+                None
+            }
+            AccountChange::PasswordSet | AccountChange::TotpSet => {
+                Some(EndReason::CredentialChanged)
+            }
+        };
+        let Some(reason) = doom else { return };
+        let sessions = self.state.by_subject.get(subject).cloned();
+        for session in sessions.into_iter().flatten() {
+            if let Some(held) = self.state.sessions.get_mut(&session) {
+                held.doomed.get_or_insert(reason);
+            }
+            self.arm(&session);
+        }
+    }
+
+    fn start(&mut self, event: &Event, time: Timestamp) {
+        let Event::SessionStarted {
+            session,
+            subject,
+            roles,
+            proof,
+            context,
+            limits,
+            rules: _,
+        } = event
+        else {
+            return;
+        };
+        if self.state.sessions.contains_key(session) {
+            return;
+        }
+        let held = Held {
+            session: LiveSession {
+                id: session.clone(),
+                subject: subject.clone(),
+                roles: roles.clone(),
+                proof: proof.clone(),
+                context: context.clone(),
+                limits: *limits,
+                started_at: time,
+                authenticated_at: proof.at.min(time),
+                active_at: time,
+            },
+            number: self.state.started,
+            credentials: Vec::new(),
+            doomed: None,
+        };
+        self.state.started += 1;
+        self.state
+            .by_subject
+            .entry(subject.clone())
+            .or_default()
+            .insert(session.clone());
+        self.state.sessions.insert(session.clone(), held);
+        self.arm(session);
+    }
+
+    fn reauthenticate(&mut self, session: &SessionId, proof: &Proof, time: Timestamp) {
+        let Some(held) = self.state.sessions.get_mut(session) else {
+            return;
+        };
+        held.session.renew(proof, time);
+        for hash in &held.credentials {
+            if let Some(issued) = self.state.credentials.get_mut(hash)
+                && issued.credential.class == CredentialClass::Cookie
+            {
+                issued.revoked = true;
+            }
+        }
+    }
+
+    fn touch(&mut self, session: &SessionId, active_at: Timestamp) {
+        if let Some(held) = self.state.sessions.get_mut(session) {
+            held.session.active_at = held.session.active_at.max(active_at);
+        }
+    }
+
+    fn end(
+        &mut self,
+        session: &SessionId,
+        reason: EndReason,
+        effective: Timestamp,
+        time: Timestamp,
+    ) {
+        let Some(held) = self.state.sessions.remove(session) else {
+            return;
+        };
+        self.timers().disarm(session);
+        let subject = &held.session.subject;
+        if let Some(sessions) = self.state.by_subject.get_mut(subject) {
+            sessions.remove(session);
+            if sessions.is_empty() {
+                self.state.by_subject.remove(subject);
+            }
+        }
+        let tombstone = Tombstone {
+            reason,
+            effective,
+            view: held.view(Some(reason)),
+            credentials: held.credentials,
+        };
+        self.state.tombstones.insert(session.clone(), tombstone);
+        self.state.burials.push_back((time, session.clone()));
+    }
+
+    fn issue(&mut self, session: &SessionId, credential: &Credential, time: Timestamp) {
+        let Some(held) = self.state.sessions.get_mut(session) else {
+            return;
+        };
+        if self.state.credentials.contains_key(&credential.hash) {
+            return;
+        }
+        if held.credentials.len() >= CREDENTIALS_KEPT_MAX {
+            let dead = held.credentials.iter().position(|hash| {
+                let issued = self.state.credentials.get(hash);
+                !issued.is_some_and(|issued| issued.live(time))
+            });
+            if let Some(dead) = dead {
+                let hash = held.credentials.remove(dead);
+                self.state.credentials.remove(&hash);
+            }
+        }
+        held.credentials.push(credential.hash.clone());
+        let issued = Issued {
+            session: session.clone(),
+            credential: credential.clone(),
+            revoked: false,
+        };
+        self.state
+            .credentials
+            .insert(credential.hash.clone(), issued);
+    }
+
+    fn revoke(&mut self, session: &SessionId, credential: &CredentialId) {
+        let Some(held) = self.state.sessions.get(session) else {
+            return;
+        };
+        for hash in &held.credentials {
+            if let Some(issued) = self.state.credentials.get_mut(hash)
+                && issued.credential.id == *credential
+            {
+                issued.revoked = true;
+            }
+        }
+    }
+
+    /// Forgets the sessions whose ends are old enough.
+    fn forget(&mut self, now: Timestamp) {
+        while let Some((ended, _)) = self.state.burials.front()
+            && is_forgotten(*ended, now)
+        {
+            let Some((_, session)) = self.state.burials.pop_front() else {
+                return;
+            };
+            let Some(tombstone) = self.state.tombstones.remove(&session) else {
+                continue;
+            };
+            for hash in &tombstone.credentials {
+                self.state.credentials.remove(hash);
+            }
+        }
+    }
+}

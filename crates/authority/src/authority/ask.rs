@@ -1,0 +1,222 @@
+//! May this be done? Whether the session is rightly presented, lives, and policy allows.
+
+use super::bounds::{cut_action, cut_context};
+use super::{Authority, Held, Outcome};
+use crate::command::{Ask, Decision, Denial, Grant, Presenter, StepUp, Verdict};
+use crate::event::{ActionDetail, CredentialFault, DenialCause, Event};
+use crate::ids::CredentialHash;
+use crate::resource::Plane;
+use crate::session::{Context, CredentialClass};
+use crate::time::Timestamp;
+
+/// Whether a plane takes credentials of a class at all.
+const fn takes(plane: Plane, class: CredentialClass) -> bool {
+    match plane {
+        Plane::Web | Plane::Console => {
+            matches!(class, CredentialClass::Cookie | CredentialClass::Bearer)
+        }
+        Plane::Postgres => matches!(class, CredentialClass::Database),
+    }
+}
+
+impl Authority {
+    pub(super) fn ask(&self, ask: &Ask, now: Timestamp) -> Decision {
+        let context = cut_context(&ask.context);
+        let held = match &ask.presenter {
+            Presenter::Session(session) => match self.held(session) {
+                Some(held) => held,
+                // No alarm: it was on its way when the session ended, which has an entry.
+                None => return Decision::only(self.absent(session)),
+            },
+            Presenter::Credential { class, hash, plane } => {
+                match self.present(*class, hash, *plane, &ask.action, &context, now) {
+                    Ok(held) => held,
+                    Err(decision) => return *decision,
+                }
+            }
+        };
+        if let Some(decision) = self.over(held, now) {
+            return decision;
+        }
+        self.answer(held, &ask.action, context, now)
+    }
+
+    /// The verdict on a session that is not live.
+    pub(super) fn absent(&self, session: &crate::ids::SessionId) -> Verdict {
+        match self.ended(session) {
+            Some(reason) => Verdict::Ended {
+                session: session.clone(),
+                reason,
+            },
+            None => Verdict::Unauthenticated,
+        }
+    }
+
+    /// Ends a session that may not live on.
+    pub(super) fn over(&self, held: &Held, now: Timestamp) -> Option<Decision> {
+        let event = Self::end_due(held, now)?;
+        let Event::SessionEnded {
+            session, reason, ..
+        } = &event
+        else {
+            return None;
+        };
+        let verdict = Verdict::Ended {
+            session: session.clone(),
+            reason: *reason,
+        };
+        Some(Decision {
+            events: vec![event],
+            verdict,
+        })
+    }
+
+    /// The live session that a credential presents, or what to say of the attempt.
+    ///
+    /// A presented credential that opens nothing is no activity of the person: it may be in other
+    /// hands.
+    fn present(
+        &self,
+        class: CredentialClass,
+        hash: &CredentialHash,
+        plane: Plane,
+        action: &ActionDetail,
+        context: &Context,
+        now: Timestamp,
+    ) -> Result<&Held, Box<Decision>> {
+        let Some(issued) = self.state.credentials.get(hash) else {
+            return Err(Box::new(Decision {
+                events: vec![Event::CredentialUnknown {
+                    plane,
+                    class,
+                    address: context.address,
+                }],
+                verdict: Verdict::Unauthenticated,
+            }));
+        };
+        let Some(held) = self.held(&issued.session) else {
+            return Err(Box::new(Decision {
+                events: vec![Event::SessionUsedAfterEnd {
+                    session: issued.session.clone(),
+                    credential: issued.credential.id.clone(),
+                    plane,
+                    address: context.address,
+                }],
+                verdict: self.absent(&issued.session),
+            }));
+        };
+        if let Some(decision) = self.over(held, now) {
+            return Err(Box::new(decision));
+        }
+        let credential = &issued.credential;
+        let audience = credential.audience.as_ref();
+        let cause = if credential.class != class || !takes(plane, class) {
+            CredentialFault::WrongClass
+        } else if issued.revoked {
+            CredentialFault::Revoked
+        } else if !issued.live(now) {
+            CredentialFault::Expired
+        } else if audience.is_some_and(|audience| *audience != action.resource) {
+            CredentialFault::WrongAudience
+        } else {
+            return Ok(held);
+        };
+        let verdict = match cause {
+            CredentialFault::WrongAudience => Verdict::Deny(Denial {
+                session: Some(issued.session.clone()),
+                cause: DenialCause::WrongAudience,
+                rules: Vec::new(),
+            }),
+            CredentialFault::WrongClass | CredentialFault::Revoked | CredentialFault::Expired => {
+                Verdict::Unauthenticated
+            }
+        };
+        Err(Box::new(Decision {
+            events: vec![Event::CredentialRefused {
+                session: issued.session.clone(),
+                credential: credential.id.clone(),
+                cause,
+                resource: action.resource.clone(),
+                plane,
+                address: context.address,
+            }],
+            verdict,
+        }))
+    }
+
+    /// What policy and the clocks say of an action of a live session.
+    fn answer(
+        &self,
+        held: &Held,
+        action: &ActionDetail,
+        context: Context,
+        now: Timestamp,
+    ) -> Decision {
+        let judgement = self.judge(held, action.verb, &action.resource, &context, now);
+        let current = &held.session;
+        let mut action = cut_action(action);
+        action.context = (context != current.context).then_some(context);
+        let session = current.id.clone();
+        let rules = judgement.rules().to_vec();
+        let demands = judgement.demands();
+        let (event, verdict) = match judgement.outcome {
+            Outcome::Allow { limits } => {
+                let mut after = current.clone();
+                if !action.passive {
+                    after.active_at = now.max(after.active_at);
+                }
+                let grant = Grant {
+                    session: session.clone(),
+                    deadline: after.deadline(&limits),
+                    subject: after.subject,
+                    roles: after.roles,
+                    proof: after.proof,
+                    limits,
+                    rules: rules.clone(),
+                };
+                let event = Event::ActionAllowed {
+                    session,
+                    action,
+                    rules,
+                    demands,
+                };
+                (event, Verdict::Allow(grant))
+            }
+            Outcome::StepUp { passed, assurance } => {
+                let step_up = StepUp {
+                    session: session.clone(),
+                    passed,
+                    assurance,
+                    max_age: demands.reauth,
+                    rules: rules.clone(),
+                };
+                let event = Event::ActionSteppedUp {
+                    session,
+                    action,
+                    rules,
+                    passed,
+                    assurance,
+                };
+                (event, Verdict::StepUp(step_up))
+            }
+            Outcome::Deny(cause) => {
+                let denial = Denial {
+                    session: Some(session.clone()),
+                    cause,
+                    rules: rules.clone(),
+                };
+                let event = Event::ActionDenied {
+                    session,
+                    action,
+                    cause,
+                    rules,
+                };
+                (event, Verdict::Deny(denial))
+            }
+        };
+        Decision {
+            events: vec![event],
+            verdict,
+        }
+    }
+}

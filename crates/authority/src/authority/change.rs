@@ -1,0 +1,395 @@
+//! Commands that begin or renew sessions, or change what holds for all of them.
+
+use std::collections::BTreeMap;
+
+use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context};
+use super::judge::{Admission, Applicant, ended};
+use super::{Authority, Held, with_gateway};
+use crate::command::{Command, Decision, Denial, Refusal, Verdict};
+use crate::event::{
+    AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
+    RefusalCause,
+};
+use crate::ids::{SessionId, SubjectName};
+use crate::policy::Policy;
+use crate::resource::Resource;
+use crate::session::{Credential, CredentialClass, LiveSession, Proof};
+use crate::time::Timestamp;
+
+impl Authority {
+    /// The sessions that ran out while nothing flowed end at their deadlines. What an
+    /// interruption kept from being recorded after its cause is caught up as well.
+    pub(super) fn start_gateway(&self, started: Event, now: Timestamp) -> Decision {
+        let mut events = vec![started];
+        for (_, session) in self.due(now) {
+            let Some(held) = self.held(&session) else {
+                continue;
+            };
+            events.extend(Self::end_due(held, now).map(|event| match event {
+                Event::SessionEnded {
+                    session,
+                    reason,
+                    deadline: Some(deadline),
+                    ..
+                } => Event::SessionEnded {
+                    session,
+                    reason,
+                    deadline: Some(deadline),
+                    effective: deadline,
+                    late: Some(crate::time::Span::ZERO),
+                    by: None,
+                },
+                other => other,
+            }));
+        }
+        events.extend(self.reconsider(now));
+        Decision::done(events)
+    }
+
+    pub(super) fn load_policy(&self, text: &str, now: Timestamp) -> Decision {
+        let policy = match Policy::parse("policy", text) {
+            Ok(policy) => policy,
+            Err(error) => return Decision::refused(Refusal::Policy(error.to_string())),
+        };
+        if self.policy() == Some(&policy) {
+            return Decision::done(Vec::new());
+        }
+        let mut events = self.ends_due(now);
+        events.push(Event::PolicyLoaded {
+            digest: policy.digest().clone(),
+            text: text.to_owned(),
+        });
+        let after = self.with(|state| state.policy = Some(policy));
+        events.extend(after.reconsider(now));
+        Decision::done(events)
+    }
+
+    pub(super) fn load_resources(&self, resources: &[Resource], now: Timestamp) -> Decision {
+        let by_name = with_gateway(resources.to_vec());
+        let mut names: Vec<_> = resources.iter().map(|resource| &resource.name).collect();
+        names.sort();
+        if let Some(pair) = names.windows(2).find(|pair| pair.first() == pair.last())
+            && let Some(name) = pair.first()
+        {
+            return Decision::refused(Refusal::ResourceTaken((*name).clone()));
+        }
+        if by_name == self.state.resources {
+            return Decision::done(Vec::new());
+        }
+        let loaded = Event::ResourcesLoaded {
+            resources: by_name.values().cloned().collect(),
+        };
+        let entry = Entry {
+            time: now,
+            event: loaded,
+        };
+        if let Err(EntryError::TooLarge(bytes)) = entry.to_bytes() {
+            return Decision::refused(Refusal::TooLarge {
+                what: "the list of resources",
+                bytes,
+                max: ENTRY_BYTES_MAX,
+            });
+        }
+        let mut events = self.ends_due(now);
+        events.push(entry.event);
+        let after = self.with(|state| state.resources = by_name);
+        events.extend(after.reconsider(now));
+        Decision::done(events)
+    }
+
+    /// This authority with one thing changed.
+    fn with(&self, change: impl FnOnce(&mut super::State)) -> Self {
+        let mut after = self.clone();
+        change(&mut after.state);
+        after
+    }
+
+    /// What the policy in force means for the sessions that are live and not due: other limits,
+    /// or the end. In order of start.
+    fn reconsider(&self, now: Timestamp) -> Vec<Event> {
+        // Many sessions look the same to policy; each look is judged once.
+        let mut known: BTreeMap<_, Admission> = BTreeMap::new();
+        let by_subject = self.policy().is_some_and(Policy::names_subjects);
+        let mut events = Vec::new();
+        for held in self.by_start() {
+            let session = &held.session;
+            if held.over_at() <= now {
+                continue;
+            }
+            let look = (
+                by_subject.then_some(&session.subject),
+                &session.roles,
+                &session.context,
+                session.proof.aal,
+            );
+            let admission = known
+                .entry(look)
+                .or_insert_with(|| self.admit(self.policy(), Applicant::of(session)));
+            events.extend(reconsidered(session, admission, now));
+        }
+        events
+    }
+
+    pub(super) fn decide_account_change(
+        &self,
+        subject: &SubjectName,
+        change: &AccountChange,
+        by: &Actor,
+        now: Timestamp,
+    ) -> Decision {
+        let reason = match change {
+            AccountChange::Disabled => Some(EndReason::AccountDisabled),
+            AccountChange::PasswordSet | AccountChange::TotpSet => {
+                Some(EndReason::CredentialChanged)
+            }
+            AccountChange::Added(roles) if roles.len() > ADDED_ROLES_MAX => {
+                return too_many_roles(roles.len());
+            }
+            AccountChange::Added(_) | AccountChange::Enabled => None,
+        };
+        let changed = Event::AccountChanged {
+            subject: subject.clone(),
+            change: change.clone(),
+            by: by.clone(),
+        };
+        let Some(reason) = reason else {
+            return Decision::done(vec![changed]);
+        };
+        let mut sessions: Vec<&Held> = self.sessions_of(subject).collect();
+        sessions.sort_by_key(|held| held.number);
+        let mut events: Vec<Event> = sessions
+            .iter()
+            .filter_map(|held| Self::end_due(held, now))
+            .collect();
+        events.push(changed);
+        let live = sessions.iter().filter(|held| held.over_at() > now);
+        events.extend(live.map(|held| ended(&held.session.id, reason, now)));
+        Decision::done(events)
+    }
+
+    pub(super) fn start_session(&self, command: &Command, now: Timestamp) -> Decision {
+        let Command::StartSession {
+            session,
+            subject,
+            roles,
+            proof,
+            context,
+            credential,
+        } = command
+        else {
+            return Decision::done(Vec::new());
+        };
+        if self.held(session).is_some() || self.tombstone(session).is_some() {
+            return Decision::refused(Refusal::SessionTaken(session.clone()));
+        }
+        if self.credential(&credential.hash).is_some() {
+            return Decision::refused(Refusal::CredentialTaken(credential.id.clone()));
+        }
+        if roles.len() > ADDED_ROLES_MAX {
+            return too_many_roles(roles.len());
+        }
+        let context = cut_context(context);
+        let refuse = |cause, denial| refuse(subject, context.address, cause, denial);
+        let denied = |cause, rules| Denial {
+            session: None,
+            cause,
+            rules,
+        };
+        if self.is_disabled(subject) {
+            let denial = denied(DenialCause::NotPermitted, Vec::new());
+            return refuse(RefusalCause::Disabled, denial);
+        }
+        let applicant = Applicant {
+            subject,
+            roles,
+            context: &context,
+            proof,
+        };
+        let (limits, rules) = match self.admit(self.policy(), applicant) {
+            Admission::Granted { limits, rules } => (limits, rules),
+            Admission::TooWeak { rules } => {
+                let denial = denied(DenialCause::NotPermitted, rules);
+                return refuse(RefusalCause::InsufficientProof, denial);
+            }
+            Admission::Refused { cause, rules } => {
+                return refuse(RefusalCause::NotPermitted, denied(cause, rules));
+            }
+        };
+        if proof.at.min(now).saturating_add(limits.reauth) <= now {
+            let denial = denied(DenialCause::TooOld, rules);
+            return refuse(RefusalCause::InsufficientProof, denial);
+        }
+        Decision::done(vec![
+            Event::SessionStarted {
+                session: session.clone(),
+                subject: subject.clone(),
+                roles: roles.clone(),
+                proof: proof.clone(),
+                context: context.clone(),
+                limits,
+                rules,
+            },
+            issued(session, credential),
+        ])
+    }
+
+    pub(super) fn decide_reauthentication(
+        &self,
+        session: &SessionId,
+        proof: &Proof,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        if let Some(decision) = self.over(held, now) {
+            return decision;
+        }
+        if let Some(refusal) = self.taken(session, credential) {
+            return Decision::refused(refusal);
+        }
+        match self.renewal(held, proof, now) {
+            Ok(mut events) => {
+                events.push(issued(session, credential));
+                Decision::done(events)
+            }
+            Err((cause, denial)) => {
+                let current = &held.session;
+                refuse(&current.subject, current.context.address, cause, denial)
+            }
+        }
+    }
+
+    /// What a re-authentication leads to before its new credential is issued.
+    pub(crate) fn renewal(
+        &self,
+        held: &Held,
+        proof: &Proof,
+        now: Timestamp,
+    ) -> Result<Vec<Event>, (RefusalCause, Denial)> {
+        let current = &held.session;
+        let mut after = current.clone();
+        after.renew(proof, now);
+        let denied = |cause, rules| Denial {
+            session: Some(current.id.clone()),
+            cause,
+            rules,
+        };
+        let (limits, rules) = match self.admit(self.policy(), Applicant::of(&after)) {
+            Admission::Granted { limits, rules } => (limits, rules),
+            Admission::TooWeak { rules } => {
+                let denial = denied(DenialCause::NotPermitted, rules);
+                return Err((RefusalCause::InsufficientProof, denial));
+            }
+            Admission::Refused { cause, rules } => {
+                return Err((RefusalCause::NotPermitted, denied(cause, rules)));
+            }
+        };
+        if after.deadline(&limits).at <= now {
+            let denial = denied(DenialCause::TooOld, rules);
+            return Err((RefusalCause::InsufficientProof, denial));
+        }
+        let session = &current.id;
+        let mut events = vec![Event::SessionReauthenticated {
+            session: session.clone(),
+            proof: proof.clone(),
+        }];
+        if limits != current.limits {
+            events.push(Event::SessionLimited {
+                session: session.clone(),
+                limits,
+                rules,
+            });
+        }
+        let cookies = self.state.issued(held).filter(|issued| {
+            issued.live(now) && issued.credential.class == CredentialClass::Cookie
+        });
+        events.extend(cookies.map(|issued| Event::CredentialRevoked {
+            session: session.clone(),
+            credential: issued.credential.id.clone(),
+        }));
+        Ok(events)
+    }
+
+    pub(super) fn issue_credential(
+        &self,
+        session: &SessionId,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        if let Some(decision) = self.over(held, now) {
+            return decision;
+        }
+        if let Some(refusal) = self.taken(session, credential) {
+            return Decision::refused(refusal);
+        }
+        let live = self
+            .state
+            .issued(held)
+            .filter(|issued| issued.live(now))
+            .count();
+        if live >= CREDENTIALS_LIVE_MAX {
+            return Decision::refused(Refusal::TooManyCredentials(live));
+        }
+        Decision::done(vec![issued(session, credential)])
+    }
+
+    /// Why a credential is not a new one, if it is not.
+    pub(crate) fn taken(&self, session: &SessionId, credential: &Credential) -> Option<Refusal> {
+        let taken = self.credential(&credential.hash).is_some()
+            || self.issued(session, &credential.id).is_some();
+        taken.then(|| Refusal::CredentialTaken(credential.id.clone()))
+    }
+}
+
+/// What another policy means for one session.
+fn reconsidered(session: &LiveSession, admission: &Admission, now: Timestamp) -> Option<Event> {
+    match admission {
+        Admission::Granted { limits, .. } if *limits == session.limits => None,
+        Admission::Granted { limits, rules } if session.deadline(limits).at > now => {
+            Some(Event::SessionLimited {
+                session: session.id.clone(),
+                limits: *limits,
+                rules: rules.clone(),
+            })
+        }
+        Admission::Granted { .. } | Admission::TooWeak { .. } | Admission::Refused { .. } => {
+            Some(ended(&session.id, EndReason::PolicyChanged, now))
+        }
+    }
+}
+
+fn issued(session: &SessionId, credential: &Credential) -> Event {
+    Event::CredentialIssued {
+        session: session.clone(),
+        credential: credential.clone(),
+    }
+}
+
+fn too_many_roles(count: usize) -> Decision {
+    Decision::refused(Refusal::TooLarge {
+        what: "a list of roles",
+        bytes: count,
+        max: ADDED_ROLES_MAX,
+    })
+}
+
+fn refuse(
+    subject: &SubjectName,
+    address: std::net::IpAddr,
+    cause: RefusalCause,
+    denial: Denial,
+) -> Decision {
+    Decision {
+        events: vec![Event::SignInRefused {
+            subject: Some(subject.clone()),
+            cause,
+            address,
+        }],
+        verdict: Verdict::Deny(denial),
+    }
+}

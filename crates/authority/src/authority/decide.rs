@@ -1,0 +1,214 @@
+//! What each command leads to. Nothing here changes anything.
+
+use super::Authority;
+use super::bounds::{cut_actor, short};
+use crate::command::{Command, Decision, EndCause, Refusal, Verdict};
+use crate::event::{ActionClosed, EndReason, Event};
+use crate::ids::{CredentialId, SessionId};
+use crate::time::Timestamp;
+
+impl Decision {
+    /// Events that were carried out, with nothing to answer.
+    pub(super) fn done(events: Vec<Event>) -> Self {
+        Self {
+            events,
+            verdict: Verdict::Done,
+        }
+    }
+
+    /// An answer that leaves no trace.
+    pub(super) fn only(verdict: Verdict) -> Self {
+        Self {
+            events: Vec::new(),
+            verdict,
+        }
+    }
+
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self::only(Verdict::Refused(refusal))
+    }
+}
+
+impl Authority {
+    /// What would happen if `command` came at `now`. Changes nothing.
+    ///
+    /// `now` must not lie before the newest entry; if it does, the newest entry's time is taken,
+    /// so that time which runs backwards never lengthens a session.
+    pub fn decide(&self, command: &Command, now: Timestamp) -> Decision {
+        let now = now.max(self.time());
+        match command {
+            Command::OpenLog { origin } => {
+                if self.is_open() {
+                    return Decision::refused(Refusal::AlreadyOpen);
+                }
+                let origin = short(origin);
+                Decision::done(vec![Event::LogOpened { origin }])
+            }
+            Command::StartGateway {
+                version,
+                clock,
+                boot_id,
+                boot_us,
+            } => {
+                let started = Event::GatewayStarted {
+                    version: short(version),
+                    clock: *clock,
+                    boot_id: short(boot_id),
+                    boot_us: *boot_us,
+                };
+                self.start_gateway(started, now)
+            }
+            Command::StopGateway => Decision::done(vec![Event::GatewayStopped {}]),
+            Command::StepClock { wall_offset_us } => Decision::done(vec![Event::ClockStepped {
+                wall_offset_us: *wall_offset_us,
+            }]),
+            Command::LoadPolicy { text } => self.load_policy(text, now),
+            Command::LoadResources { resources } => self.load_resources(resources, now),
+            Command::ChangeAccount {
+                subject,
+                change,
+                by,
+            } => self.decide_account_change(subject, change, &cut_actor(by), now),
+            Command::RefuseSignIn {
+                subject,
+                cause,
+                address,
+            } => Decision::done(vec![Event::SignInRefused {
+                subject: subject.clone(),
+                cause: *cause,
+                address: *address,
+            }]),
+            Command::StartSession { .. } => self.start_session(command, now),
+            Command::Reauthenticate {
+                session,
+                proof,
+                credential,
+            } => self.decide_reauthentication(session, proof, credential, now),
+            Command::IssueCredential(new) => {
+                self.issue_credential(&new.session, &new.credential, now)
+            }
+            Command::RevokeCredential {
+                session,
+                credential,
+            } => self.revoke_credential(session, credential, now),
+            Command::Observe { session, active_at } => self.observe(session, *active_at, now),
+            Command::Ask(ask) => self.ask(ask, now),
+            Command::Close(closed) => Decision::done(vec![close(closed)]),
+            Command::End { session, cause } => self.decide_end(session, cause, now),
+            Command::Expire => Decision::done(self.ends_due(now)),
+            Command::FailRecording { since, cause } => {
+                Decision::done(vec![Event::RecordingFailed {
+                    since: *since,
+                    cause: short(cause),
+                }])
+            }
+            Command::ResumeRecording { refused } => {
+                Decision::done(vec![Event::RecordingResumed { refused: *refused }])
+            }
+        }
+    }
+
+    /// The ends of all sessions that may not live on at `now`, in order of their deadlines.
+    pub(super) fn ends_due(&self, now: Timestamp) -> Vec<Event> {
+        self.due(now)
+            .iter()
+            .filter_map(|(_, session)| self.held(session))
+            .filter_map(|held| Self::end_due(held, now))
+            .collect()
+    }
+
+    /// The verdict on a command about a session that is not live.
+    pub(super) fn not_live(&self, session: &SessionId) -> Decision {
+        match self.absent(session) {
+            ended @ Verdict::Ended { .. } => Decision::only(ended),
+            _ => Decision::refused(Refusal::UnknownSession(session.clone())),
+        }
+    }
+
+    fn revoke_credential(
+        &self,
+        session: &SessionId,
+        credential: &CredentialId,
+        now: Timestamp,
+    ) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        if let Some(decision) = self.over(held, now) {
+            return decision;
+        }
+        match self.issued(session, credential) {
+            Some(issued) if !issued.revoked => Decision::done(vec![Event::CredentialRevoked {
+                session: session.clone(),
+                credential: credential.clone(),
+            }]),
+            _ => Decision::refused(Refusal::UnknownCredential(credential.clone())),
+        }
+    }
+
+    /// Activity counts where it came before the session ran out, even if it is noted after.
+    fn observe(&self, session: &SessionId, active_at: Timestamp, now: Timestamp) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        let current = &held.session;
+        let in_time = active_at < held.over_at();
+        if active_at <= current.active_at || active_at > now || !in_time {
+            return self
+                .over(held, now)
+                .unwrap_or_else(|| Decision::done(Vec::new()));
+        }
+        let mut after = held.clone();
+        after.session.active_at = active_at;
+        let active = Event::SessionActive {
+            session: session.clone(),
+            active_at,
+        };
+        match self.over(&after, now) {
+            Some(mut decision) => {
+                decision.events.insert(0, active);
+                decision
+            }
+            None => Decision::done(vec![active]),
+        }
+    }
+
+    fn decide_end(&self, session: &SessionId, cause: &EndCause, now: Timestamp) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        if is_clock_reason(cause.reason) {
+            return Decision::refused(Refusal::ClockReason(cause.reason));
+        }
+        if let Some(decision) = self.over(held, now) {
+            return decision;
+        }
+        Decision {
+            events: vec![Event::SessionEnded {
+                session: session.clone(),
+                reason: cause.reason,
+                deadline: None,
+                effective: now,
+                late: None,
+                by: cause.by.as_ref().map(cut_actor),
+            }],
+            verdict: Verdict::Ended {
+                session: session.clone(),
+                reason: cause.reason,
+            },
+        }
+    }
+}
+
+/// Whether only a clock gives this reason.
+pub(crate) const fn is_clock_reason(reason: EndReason) -> bool {
+    matches!(
+        reason,
+        EndReason::Idle | EndReason::Reauth | EndReason::Lifetime
+    )
+}
+
+/// What a plane says of the end of a connection is recorded as it is.
+fn close(closed: &ActionClosed) -> Event {
+    Event::ActionClosed(closed.clone())
+}

@@ -1,0 +1,237 @@
+//! What is to be said of one action of one live session: shared by `decide` and the auditor.
+
+use std::sync::Arc;
+
+use super::{Authority, Held};
+use crate::event::{DenialCause, EndReason, Event};
+use crate::ids::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
+use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
+use crate::policy::{Policy, Question, Ruling};
+use crate::resource::{Plane, Verb};
+use crate::session::{Context, LiveSession, Proof};
+use crate::time::Timestamp;
+
+/// What is to be said of an action.
+#[derive(Clone, Debug)]
+pub(crate) struct Judgement {
+    /// What policy says.
+    pub(crate) ruling: Arc<Ruling>,
+    /// What follows on this session's clocks.
+    pub(crate) outcome: Outcome,
+}
+
+/// What follows from a ruling.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Outcome {
+    /// Allowed, under these limits.
+    Allow { limits: Limits },
+    /// Fresh or stronger authentication first.
+    StepUp {
+        passed: Option<Deadline>,
+        assurance: Option<Aal>,
+    },
+    /// Refused.
+    Deny(DenialCause),
+}
+
+impl Judgement {
+    fn deny(cause: DenialCause) -> Self {
+        Self {
+            ruling: Arc::new(Ruling::Silent),
+            outcome: Outcome::Deny(cause),
+        }
+    }
+
+    /// The rules an entry names.
+    pub(crate) fn rules(&self) -> &[RuleId] {
+        match &*self.ruling {
+            Ruling::Permit { rules, .. } | Ruling::Forbid { rules } => rules,
+            Ruling::Silent => &[],
+        }
+    }
+
+    /// The demands of the rules that permit it.
+    pub(crate) fn demands(&self) -> Demands {
+        match &*self.ruling {
+            Ruling::Permit { demands, .. } => *demands,
+            Ruling::Forbid { .. } | Ruling::Silent => Demands::default(),
+        }
+    }
+}
+
+/// What policy says of having a session at all.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Admission {
+    /// It may live under these limits.
+    Granted { limits: Limits, rules: Vec<RuleId> },
+    /// The authentication is not strong enough.
+    TooWeak { rules: Vec<RuleId> },
+    /// No rule permits it, or one forbids it.
+    Refused {
+        cause: DenialCause,
+        rules: Vec<RuleId>,
+    },
+}
+
+/// Who asks for a session, as policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applicant<'a> {
+    pub(crate) subject: &'a SubjectName,
+    pub(crate) roles: &'a std::collections::BTreeSet<RoleName>,
+    pub(crate) context: &'a Context,
+    pub(crate) proof: &'a Proof,
+}
+
+impl<'a> Applicant<'a> {
+    pub(crate) fn of(session: &'a LiveSession) -> Self {
+        Self {
+            subject: &session.subject,
+            roles: &session.roles,
+            context: &session.context,
+            proof: &session.proof,
+        }
+    }
+}
+
+/// Whether a verb can be done to a resource that takes `plane`. The console is made of pages.
+const fn suits(verb: Verb, plane: Plane) -> bool {
+    match verb.plane() {
+        Plane::Web => matches!(plane, Plane::Web | Plane::Console),
+        Plane::Postgres => matches!(plane, Plane::Postgres),
+        Plane::Console => matches!(plane, Plane::Console),
+    }
+}
+
+impl Authority {
+    /// Judges an action of a session that is live at `now`.
+    pub(crate) fn judge(
+        &self,
+        held: &Held,
+        verb: Verb,
+        resource: &ResourceName,
+        context: &Context,
+        now: Timestamp,
+    ) -> Judgement {
+        let session = &held.session;
+        let Some(resource) = self.resource(resource) else {
+            return Judgement::deny(DenialCause::UnknownResource);
+        };
+        if !suits(verb, resource.plane) {
+            return Judgement::deny(DenialCause::WrongAudience);
+        }
+        let Some(policy) = self.policy() else {
+            return Judgement::deny(DenialCause::NotPermitted);
+        };
+        let question = Question {
+            subject: &session.subject,
+            roles: &session.roles,
+            resource,
+            verb,
+            context,
+            aal: session.proof.aal,
+        };
+        let ruling = self.rulings().get(policy, held.number, &question);
+        let outcome = match &*ruling {
+            Ruling::Permit { demands, .. } => weigh(session, *demands, now),
+            Ruling::Forbid { .. } => Outcome::Deny(DenialCause::Forbidden),
+            Ruling::Silent => Outcome::Deny(DenialCause::NotPermitted),
+        };
+        Judgement { ruling, outcome }
+    }
+
+    /// What `policy` says of a session for this person.
+    pub(crate) fn admit(&self, policy: Option<&Policy>, applicant: Applicant<'_>) -> Admission {
+        let refused = |cause, rules| Admission::Refused { cause, rules };
+        let gateway = ResourceName::gateway();
+        let (Some(policy), Some(resource)) = (policy, self.resource(&gateway)) else {
+            return refused(DenialCause::NotPermitted, Vec::new());
+        };
+        let ruling = policy.ask(&Question {
+            subject: applicant.subject,
+            roles: applicant.roles,
+            resource,
+            verb: Verb::SessionStart,
+            context: applicant.context,
+            aal: applicant.proof.aal,
+        });
+        match ruling {
+            Ruling::Permit { rules, demands } => match demands {
+                Demands { assurance, .. } if assurance > Some(applicant.proof.aal) => {
+                    Admission::TooWeak { rules }
+                }
+                Demands {
+                    idle: Some(idle),
+                    reauth: Some(reauth),
+                    lifetime: Some(lifetime),
+                    ..
+                } => Admission::Granted {
+                    limits: Limits {
+                        idle,
+                        reauth,
+                        lifetime,
+                    },
+                    rules,
+                },
+                // The checks at load make this impossible; a session without limits must not be.
+                Demands { .. } => refused(DenialCause::NotPermitted, rules),
+            },
+            Ruling::Forbid { rules } => refused(DenialCause::Forbidden, rules),
+            Ruling::Silent => refused(DenialCause::NotPermitted, Vec::new()),
+        }
+    }
+
+    /// The end that is due on this session at `now`, if one is.
+    pub(crate) fn end_due(held: &Held, now: Timestamp) -> Option<Event> {
+        let session = &held.session;
+        if let Some(reason) = held.doomed {
+            return Some(ended(&session.id, reason, now));
+        }
+        let deadline = session.end_deadline();
+        (deadline.at <= now).then(|| Event::SessionEnded {
+            session: session.id.clone(),
+            reason: deadline.cause.into(),
+            deadline: Some(deadline.at),
+            effective: now,
+            late: Some(now.saturating_since(deadline.at)),
+            by: None,
+        })
+    }
+}
+
+/// An end that no clock gives.
+pub(super) fn ended(session: &SessionId, reason: EndReason, now: Timestamp) -> Event {
+    Event::SessionEnded {
+        session: session.clone(),
+        reason,
+        deadline: None,
+        effective: now,
+        late: None,
+        by: None,
+    }
+}
+
+/// What the demands mean on this session's clocks.
+fn weigh(session: &LiveSession, demands: Demands, now: Timestamp) -> Outcome {
+    let limits = demands.within(session.limits);
+    if session.started_at.saturating_add(limits.lifetime) <= now {
+        return Outcome::Deny(DenialCause::TooOld);
+    }
+    let idle = Deadline {
+        at: session.active_at.saturating_add(limits.idle),
+        cause: DeadlineCause::Idle,
+    };
+    let reauth = Deadline {
+        at: session.authenticated_at.saturating_add(limits.reauth),
+        cause: DeadlineCause::Reauth,
+    };
+    let nearest = idle.min(reauth);
+    let passed = (nearest.at <= now).then_some(nearest);
+    let assurance = demands
+        .assurance
+        .filter(|needed| *needed > session.proof.aal);
+    if passed.is_some() || assurance.is_some() {
+        Outcome::StepUp { passed, assurance }
+    } else {
+        Outcome::Allow { limits }
+    }
+}
