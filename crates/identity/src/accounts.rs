@@ -356,3 +356,7 @@ fn enrollment(name: &SubjectName, secret: &TotpSecret) -> TotpEnrollment {
         secret: secret.to_base32(),
     }
 }
+
+#[cfg(test)]
+#[path = "accounts_tests/mod.rs"]
+mod tests;

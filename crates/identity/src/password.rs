@@ -178,3 +178,114 @@ const COMMON: [&str; 48] = [
     "qwertyuiopasdfghjkl",
     "qwertyuiop[]",
 ];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> SecretString {
+        text.to_owned().into()
+    }
+
+    fn strength(name: &str, password: &str) -> Result<(), WeakPassword> {
+        check_strength(&name.parse().unwrap(), &secret(password))
+    }
+
+    #[test]
+    fn the_standard_cost_is_what_owasp_asks_for() {
+        let hasher = Hasher::new(PasswordCost::Standard).unwrap();
+        let phc = hasher.hash(&secret("plum tart at noon")).unwrap();
+        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
+        assert!(
+            hasher
+                .is_hash_of(&secret("plum tart at noon"), &phc)
+                .unwrap()
+        );
+        assert!(
+            !hasher
+                .is_hash_of(&secret("plum tart at nooN"), &phc)
+                .unwrap()
+        );
+        assert!(!hasher.is_outdated(&phc));
+        let minimal = Hasher::new(PasswordCost::Minimal).unwrap();
+        assert!(minimal.is_outdated(&phc));
+    }
+
+    #[test]
+    fn two_hashes_of_one_password_differ() {
+        let hasher = Hasher::new(PasswordCost::Minimal).unwrap();
+        let [one, two] = [(); 2].map(|()| hasher.hash(&secret("plum tart at noon")).unwrap());
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn an_endless_password_is_wrong_and_not_a_prefix_of_a_right_one() {
+        let hasher = Hasher::new(PasswordCost::Minimal).unwrap();
+        let longest = "\u{1F511}".repeat(PASSWORD_CHARS_MAX);
+        let phc = hasher.hash(&secret(&longest)).unwrap();
+        assert!(hasher.is_hash_of(&secret(&longest), &phc).unwrap());
+        let longer = secret(&format!("{longest}x"));
+        assert!(!hasher.is_hash_of(&longer, &phc).unwrap());
+    }
+
+    #[test]
+    fn a_damaged_hash_is_an_error_and_not_a_wrong_password() {
+        let hasher = Hasher::new(PasswordCost::Minimal).unwrap();
+        assert!(matches!(
+            hasher.is_hash_of(&secret("plum tart at noon"), "nothing"),
+            Err(IdentityError::Damaged(_))
+        ));
+    }
+
+    #[test]
+    fn which_passwords_are_good_enough() {
+        assert_eq!(strength("alice", "plum tart at"), Ok(()));
+        assert_eq!(
+            strength("alice", "plum tart a"),
+            Err(WeakPassword::TooShort)
+        );
+        assert_eq!(
+            strength("alice", "äöüäöüßäöüä"),
+            Err(WeakPassword::TooShort)
+        );
+        let longest: String = "abcd".repeat(64);
+        assert_eq!(strength("alice", &longest), Ok(()));
+        assert_eq!(
+            strength("alice", &format!("{longest}e")),
+            Err(WeakPassword::TooLong)
+        );
+        for like in ["administrator.x", "Administrator.X", "administrator.x2026"] {
+            assert_eq!(
+                strength("administrator.x", like),
+                Err(WeakPassword::LikeName),
+                "{like}"
+            );
+        }
+        assert_eq!(
+            strength("al", "alalalalalalal1"),
+            Err(WeakPassword::LikeName)
+        );
+        assert_eq!(strength("alice", "alice likes plum tart"), Ok(()));
+        for common in [
+            "Password1234",
+            "aaaaaaaaaaaaaa",
+            "121212121212",
+            "1q2w3e4r5t6y",
+        ] {
+            assert_eq!(
+                strength("alice", common),
+                Err(WeakPassword::Common),
+                "{common}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_list_holds_only_what_length_does_not_refuse() {
+        for common in COMMON {
+            assert!(common.chars().count() >= PASSWORD_CHARS_MIN, "{common}");
+            assert_eq!(common, common.to_lowercase());
+        }
+    }
+}

@@ -190,6 +190,11 @@ impl Gate {
         self.enter_behind(usize::MAX)
     }
 
+    #[cfg(test)]
+    pub(crate) fn pretend_waiting(&self, waiting: usize) {
+        lock(&self.state).waiting = waiting;
+    }
+
     fn enter_behind(&self, most_waiting: usize) -> Option<Slot<'_>> {
         let mut state = lock(&self.state);
         if state.running >= self.cores && state.waiting >= most_waiting {
