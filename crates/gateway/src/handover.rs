@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::{Aal, ResourceName, SessionId};
+use curfew_authority::{Aal, EndReason, ResourceName, SessionId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -95,6 +95,10 @@ pub struct SignInQuery {
     /// The assurance level that is needed.
     #[serde(default)]
     pub aal: Option<u8>,
+    /// Why the last session ended, to be told to the person. Anyone can write such a link, so it
+    /// is a text to show and nothing more.
+    #[serde(default)]
+    pub ended: Option<EndReason>,
 }
 
 /// What the app wants of the portal.
@@ -104,6 +108,8 @@ pub struct Need {
     pub reauth: bool,
     /// At this level.
     pub assurance: Option<Aal>,
+    /// Why the last session ended.
+    pub ended: Option<EndReason>,
 }
 
 /// The app's half of a handover.
@@ -252,6 +258,11 @@ pub fn sign_in_url(
     if let Some(aal) = need.assurance {
         url.push_str(&format!("&aal={}", u8::from(aal)));
     }
+    // The name that the log uses too.
+    let reason = need.ended.map(|reason| serde_json::to_value(reason).unwrap_or_default());
+    if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
+        url.push_str(&format!("&ended={reason}"));
+    }
     url
 }
 
@@ -381,9 +392,10 @@ mod tests {
 
     #[test]
     fn links_carry_their_values_encoded() {
-        let need = Need { reauth: true, assurance: Some(Aal::Two) };
+        let need =
+            Need { reauth: true, assurance: Some(Aal::Two), ended: Some(EndReason::SignedOut) };
         let url = sign_in_url("https://p.test:8443", &shop(), "/a?b=c&d=e", "S", need);
-        let wanted = "https://p.test:8443/sign-in?resource=shop&to=/a%3Fb%3Dc%26d%3De&state=S&reauth=1&aal=2";
+        let wanted = "https://p.test:8443/sign-in?resource=shop&to=/a%3Fb%3Dc%26d%3De&state=S&reauth=1&aal=2&ended=signed_out";
         assert_eq!(url, wanted);
         let url = arrive_url("a.test:1", &"C".to_owned().into(), "//evil");
         assert_eq!(url, "https://a.test:1/.curfew/arrive?code=C&to=/");
