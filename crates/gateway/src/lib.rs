@@ -1,1 +1,21 @@
-//! placeholder
+//! The shell around authority and ledger: the registrar, permits, listeners and the planes.
+//!
+//! ```text
+//!   plane ──ask──▶ registrar ──▶ authority (pure) ──▶ entry ──▶ ledger
+//!     ▲                                                           │ durable
+//!     └───────────────────────── Permit ◀─────────────────────────┘
+//! ```
+//!
+//! Planes (`web`, `postgres`, `console`) never name each other; what they share lies here.
+
+mod clock;
+pub mod config;
+mod permit;
+mod recorder;
+mod registrar;
+pub mod secret;
+
+pub use clock::Clock;
+pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
+pub use recorder::{Durability, Unrecorded};
+pub use registrar::{Record, Refusal, Registrar, Unavailable};

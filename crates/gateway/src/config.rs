@@ -1,0 +1,459 @@
+//! `curfew.toml`: what it may say, and how it is checked. Only `cli` reads the file itself.
+//!
+//! Unknown keys are refused, nothing is guessed, and every message names file and line.
+//! Durations are written as in a policy: `250ms`, `10s`, `15m`, `8h`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use curfew_authority::{EnvironmentName, Plane, Resource, ResourceName};
+use ipnet::IpNet;
+use miette::{NamedSource, SourceSpan};
+use serde::Deserialize;
+
+/// The whole configuration. Its field docs are the manual.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where Curfew keeps its ledger, accounts and keys. Relative to the configuration file.
+    pub data: PathBuf,
+    /// The Cedar policy file. Relative to the configuration file.
+    pub policy: PathBuf,
+    /// The origin of the ledger's checkpoints: a name that no other log has, such as
+    /// `curfew.example.com/log`.
+    pub origin: String,
+    /// The host name of Curfew's own pages, such as `curfew.example.com`.
+    pub portal: String,
+    /// Where Curfew listens.
+    pub listen: Listen,
+    /// Certificate and key for all listeners.
+    pub tls: Tls,
+    /// Names for networks, as policy's `context.network` sees them; the longest prefix wins.
+    #[serde(default)]
+    pub networks: BTreeMap<String, Vec<IpNet>>,
+    /// Web apps and APIs.
+    #[serde(default)]
+    pub web: Vec<WebResource>,
+    /// PostgreSQL databases.
+    #[serde(default)]
+    pub postgres: Vec<PostgresResource>,
+    /// Numbers that have a good default.
+    #[serde(default)]
+    pub tuning: Tuning,
+}
+
+/// Where Curfew listens. Port 0 takes any free port.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// HTTPS for pages, APIs and Curfew's own pages.
+    pub web: SocketAddr,
+    /// PostgreSQL. Needed where there is a database.
+    pub postgres: Option<SocketAddr>,
+}
+
+/// PEM files. Relative to the configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain, leaf first. Names the portal and every web resource's host.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// A web app or API behind Curfew.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebResource {
+    /// Its name in policy and log.
+    pub name: ResourceName,
+    /// The environment it belongs to.
+    pub environment: EnvironmentName,
+    /// Free words for policy.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The host name clients use, without a port.
+    pub host: String,
+    /// Where it really is: `http://address:port` or `https://name:port`.
+    pub upstream: String,
+    /// A PEM file with the authorities that may vouch for an `https` upstream; the system's
+    /// otherwise.
+    pub upstream_ca: Option<PathBuf>,
+    /// `app`: page navigations without a session go to sign-in. `api`: always 401.
+    #[serde(default)]
+    pub kind: WebKind,
+    /// Path prefixes that are not activity, such as a poll the page does by itself.
+    #[serde(default)]
+    pub passive: Vec<String>,
+    /// When the record must be durable.
+    #[serde(default)]
+    pub record: RecordWhen,
+}
+
+/// What refusals of a web resource look like.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum WebKind {
+    /// Pages for a browser.
+    #[default]
+    App,
+    /// An API for programs.
+    Api,
+}
+
+/// When the record of an action must be durable.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordWhen {
+    /// Writes wait for the record; for reads the answer waits.
+    #[default]
+    ByVerb,
+    /// Everything waits for the record.
+    Before,
+}
+
+/// A PostgreSQL database behind Curfew. Clients name it as their `dbname`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresResource {
+    /// Its name in policy and log, and the `dbname` clients ask for.
+    pub name: ResourceName,
+    /// The environment it belongs to.
+    pub environment: EnvironmentName,
+    /// Free words for policy.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Host name, address, or the folder of a Unix socket.
+    pub host: String,
+    /// Port.
+    #[serde(default = "postgres_port")]
+    pub port: u16,
+    /// The database's name at the server.
+    pub database: String,
+    /// The account Curfew uses.
+    pub user: String,
+    /// A file with that account's password. Nobody but Curfew may read it.
+    pub password_file: Option<PathBuf>,
+    /// How the server is spoken to.
+    #[serde(default)]
+    pub tls: UpstreamTls,
+    /// A PEM file with the authorities that may vouch for the server; the system's otherwise.
+    pub ca: Option<PathBuf>,
+    /// When the record must be durable.
+    #[serde(default)]
+    pub record: RecordWhen,
+}
+
+fn postgres_port() -> u16 {
+    5432
+}
+
+/// How an upstream database is spoken to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamTls {
+    /// TLS, and the server's certificate must name its host.
+    #[default]
+    VerifyFull,
+    /// No TLS. Only for loopback and Unix sockets.
+    Disable,
+}
+
+/// Numbers that have a good default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tuning {
+    /// How long live traffic may go on when the ledger cannot take entries.
+    pub outage_grace: Duration,
+    /// How long a database password opens new connections; never past the session's end.
+    pub database_password: Duration,
+    /// How long a CLI token works; never past the session's end.
+    pub bearer_token: Duration,
+    /// Connections that a listener holds at once.
+    pub connections_max: usize,
+    /// Size of a ledger segment in mebibytes.
+    pub segment_mib: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        let hours = |hours: u64| Duration(std::time::Duration::from_secs(hours * 3_600));
+        Self {
+            outage_grace: Duration(std::time::Duration::from_secs(10)),
+            database_password: hours(1),
+            bearer_token: hours(12),
+            connections_max: 10_000,
+            segment_mib: 64,
+        }
+    }
+}
+
+/// A duration above zero and up to 30 days, written as `10s`, `15m`, `8h`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Duration(pub std::time::Duration);
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let text = String::deserialize(deserializer)?;
+        let refused = || {
+            D::Error::custom(format!(
+                "`{text}` is not a duration above zero and up to 30 days; write it like 10s, 15m or 8h"
+            ))
+        };
+        let signed: jiff::SignedDuration = text.parse().map_err(|_| refused())?;
+        let duration = std::time::Duration::try_from(signed).map_err(|_| refused())?;
+        if duration.is_zero() || duration.as_secs() > 30 * 86_400 {
+            return Err(refused());
+        }
+        Ok(Self(duration))
+    }
+}
+
+/// Why a configuration is refused, with the place in the file.
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
+#[error("{problem}")]
+#[diagnostic(code(curfew::config))]
+pub struct ConfigError {
+    problem: String,
+    #[source_code]
+    file: NamedSource<String>,
+    #[label("here")]
+    place: Option<SourceSpan>,
+    #[help]
+    hint: Option<String>,
+}
+
+impl ConfigError {
+    fn at(name: &str, text: &str, needle: &str, problem: String, hint: &str) -> Self {
+        let place = text.find(needle).map(|at| (at, needle.len()).into());
+        Self {
+            problem,
+            file: NamedSource::new(name, text.to_owned()).with_language("toml"),
+            place,
+            hint: (!hint.is_empty()).then(|| hint.to_owned()),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration; relative paths in it are taken from `folder`.
+    ///
+    /// # Errors
+    /// A diagnostic that names the place in the file.
+    pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError {
+            problem: error.message().trim_end().to_owned(),
+            file: NamedSource::new(name, text.to_owned()).with_language("toml"),
+            place: error.span().map(|span| (span.start, span.len()).into()),
+            hint: Some("every key is listed in docs/configuration.md".to_owned()),
+        })?;
+        config.check(name, text)?;
+        config.resolve(folder);
+        Ok(config)
+    }
+
+    fn check(&self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let refuse = |needle: &str, problem: String, hint: &str| {
+            Err(ConfigError::at(name, text, needle, problem, hint))
+        };
+        if self.origin.is_empty()
+            || self
+                .origin
+                .contains(|c: char| c.is_whitespace() || c == '+')
+        {
+            return refuse(
+                &self.origin,
+                "an origin has no spaces and no '+'".into(),
+                "",
+            );
+        }
+        let mut names = BTreeMap::new();
+        for resource in self.resources() {
+            if resource.name.as_str() == "gateway"
+                || names.insert(resource.name.clone(), ()).is_some()
+            {
+                let problem = format!("the resource name `{}` is taken", resource.name);
+                let hint =
+                    "names are shared by [[web]] and [[postgres]]; `gateway` is Curfew itself";
+                return refuse(resource.name.as_str(), problem, hint);
+            }
+        }
+        let mut hosts = BTreeMap::from([(self.portal.to_ascii_lowercase(), ())]);
+        for web in &self.web {
+            if hosts.insert(web.host.to_ascii_lowercase(), ()).is_some() {
+                let problem = format!("the host `{}` is taken", web.host);
+                return refuse(
+                    &web.host,
+                    problem,
+                    "each web resource and the portal has a host of its own",
+                );
+            }
+            let scheme = web.upstream.parse::<http::Uri>().ok();
+            let fits = scheme.as_ref().is_some_and(|uri| {
+                matches!(uri.scheme_str(), Some("http" | "https"))
+                    && uri.authority().is_some()
+                    && matches!(uri.path(), "" | "/")
+            });
+            if !fits {
+                let problem = format!("`{}` is not an upstream", web.upstream);
+                return refuse(
+                    &web.upstream,
+                    problem,
+                    "write it as http://127.0.0.1:3000, without a path",
+                );
+            }
+        }
+        for database in &self.postgres {
+            let local = database.host.starts_with('/')
+                || database.host == "localhost"
+                || database
+                    .host
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|ip| ip.is_loopback());
+            if database.tls == UpstreamTls::Disable && !local {
+                let problem = format!("`{}` would be reached without TLS", database.host);
+                return refuse(
+                    &database.host,
+                    problem,
+                    "tls = \"disable\" is for loopback and Unix sockets",
+                );
+            }
+        }
+        if !self.postgres.is_empty() && self.listen.postgres.is_none() {
+            let problem = "there are databases, but nothing listens for them".to_owned();
+            return refuse(
+                "[listen]",
+                problem,
+                "add `postgres = \"127.0.0.1:6432\"` to [listen]",
+            );
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let own = [
+            &mut self.data,
+            &mut self.policy,
+            &mut self.tls.certificate,
+            &mut self.tls.key,
+        ];
+        let web = self
+            .web
+            .iter_mut()
+            .filter_map(|web| web.upstream_ca.as_mut());
+        let postgres = self
+            .postgres
+            .iter_mut()
+            .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
+            .flatten();
+        for path in own.into_iter().chain(web).chain(postgres) {
+            *path = folder.join(&*path);
+        }
+    }
+
+    /// The protected resources as policy sees them.
+    pub fn resources(&self) -> Vec<Resource> {
+        let web = self.web.iter().map(|web| Resource {
+            name: web.name.clone(),
+            plane: Plane::Web,
+            environment: web.environment.clone(),
+            tags: web.tags.iter().cloned().collect(),
+        });
+        let postgres = self.postgres.iter().map(|database| Resource {
+            name: database.name.clone(),
+            plane: Plane::Postgres,
+            environment: database.environment.clone(),
+            tags: database.tags.iter().cloned().collect(),
+        });
+        web.chain(postgres).collect()
+    }
+
+    /// The name of the network that holds this address; `unknown` where none does.
+    pub fn network_of(&self, address: std::net::IpAddr) -> &str {
+        self.networks
+            .iter()
+            .flat_map(|(name, nets)| nets.iter().map(move |net| (name, net)))
+            .filter(|(_, net)| net.contains(&address))
+            .max_by_key(|(_, net)| net.prefix_len())
+            .map_or("unknown", |(name, _)| name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+data = "data"
+policy = "policy.cedar"
+origin = "curfew.test/log"
+portal = "curfew.localhost"
+[listen]
+web = "127.0.0.1:8443"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+[networks]
+office = ["10.0.0.0/8"]
+lab = ["10.1.0.0/16"]
+[[web]]
+name = "shop"
+environment = "production"
+host = "shop.localhost"
+upstream = "http://127.0.0.1:3000"
+"#;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse("curfew.toml", text, Path::new("/etc/curfew"))
+    }
+
+    #[test]
+    fn paths_are_taken_from_the_file_and_the_longest_prefix_names_the_network() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.data, Path::new("/etc/curfew/data"));
+        assert_eq!(config.network_of("10.1.2.3".parse().unwrap()), "lab");
+        assert_eq!(config.network_of("10.2.2.3".parse().unwrap()), "office");
+        assert_eq!(config.network_of("192.0.2.1".parse().unwrap()), "unknown");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place() {
+        let cases = [
+            (GOOD.replace("portal", "portall"), "unknown field `portall`"),
+            (
+                GOOD.replace("shop.localhost", "curfew.localhost"),
+                "the host `curfew.localhost` is taken",
+            ),
+            (
+                GOOD.replace("\"shop\"", "\"gateway\""),
+                "the resource name `gateway` is taken",
+            ),
+            (
+                GOOD.replace("http://127.0.0.1:3000", "127.0.0.1:3000"),
+                "is not an upstream",
+            ),
+            (
+                format!("{GOOD}[tuning]\noutage_grace = \"0s\"\n"),
+                "not a duration above zero",
+            ),
+            (
+                format!(
+                    "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\n"
+                ),
+                "nothing listens for them",
+            ),
+        ];
+        for (text, wanted) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(
+                error.problem.contains(wanted),
+                "{} lacks {wanted}",
+                error.problem
+            );
+            assert!(error.place.is_some(), "{} names no place", error.problem);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The right to do one recorded action, and the signal that takes it back.
+//!
+//! A [`Permit`] exists only because the registrar accepted an entry for it. It is not `Clone`, has
+//! no public constructor, and every way to an upstream (`dial`) wants one by value:
+//!
+//! ```compile_fail,E0451
+//! let permit = curfew_gateway::Permit { inner: None };
+//! ```
+//! ```
+//! // Its twin compiles: the type is there, only the constructor is not.
+//! fn wants_a_permit(_: &curfew_gateway::Permit) {}
+//! ```
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use curfew_authority::{
+    ClosedBy, Deadline, DeadlineCause, EndReason, Grant, SessionId, Span, Timestamp,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::recorder::{Durability, Unrecorded};
+
+/// The number of a permit within one run of the gateway.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct PermitId(pub(crate) u64);
+
+/// The right to do one action, bound to its entry in the ledger.
+///
+/// Held for as long as anything of the action flows. Whoever holds it polls [`Permit::cut`]
+/// together with all I/O, and lets nothing more through once it has fired.
+#[derive(Debug)]
+pub struct Permit {
+    inner: Option<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: PermitId,
+    entry: u64,
+    grant: Grant,
+    cut: CutSignal,
+    activity: Activity,
+    durability: Arc<Durability>,
+    released: mpsc::UnboundedSender<Released>,
+}
+
+/// A permit that its holder gave back.
+#[derive(Debug)]
+pub(crate) struct Released {
+    pub(crate) id: PermitId,
+    pub(crate) closing: Option<Closing>,
+}
+
+/// How a connection or stream ended, for its `action.closed` entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing {
+    /// What closed it.
+    pub by: ClosedBy,
+    /// When the last byte could flow.
+    pub closed: Timestamp,
+    /// Bytes from the client to the resource.
+    pub bytes_in: u64,
+    /// Bytes from the resource to the client.
+    pub bytes_out: u64,
+}
+
+impl Permit {
+    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger.
+    pub(crate) fn mint(
+        id: PermitId,
+        entry: u64,
+        grant: Grant,
+        cut: CutSignal,
+        activity: Activity,
+        durability: Arc<Durability>,
+        released: mpsc::UnboundedSender<Released>,
+    ) -> Self {
+        let inner = Inner {
+            id,
+            entry,
+            grant,
+            cut,
+            activity,
+            durability,
+            released,
+        };
+        Self { inner: Some(inner) }
+    }
+
+    fn inner(&self) -> &Inner {
+        match &self.inner {
+            Some(inner) => inner,
+            // `inner` is taken only by `close` and `drop`, which both consume the permit.
+            None => unreachable!("a permit is whole while somebody holds it"),
+        }
+    }
+
+    /// Whose it is and what it rests on.
+    pub fn grant(&self) -> &Grant {
+        &self.inner().grant
+    }
+
+    /// The session it belongs to.
+    pub fn session(&self) -> &SessionId {
+        &self.inner().grant.session
+    }
+
+    /// The index of its `action.allowed` entry.
+    pub fn entry(&self) -> u64 {
+        self.inner().entry
+    }
+
+    /// The signal that takes it back.
+    pub fn cut(&self) -> &CutSignal {
+        &self.inner().cut
+    }
+
+    /// Where activity without an entry of its own is noted.
+    pub fn activity(&self) -> &Activity {
+        &self.inner().activity
+    }
+
+    /// Waits until the entry is durable. No byte of an answer may be let out before.
+    ///
+    /// # Errors
+    /// When the ledger failed before the entry was durable: nothing may be let out at all.
+    pub async fn recorded(&self) -> Result<(), Unrecorded> {
+        let inner = self.inner();
+        inner.durability.wait(inner.entry).await
+    }
+
+    /// Whether the entry is durable already, so that nobody need wait.
+    pub fn is_recorded(&self) -> bool {
+        let inner = self.inner();
+        inner.durability.size() > inner.entry
+    }
+
+    /// Gives the permit back and records how the connection or stream ended.
+    pub fn close(mut self, closing: Closing) {
+        self.release(Some(closing));
+    }
+
+    fn release(&mut self, closing: Option<Closing>) {
+        if let Some(inner) = self.inner.take() {
+            // The registrar outlives every permit but at the very end, when nobody is asked.
+            let _ = inner.released.send(Released {
+                id: inner.id,
+                closing,
+            });
+        }
+    }
+}
+
+impl Drop for Permit {
+    /// A short action needs no entry for its end: giving the permit back is enough.
+    fn drop(&mut self) {
+        self.release(None);
+    }
+}
+
+/// Why live traffic has to stop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cut {
+    /// What happened.
+    pub cause: CutCause,
+    /// The deadline, where a clock did it.
+    pub deadline: Option<Deadline>,
+    /// The limit that ran out, where a clock did it.
+    pub limit: Option<Span>,
+}
+
+impl Cut {
+    /// A cut that no clock made.
+    pub(crate) fn of(cause: CutCause) -> Self {
+        Self {
+            cause,
+            deadline: None,
+            limit: None,
+        }
+    }
+}
+
+/// What took a permit back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CutCause {
+    /// The session ended.
+    SessionEnded(EndReason),
+    /// A limit of this resource ran out; the session goes on.
+    Limit(DeadlineCause),
+    /// The ledger could not take entries for longer than the grace.
+    LedgerFailed,
+    /// The gateway is stopping.
+    Shutdown,
+}
+
+impl CutCause {
+    /// How the closing entry names it.
+    pub fn closed_by(self) -> ClosedBy {
+        match self {
+            Self::SessionEnded(_) => ClosedBy::SessionEnd,
+            Self::Limit(_) => ClosedBy::Limit,
+            Self::LedgerFailed => ClosedBy::Unrecorded,
+            Self::Shutdown => ClosedBy::Shutdown,
+        }
+    }
+}
+
+/// Fires once, when a permit stops being valid. Cheap to clone and to poll.
+#[derive(Clone, Debug, Default)]
+pub struct CutSignal {
+    token: CancellationToken,
+    cut: Arc<OnceLock<Cut>>,
+}
+
+impl CutSignal {
+    pub(crate) fn fire(&self, cut: Cut) {
+        // The first cause stands; a later one changes nothing.
+        if self.cut.set(cut).is_ok() {
+            self.token.cancel();
+        }
+    }
+
+    /// Waits for the cut. Safe to drop and call again.
+    pub async fn fired(&self) -> Cut {
+        self.token.cancelled().await;
+        self.now().unwrap_or(Cut::of(CutCause::Shutdown))
+    }
+
+    /// The cut, if it has fired.
+    pub fn now(&self) -> Option<Cut> {
+        self.cut.get().copied()
+    }
+}
+
+/// What a session has been doing that has no entry of its own, seen by all its planes.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    active_us: AtomicU64,
+    busy: AtomicU32,
+    /// Since when `busy` has been above zero.
+    busy_since_us: AtomicU64,
+}
+
+impl Pulse {
+    pub(crate) fn new(at: Timestamp) -> Self {
+        Self {
+            active_us: AtomicU64::new(at.as_micros()),
+            busy: AtomicU32::new(0),
+            busy_since_us: AtomicU64::new(0),
+        }
+    }
+
+    /// When the session was last active before `end`, as seen at `now`. What came after `end`
+    /// does not count; something that began before and still runs was active up to it.
+    pub(crate) fn active_before(&self, end: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let last_us = end.as_micros().saturating_sub(1).min(now.as_micros());
+        let busy = self.busy.load(Ordering::Acquire) > 0
+            && self.busy_since_us.load(Ordering::Acquire) <= last_us;
+        let active_us = self.active_us.load(Ordering::Acquire);
+        let at_us = if busy { last_us } else { active_us };
+        (at_us <= last_us).then(|| Timestamp::from_micros(at_us))
+    }
+}
+
+/// Where a plane notes activity: what a person does, never pings, keepalives or server-sent data.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    pulse: Arc<Pulse>,
+    clock: Clock,
+}
+
+impl Activity {
+    pub(crate) fn new(pulse: Arc<Pulse>, clock: Clock) -> Self {
+        Self { pulse, clock }
+    }
+
+    /// Notes that the person did something just now. Costs no entry and no timer.
+    pub fn touch(&self) {
+        self.pulse
+            .active_us
+            .fetch_max(self.clock.now().as_micros(), Ordering::AcqRel);
+    }
+
+    /// Holds the session active while something the person started is running.
+    pub fn busy(&self) -> Busy {
+        let since_us = self.clock.now().as_micros();
+        if self.pulse.busy.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.pulse.busy_since_us.store(since_us, Ordering::Release);
+        }
+        Busy(self.clone())
+    }
+}
+
+/// Something the person started is running, until this is dropped.
+#[derive(Debug)]
+pub struct Busy(Activity);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        // The end of the work is the newest activity; it must be visible before `busy` falls.
+        self.0.touch();
+        self.0.pulse.busy.fetch_sub(1, Ordering::AcqRel);
+    }
+}

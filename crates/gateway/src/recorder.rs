@@ -1,0 +1,114 @@
+//! Waiting for entries to become durable.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use curfew_ledger::{Observer, WriteError};
+use tokio::sync::{mpsc, oneshot};
+
+/// The ledger failed before an entry was durable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the audit log could not take the entry")]
+pub struct Unrecorded;
+
+/// How far the ledger is durable, and who waits for it to get further.
+#[derive(Debug)]
+pub struct Durability {
+    size: AtomicU64,
+    queue: Mutex<Queue>,
+    failures: mpsc::UnboundedSender<String>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// In order of entry.
+    waiters: VecDeque<Waiter>,
+    /// The writer has failed and has not been opened again.
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    entry: u64,
+    done: oneshot::Sender<()>,
+}
+
+impl Durability {
+    /// At a ledger of `size` durable entries. A failure of the writer is told to `failures`.
+    pub(crate) fn new(size: u64, failures: mpsc::UnboundedSender<String>) -> Self {
+        Self {
+            size: AtomicU64::new(size),
+            queue: Mutex::default(),
+            failures,
+        }
+    }
+
+    /// How many entries are durable.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // A panic while holding the queue leaves it whole: each change is one push or pop.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the entry with this index is durable.
+    ///
+    /// # Errors
+    /// When the writer fails before.
+    pub async fn wait(&self, entry: u64) -> Result<(), Unrecorded> {
+        if self.size() > entry {
+            return Ok(());
+        }
+        let (done, waits) = oneshot::channel();
+        {
+            let mut queue = self.queue();
+            // Looked at again under the lock: the batch may have landed in between.
+            if self.size() > entry {
+                return Ok(());
+            }
+            if queue.broken {
+                return Err(Unrecorded);
+            }
+            let at = queue
+                .waiters
+                .partition_point(|waiter| waiter.entry <= entry);
+            queue.waiters.insert(at, Waiter { entry, done });
+        }
+        waits.await.map_err(|_| Unrecorded)
+    }
+
+    /// The writer is open again, at this size.
+    pub(crate) fn resume(&self, size: u64) {
+        self.queue().broken = false;
+        self.durable(size);
+    }
+}
+
+impl Observer for Durability {
+    fn durable(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+        let mut queue = self.queue();
+        while queue
+            .waiters
+            .front()
+            .is_some_and(|waiter| waiter.entry < size)
+        {
+            if let Some(waiter) = queue.waiters.pop_front() {
+                let _ = waiter.done.send(());
+            }
+        }
+    }
+
+    fn failed(&self, _size: u64, error: &WriteError) {
+        {
+            let mut queue = self.queue();
+            queue.broken = true;
+            // Whoever waits is told by its dropped sender.
+            queue.waiters.clear();
+        }
+        let _ = self.failures.send(error.to_string());
+    }
+}

@@ -1,0 +1,234 @@
+//! What is live: every permit that has been given and not come back, and when each must be cut.
+//!
+//! One lazily corrected timer per session: activity moves no timer. A timer that rings early
+//! looks at what really is and is set again.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use curfew_authority::{Authority, Deadline, Limits, LiveSession, SessionId, Span, Timestamp};
+
+use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
+
+/// One permit that is out.
+#[derive(Debug)]
+pub(super) struct LivePermit {
+    pub(super) session: SessionId,
+    pub(super) entry: u64,
+    pub(super) limits: Limits,
+    pub(super) cut: CutSignal,
+}
+
+#[derive(Debug)]
+struct SessionTraffic {
+    pulse: Arc<Pulse>,
+    permits: BTreeSet<PermitId>,
+    /// The earliest timer in the heap; never later than the nearest true deadline.
+    armed: Option<Timestamp>,
+}
+
+/// All permits that are out, by session.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    permits: BTreeMap<PermitId, LivePermit>,
+    sessions: BTreeMap<SessionId, SessionTraffic>,
+    timers: BinaryHeap<Reverse<(Timestamp, SessionId)>>,
+    next: u64,
+}
+
+/// What a ring of the timer found for one session.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) session: SessionId,
+    /// When it was last active, where that is newer than what is recorded.
+    pub(super) active_at: Option<Timestamp>,
+    /// The session itself is over.
+    pub(super) ends: bool,
+}
+
+/// When the session was last active, where that is newer than what is recorded.
+fn newer_activity(session: &LiveSession, pulse: &Pulse, now: Timestamp) -> Option<Timestamp> {
+    let at = pulse.active_before(session.end_deadline().at, now)?;
+    (at > session.active_at).then_some(at)
+}
+
+fn limit_of(limits: &Limits, deadline: Deadline) -> Span {
+    use curfew_authority::DeadlineCause;
+    match deadline.cause {
+        DeadlineCause::Idle => limits.idle,
+        DeadlineCause::Reauth => limits.reauth,
+        DeadlineCause::Lifetime => limits.lifetime,
+    }
+}
+
+impl Live {
+    /// Takes in a new permit and says what it needs to be minted.
+    pub(super) fn admit(
+        &mut self,
+        session: &LiveSession,
+        entry: u64,
+        limits: Limits,
+    ) -> (PermitId, CutSignal, Arc<Pulse>) {
+        let id = PermitId(self.next);
+        self.next += 1;
+        let cut = CutSignal::default();
+        let pulse = {
+            let traffic =
+                self.sessions
+                    .entry(session.id.clone())
+                    .or_insert_with(|| SessionTraffic {
+                        pulse: Arc::new(Pulse::new(session.active_at)),
+                        permits: BTreeSet::new(),
+                        armed: None,
+                    });
+            traffic.permits.insert(id);
+            Arc::clone(&traffic.pulse)
+        };
+        let permit = LivePermit {
+            session: session.id.clone(),
+            entry,
+            limits,
+            cut: cut.clone(),
+        };
+        self.permits.insert(id, permit);
+        let nearest = session.deadline(&limits).at.min(session.end_deadline().at);
+        self.arm(&session.id, nearest);
+        (id, cut, pulse)
+    }
+
+    /// Gives back a permit.
+    pub(super) fn release(&mut self, id: PermitId) -> Option<LivePermit> {
+        let permit = self.permits.remove(&id)?;
+        if let Some(traffic) = self.sessions.get_mut(&permit.session) {
+            traffic.permits.remove(&id);
+        }
+        Some(permit)
+    }
+
+    fn arm(&mut self, session: &SessionId, at: Timestamp) {
+        if let Some(traffic) = self.sessions.get_mut(session)
+            && traffic.armed.is_none_or(|armed| at < armed)
+        {
+            traffic.armed = Some(at);
+            self.timers.push(Reverse((at, session.clone())));
+        }
+    }
+
+    /// When the next timer rings.
+    pub(super) fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// When the session was last active, where that is newer than what is recorded.
+    pub(super) fn unrecorded_activity(
+        &self,
+        session: &LiveSession,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        newer_activity(session, &self.sessions.get(&session.id)?.pulse, now)
+    }
+
+    /// Cuts every permit whose moment has come, and sets the timers of the rest again.
+    /// The cut comes first; what it means for the log is the caller's to record.
+    pub(super) fn ring(&mut self, authority: &Authority, now: Timestamp) -> Vec<Due> {
+        let mut due = Vec::new();
+        while let Some(Reverse((at, _))) = self.timers.peek() {
+            if *at > now {
+                break;
+            }
+            let Some(Reverse((at, id))) = self.timers.pop() else {
+                break;
+            };
+            // A timer that an earlier one has replaced rings for nobody.
+            if self
+                .sessions
+                .get(&id)
+                .is_none_or(|traffic| traffic.armed != Some(at))
+            {
+                continue;
+            }
+            let Some(session) = authority.session(&id) else {
+                self.end(&id, None);
+                continue;
+            };
+            due.extend(self.ring_session(session, now));
+        }
+        due
+    }
+
+    fn ring_session(&mut self, session: &LiveSession, now: Timestamp) -> Option<Due> {
+        let traffic = self.sessions.get_mut(&session.id)?;
+        let active_at = newer_activity(session, &traffic.pulse, now);
+        let mut session = session.clone();
+        session.active_at = active_at.unwrap_or(session.active_at);
+        let end = session.end_deadline();
+        if end.at <= now {
+            let cut = Cut {
+                cause: CutCause::SessionEnded(end.cause.into()),
+                deadline: Some(end),
+                limit: Some(limit_of(&session.limits, end)),
+            };
+            self.end(&session.id, Some(cut));
+            return Some(Due {
+                session: session.id,
+                active_at,
+                ends: true,
+            });
+        }
+        let mut nearest = end.at;
+        for id in &traffic.permits {
+            let Some(permit) = self.permits.get(id) else {
+                continue;
+            };
+            let deadline = session.deadline(&permit.limits);
+            if deadline.at > now {
+                nearest = nearest.min(deadline.at);
+            } else {
+                permit.cut.fire(Cut {
+                    cause: CutCause::Limit(deadline.cause),
+                    deadline: Some(deadline),
+                    limit: Some(limit_of(&permit.limits, deadline)),
+                });
+            }
+        }
+        traffic.armed = None;
+        self.arm(&session.id, nearest);
+        Some(Due {
+            session: session.id,
+            active_at,
+            ends: false,
+        })
+    }
+
+    /// Cuts everything of a session and forgets its timer. The permits stay until they come back.
+    pub(super) fn end(&mut self, session: &SessionId, cut: Option<Cut>) {
+        let Some(traffic) = self.sessions.remove(session) else {
+            return;
+        };
+        let unknown = CutCause::SessionEnded(curfew_authority::EndReason::Lifetime);
+        let cut = cut.unwrap_or(Cut::of(unknown));
+        for id in &traffic.permits {
+            if let Some(permit) = self.permits.get(id) {
+                permit.cut.fire(cut);
+            }
+        }
+    }
+
+    /// The session's limits have changed: its timer is looked at again at once.
+    pub(super) fn recheck(&mut self, session: &SessionId) {
+        self.arm(session, Timestamp::from_micros(0));
+    }
+
+    /// Cuts everything that is live.
+    pub(super) fn cut_all(&self, cause: CutCause) {
+        for permit in self.permits.values() {
+            permit.cut.fire(Cut::of(cause));
+        }
+    }
+
+    /// How many permits are out.
+    pub(super) fn permits(&self) -> usize {
+        self.permits.len()
+    }
+}

@@ -1,0 +1,200 @@
+//! The one path: every question goes through here, and no answer leaves without its entry.
+//!
+//! One task owns the authority's state and the ledger's writer, so the order of entries is the
+//! order in which state changed. Planes hold a [`Registrar`] and get [`Permit`]s.
+
+mod live;
+mod outage;
+mod record;
+mod task;
+
+use curfew_authority::{
+    Ask, Authority, Command, Denial, EndReason, SessionId, StepUp, Timestamp, Verdict,
+};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::permit::Permit;
+use crate::recorder::{Durability, Unrecorded};
+
+pub(crate) use task::{Ledger, Reopen, Start, start};
+
+/// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
+/// 40 ms of work; whoever comes later waits in the sender.
+const QUEUE_MAX: usize = 4_096;
+
+/// When the record of an action must be durable.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Record {
+    /// Before anything is sent upstream, unless the verb only reads.
+    ByVerb,
+    /// Before anything is sent upstream, always.
+    Before,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// The credential was never issued, is revoked or has expired.
+    Unauthenticated,
+    /// The session is over.
+    Ended {
+        /// Which session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Fresh or stronger authentication first.
+    StepUp(StepUp),
+    /// Refused; the session goes on.
+    Denied(Denial),
+    /// The ledger cannot take entries, so nothing is admitted.
+    Unavailable(Unavailable),
+}
+
+/// Why nothing is admitted for now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unavailable {
+    /// The ledger's disk is full.
+    DiskFull,
+    /// The ledger failed to write or sync, or the gateway is stopping.
+    Ledger,
+    /// The gateway is stopping.
+    Stopping,
+}
+
+impl From<Unrecorded> for Refusal {
+    fn from(_: Unrecorded) -> Self {
+        Self::Unavailable(Unavailable::Ledger)
+    }
+}
+
+/// The handle that planes hold. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Registrar {
+    messages: mpsc::Sender<Message>,
+    clock: Clock,
+    durability: Arc<Durability>,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
+
+enum Message {
+    Ask {
+        ask: Box<Ask>,
+        answer: Answer<Permit>,
+    },
+    Command {
+        command: Box<Command>,
+        answer: Answer<Verdict>,
+    },
+    Query(Query),
+    Stop {
+        answer: Answer<()>,
+    },
+}
+
+/// The refusal and, where there is one, the entry that must be durable before it is told.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    entry: Option<u64>,
+}
+
+impl Registrar {
+    /// Ledger time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Asks for a permit. For a verb that only reads, the permit comes at once and the answer
+    /// must wait for [`Permit::recorded`]; for all others the permit comes once its entry is
+    /// durable.
+    ///
+    /// # Errors
+    /// A [`Refusal`], itself recorded where there is a session or a credential to speak of.
+    pub async fn ask(&self, ask: Ask, record: Record) -> Result<Permit, Refusal> {
+        let waits = record == Record::Before || !ask.action.verb.is_read();
+        let permit = self
+            .send(|answer| Message::Ask {
+                ask: Box::new(ask),
+                answer,
+            })
+            .await?;
+        if waits {
+            permit.recorded().await?;
+            if let Some(cut) = permit.cut().now() {
+                return Err(refusal_of(&permit, cut.cause));
+            }
+        }
+        Ok(permit)
+    }
+
+    /// Carries out a command and waits until what it did is durable.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] when it cannot be recorded. What the authority itself says is
+    /// the verdict.
+    pub async fn command(&self, command: Command) -> Result<Verdict, Refusal> {
+        self.send(|answer| Message::Command {
+            command: Box::new(command),
+            answer,
+        })
+        .await
+    }
+
+    /// Looks something up in the authority's state, at one moment between two entries.
+    ///
+    /// # Errors
+    /// When the gateway is stopping.
+    pub async fn query<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Authority, Timestamp) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.send(|answer| {
+            Message::Query(Box::new(move |authority, now| {
+                let _ = answer.send(Ok(look(authority, now)));
+            }))
+        })
+        .await
+    }
+
+    /// Stops: cuts what is live, records the end of work and closes the ledger.
+    ///
+    /// # Errors
+    /// When the end of work could not be recorded.
+    pub async fn stop(&self) -> Result<(), Refusal> {
+        self.send(|answer| Message::Stop { answer }).await
+    }
+
+    async fn send<T>(&self, message: impl FnOnce(Answer<T>) -> Message) -> Result<T, Refusal> {
+        let stopping = || Refusal::Unavailable(Unavailable::Stopping);
+        let (answer, waits) = oneshot::channel();
+        self.messages
+            .send(message(answer))
+            .await
+            .map_err(|_| stopping())?;
+        waits.await.map_err(|_| stopping())?
+    }
+}
+
+fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
+    use crate::permit::CutCause;
+    match cause {
+        CutCause::SessionEnded(reason) => Refusal::Ended {
+            session: permit.session().clone(),
+            reason,
+        },
+        CutCause::Limit(_) => Refusal::StepUp(StepUp {
+            session: permit.session().clone(),
+            passed: permit.cut().now().and_then(|cut| cut.deadline),
+            assurance: None,
+            max_age: None,
+            rules: permit.grant().rules.clone(),
+        }),
+        CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
+        CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
+    }
+}
