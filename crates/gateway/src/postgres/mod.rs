@@ -1,0 +1,3 @@
+//! The postgres plane.
+
+mod sql;
