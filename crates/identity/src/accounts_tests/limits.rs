@@ -166,3 +166,20 @@ fn a_full_queue_is_told_to_come_back() {
     drop(slots);
     bench.sign_in(PASSWORD, 1, NOON).unwrap();
 }
+
+#[test]
+fn an_office_behind_one_address_does_not_run_dry() {
+    let bench = Bench::new();
+    for n in 0..60 {
+        let name = format!("person{n}").parse().unwrap();
+        let enrollment = bench
+            .accounts()
+            .add(&name, roles(), &secret(PASSWORD))
+            .unwrap();
+        let totp = TotpSecret::from_base32(enrollment.secret.expose_secret()).unwrap();
+        let code = totp::code(&totp, at(NOON));
+        bench
+            .attempt(name.as_str(), PASSWORD, &code, 1, NOON)
+            .unwrap();
+    }
+}

@@ -172,3 +172,24 @@ fn a_disabled_account_says_so_only_where_both_factors_are_right() {
     bench.accounts().set_disabled(&alice(), false).unwrap();
     bench.sign_in(PASSWORD, 1, NOON).unwrap();
 }
+
+#[test]
+fn a_password_changed_while_it_was_being_hashed_is_wrong() {
+    let bench = Bench::new();
+    let code = bench.code(NOON);
+    let attempt = Attempt {
+        name: "alice",
+        code: &code,
+        network: address(1),
+        now: at(NOON),
+    };
+    let accounts = bench.accounts();
+    let settle = |seen: &str| {
+        accounts
+            .store
+            .write(|writer| accounts.settle(writer, attempt, true, seen))
+            .unwrap()
+    };
+    assert_eq!(cause(settle("another hash")), RefusalCause::WrongPassword);
+    settle(&accounts.store.find("alice").unwrap().record.phc).unwrap();
+}
