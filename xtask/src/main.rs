@@ -1,2 +1,213 @@
-//! placeholder
-fn main() {}
+//! The project's only scripts: `cargo xtask demo | test | deny | bench`.
+//!
+//! Needs nothing but cargo to be built, so that it can install what the rest needs.
+
+mod run;
+mod say;
+mod system;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use run::{built, cargo, on_path, step};
+
+/// Why a task did not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// A step failed.
+    Step(String),
+    /// Something that is needed is not there.
+    Missing(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Step(text) | Self::Missing(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Builds, tests and shows Curfew.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Exit codes: 0 done, 1 a step failed, 2 something needed is missing or the \
+                  command line is wrong."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what is missing, build Curfew and run `curfew demo` with the given arguments.
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Handed on to `curfew demo`, such as --once.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything CI runs: format, lints, tests, documentation tests, the demo's walk.
+    Test {
+        /// Only the tests whose name holds this; leaves out everything else.
+        filter: Option<String>,
+        /// Leave out the demo's walk.
+        #[arg(long)]
+        without_demo: bool,
+    },
+    /// Check licences, bans and sources of all dependencies, and advisories where they can be had.
+    Deny,
+    /// Measure. See docs/benchmarks.md.
+    Bench {
+        /// What to measure.
+        #[arg(value_enum)]
+        what: Measure,
+        /// Handed on to the measurement.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// What can be measured. Each is a bench target of crates/cli with the same name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Measure {
+    /// How late live traffic is cut, beside PostgreSQL's own idle_session_timeout.
+    Cut,
+}
+
+impl Measure {
+    /// The bench target that measures it.
+    fn target(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Demo { arguments } => demo(&arguments),
+        Task::Test {
+            filter: Some(filter),
+            ..
+        } => tests(Some(&filter)),
+        Task::Test { without_demo, .. } => everything(without_demo),
+        Task::Deny => deny(),
+        Task::Bench { what, arguments } => bench(what, &arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say::problem(&failure.to_string());
+            match failure {
+                Failure::Step(_) => ExitCode::from(1),
+                Failure::Missing(_) => ExitCode::from(2),
+            }
+        }
+    }
+}
+
+fn demo(arguments: &[String]) -> Result<(), Failure> {
+    system::install(&system::TO_BUILD)?;
+    system::install(&system::TO_RUN)?;
+    run::run(&mut cargo(&["build", "--package", "curfew-cli"]))?;
+    // In our place, so that Ctrl-C and the exit code are the demo's own.
+    let error = Command::new(built("debug", "curfew"))
+        .arg("demo")
+        .args(arguments)
+        .exec();
+    Err(Failure::Missing(format!("cannot start the demo: {error}")))
+}
+
+fn everything(without_demo: bool) -> Result<(), Failure> {
+    system::install(&system::TO_BUILD)?;
+    system::install(&system::TO_RUN)?;
+    system::install_browser()?;
+    step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
+    let lints = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step("lints", &mut cargo(&lints))?;
+    tests(None)?;
+    step(
+        "documentation tests",
+        &mut cargo(&["test", "--workspace", "--doc"]),
+    )?;
+    if !without_demo {
+        step("build", &mut cargo(&["build", "--package", "curfew-cli"]))?;
+        let mut walk = Command::new(built("debug", "curfew"));
+        step("the demo's walk", walk.args(["demo", "--once"]))?;
+    }
+    if on_path("cargo-deny").is_some() {
+        deny()?;
+    } else {
+        say::note("SKIPPED cargo deny: cargo-deny is not installed");
+    }
+    Ok(())
+}
+
+fn tests(filter: Option<&str>) -> Result<(), Failure> {
+    let nextest = on_path("cargo-nextest").is_some();
+    let mut arguments = if nextest {
+        vec!["nextest", "run", "--workspace", "--no-tests=pass"]
+    } else {
+        vec!["test", "--workspace", "--lib", "--bins", "--tests"]
+    };
+    arguments.extend(filter);
+    step("tests", &mut cargo(&arguments))
+}
+
+fn deny() -> Result<(), Failure> {
+    if on_path("cargo-deny").is_none() {
+        return Err(Failure::Missing(
+            "cargo-deny is not installed: cargo install --locked cargo-deny".into(),
+        ));
+    }
+    let checks = ["deny", "check", "bans", "licenses", "sources"];
+    step("licences, bans, sources", &mut cargo(&checks))?;
+    let fetched = cargo(&["deny", "fetch", "db"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if fetched {
+        return step("advisories", &mut cargo(&["deny", "check", "advisories"]));
+    }
+    say::note("SKIPPED advisories: their database cannot be reached from here");
+    Ok(())
+}
+
+fn bench(what: Measure, arguments: &[String]) -> Result<(), Failure> {
+    system::install(&system::TO_BUILD)?;
+    system::install(&system::TO_RUN)?;
+    let target = [
+        "bench",
+        "--package",
+        "curfew-cli",
+        "--bench",
+        what.target(),
+        "--",
+    ];
+    let mut command = cargo(&target);
+    command.args(arguments);
+    step(&format!("bench {}", what.target()), &mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

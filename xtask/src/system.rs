@@ -1,0 +1,309 @@
+//! What the machine must have, and how its package manager is asked for it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Failure;
+use crate::run::{on_path, run};
+use crate::say;
+
+/// Something that must be installed before Curfew can be built, run or tested.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Need {
+    /// A C compiler, for aws-lc and PostgreSQL's parser.
+    Compiler,
+    /// libclang, by which bindgen reads that parser's header.
+    Libclang,
+    /// The PostgreSQL server programs, for the demo and the tests.
+    Postgres,
+    /// A browser, for the tests of the pages.
+    Chromium,
+}
+
+/// What it takes to build the workspace.
+pub(crate) const TO_BUILD: [Need; 2] = [Need::Compiler, Need::Libclang];
+
+/// What it takes to run the demo.
+pub(crate) const TO_RUN: [Need; 1] = [Need::Postgres];
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Compiler => on_path("cc").is_some() || on_path("clang").is_some(),
+            Self::Libclang => libclang_folder().is_some(),
+            Self::Postgres => postgres_folder().is_some(),
+            Self::Chromium => ["chromium", "chromium-browser", "google-chrome", "chrome"]
+                .iter()
+                .any(|name| on_path(name).is_some()),
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Compiler => "a C compiler",
+            Self::Libclang => "libclang",
+            Self::Postgres => "the PostgreSQL server programs",
+            Self::Chromium => "Chromium",
+        }
+    }
+}
+
+/// A package manager that is known here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Manager {
+    Apt,
+    Dnf,
+    Apk,
+    Brew,
+}
+
+impl Manager {
+    fn found() -> Option<Self> {
+        [
+            ("apt-get", Self::Apt),
+            ("dnf", Self::Dnf),
+            ("apk", Self::Apk),
+            ("brew", Self::Brew),
+        ]
+        .into_iter()
+        .find(|(program, _)| on_path(program).is_some())
+        .map(|(_, manager)| manager)
+    }
+
+    fn package(self, need: Need) -> &'static str {
+        match (self, need) {
+            (Self::Apt, Need::Compiler) => "build-essential",
+            (Self::Apt, Need::Libclang) => "libclang-dev",
+            (Self::Apt | Self::Apk, Need::Postgres) => "postgresql",
+            (Self::Apk, Need::Compiler) => "build-base",
+            (Self::Apk, Need::Libclang) => "clang-libclang",
+            (Self::Dnf, Need::Compiler) => "gcc",
+            (Self::Dnf, Need::Libclang) => "clang-libs",
+            (Self::Dnf, Need::Postgres) => "postgresql-server",
+            (Self::Brew, Need::Compiler | Need::Libclang) => "llvm",
+            (Self::Brew, Need::Postgres) => "postgresql@17",
+            (_, Need::Chromium) => "chromium",
+        }
+    }
+
+    /// The command that installs `packages`, with what has to run before it.
+    fn commands(self, packages: &[&str]) -> Vec<Vec<String>> {
+        let line = |words: &[&str]| -> Vec<String> {
+            words
+                .iter()
+                .chain(packages)
+                .map(|word| (*word).to_owned())
+                .collect()
+        };
+        match self {
+            Self::Apt => vec![
+                vec!["apt-get".into(), "update".into(), "-qq".into()],
+                line(&["apt-get", "install", "-y", "--no-install-recommends"]),
+            ],
+            Self::Dnf => vec![line(&["dnf", "install", "-y"])],
+            Self::Apk => vec![line(&["apk", "add", "--no-cache"])],
+            Self::Brew => vec![line(&["brew", "install"])],
+        }
+    }
+
+    /// Homebrew must not be root; the others must.
+    fn wants_root(self) -> bool {
+        self != Self::Brew
+    }
+}
+
+/// Installs what of `needs` is missing.
+pub(crate) fn install(needs: &[Need]) -> Result<(), Failure> {
+    let missing: Vec<Need> = needs
+        .iter()
+        .copied()
+        .filter(|need| !need.is_met())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|need| need.what()).collect();
+    let names = names.join(", ");
+    let Some(manager) = Manager::found() else {
+        return Err(Failure::Missing(format!(
+            "{names} missing, and none of apt-get, dnf, apk and brew is here to install it"
+        )));
+    };
+    let packages: Vec<&str> = missing.iter().map(|need| manager.package(*need)).collect();
+    let mut prefix: &[&str] = &[];
+    if manager.wants_root() && !is_root() {
+        if !sudo_works() {
+            return Err(Failure::Missing(format!(
+                "{names} missing, and this user may not install packages. As root: {}",
+                manager
+                    .commands(&packages)
+                    .iter()
+                    .map(|words| words.join(" "))
+                    .collect::<Vec<_>>()
+                    .join(" && ")
+            )));
+        }
+        prefix = &["sudo", "-n"];
+    }
+    say::step(&format!("installing {names}: {}", packages.join(" ")));
+    for words in manager.commands(&packages) {
+        let words: Vec<&str> = prefix
+            .iter()
+            .copied()
+            .chain(words.iter().map(String::as_str))
+            .collect();
+        let Some((program, arguments)) = words.split_first() else {
+            continue;
+        };
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        run(&mut command)?;
+    }
+    match missing.iter().find(|need| !need.is_met()) {
+        None => Ok(()),
+        Some(need) => Err(Failure::Missing(format!(
+            "{} is still not found after the installation",
+            need.what()
+        ))),
+    }
+}
+
+/// The browser for the tests of the pages. Where it cannot be had, those tests say so and are
+/// skipped; under CI with apt-get that is a failure.
+pub(crate) fn install_browser() -> Result<(), Failure> {
+    let must =
+        env::var_os("CI").is_some_and(|ci| ci == "true") && Manager::found() == Some(Manager::Apt);
+    match install(&[Need::Chromium]) {
+        Err(failure) if !must => {
+            say::note(&format!("SKIPPED browser tests: {failure}"));
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.starts_with(b"0\n"))
+}
+
+fn sudo_works() -> bool {
+    on_path("sudo").is_some()
+        && Command::new("sudo")
+            .args(["-n", "true"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+}
+
+/// Where libclang is, for bindgen's `LIBCLANG_PATH`.
+pub(crate) fn libclang_folder() -> Option<PathBuf> {
+    let asked = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let llvm = [
+        "/usr/lib",
+        "/usr/lib64",
+        "/opt/homebrew/opt",
+        "/usr/local/opt",
+    ]
+    .iter()
+    .flat_map(|base| newest_first(Path::new(base), "llvm"))
+    .map(|folder| folder.join("lib"));
+    let plain = [
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/local/lib",
+        "/Library/Developer/CommandLineTools/usr/lib",
+    ];
+    asked
+        .into_iter()
+        .chain(llvm)
+        .chain(plain.iter().map(PathBuf::from))
+        .find(|folder| holds_libclang(folder))
+}
+
+fn holds_libclang(folder: &Path) -> bool {
+    let Ok(entries) = folder.read_dir() else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let rest = name
+            .strip_prefix("libclang.")
+            .or_else(|| name.strip_prefix("libclang-"));
+        rest.is_some_and(|rest| rest.contains("so") || rest.contains("dylib"))
+    })
+}
+
+/// Where `initdb` and `postgres` are.
+fn postgres_folder() -> Option<PathBuf> {
+    let packaged = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"]
+        .iter()
+        .flat_map(|base| {
+            let base = Path::new(base);
+            let prefix = if base.ends_with("opt") {
+                "postgresql"
+            } else {
+                ""
+            };
+            newest_first(base, prefix)
+        })
+        .map(|folder| folder.join("bin"));
+    on_path("initdb")
+        .and_then(|program| program.parent().map(Path::to_path_buf))
+        .into_iter()
+        .chain(packaged)
+        .chain([PathBuf::from("/usr/libexec/postgresql")])
+        .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+}
+
+/// The entries of `base` whose names begin with `prefix`, those with the highest number first.
+fn newest_first(base: &Path, prefix: &str) -> Vec<PathBuf> {
+    let number = |path: &PathBuf| -> u32 {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let digits: String = name.chars().filter(char::is_ascii_digit).take(6).collect();
+        digits.parse().unwrap_or(0)
+    };
+    let mut found: Vec<PathBuf> = base
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
+        })
+        .collect();
+    found.sort_by_key(|path| std::cmp::Reverse(number(path)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_manager_has_a_package_for_every_need() {
+        let managers = [Manager::Apt, Manager::Dnf, Manager::Apk, Manager::Brew];
+        let needs = [
+            Need::Compiler,
+            Need::Libclang,
+            Need::Postgres,
+            Need::Chromium,
+        ];
+        for manager in managers {
+            for need in needs {
+                let package = manager.package(need);
+                let last = manager.commands(&[package]).pop().unwrap();
+                assert_eq!(last.last().map(String::as_str), Some(package));
+            }
+        }
+    }
+}
