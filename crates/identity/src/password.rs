@@ -16,8 +16,8 @@ pub const PASSWORD_CHARS_MAX: usize = 256;
 /// The most bytes of a password: `PASSWORD_CHARS_MAX` characters of at most 4 bytes in UTF-8.
 const PASSWORD_BYTES_MAX: usize = PASSWORD_CHARS_MAX * 4;
 
-/// Memory of one hash in KiB: 19 MiB. This and the next two are the first choice of the OWASP
-/// Password Storage Cheat Sheet for Argon2id ("m=19456 (19 MiB), t=2, p=1").
+/// Memory of one hash in KiB: 19 MiB. This and the next two are the least that the OWASP Password
+/// Storage Cheat Sheet asks of Argon2id: 19 MiB of memory, 2 iterations, parallelism 1.
 const STANDARD_MEMORY_KIB: u32 = 19 * 1024;
 /// Passes over that memory.
 const STANDARD_PASSES: u32 = 2;

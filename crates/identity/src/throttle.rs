@@ -17,13 +17,13 @@ const ADDRESS_BURST: u64 = 20;
 const ADDRESS_INTERVAL: Span = Span::from_secs(3);
 /// Attempts that all addresses together may make at once, for each core and lane.
 const GLOBAL_BURST_PER_CORE: u64 = 32;
-/// Attempts per second of all addresses together, for each core and lane. A core does about 30
-/// hashes of standard cost a second, so that a flood through both lanes takes about half of it.
+/// Attempts per second of all addresses together, for each core and lane. Where a hash of
+/// standard cost takes 30 ms, a flood through both lanes takes about half of a core.
 const GLOBAL_PER_SEC_PER_CORE: u64 = 8;
 /// Addresses in one generation; two are kept. 2 × 32,768 × about 40 bytes are about 2.6 MB.
 const GENERATION_MAX: usize = 32_768;
-/// Attempts that may wait for a hash, for each core. 8 × about 30 ms: nobody waits longer than
-/// about a quarter of a second.
+/// Attempts that may wait for a hash, for each core. Where a hash takes 30 ms, 8 of them
+/// are about a quarter of a second, the longest that anybody waits.
 const QUEUE_PER_CORE: usize = 8;
 /// The part of the queue that strangers may fill; the rest is for familiar addresses.
 const FAR_QUEUE_PER_CORE: usize = 4;
