@@ -193,6 +193,9 @@ pub enum PublishError {
         /// The size in question.
         size: u64,
     },
+    /// The publisher's thread ended without saying why.
+    #[error("the ledger's publisher thread ended unexpectedly")]
+    ThreadEnded,
 }
 
 /// Why an entry could not be read.

@@ -1,12 +1,49 @@
-#![doc = "An append-only Merkle log of opaque bytes on local files, and its verification."]
+//! An append-only Merkle log of opaque bytes on local files, and its verification.
+//!
+//! ```text
+//! append ─▶ queue ─▶ committer: one write, one sync per batch ─▶ Observer::durable(size)
+//!                        │ segments/: the truth
+//!                        ▼
+//!                    publisher: tile/, guard, checkpoints, checkpoint ─▶ within a second
+//! ```
+//!
+//! The log knows nothing of what its entries mean. Invariants, each held by a test:
+//!
+//! 1. What [`Observer::durable`] has named survives any crash; it is named in index order.
+//! 2. What recovery counts is durable before it is counted ([`recover`]).
+//! 3. Nothing is retried as if a failed write or sync had not happened: the writer is over.
+//! 4. Every signed checkpoint is a prefix of the next; the guard holds it before anybody sees it.
+//! 5. Tiles and checkpoints can be made again from the segments by the code that makes them.
+//! 6. [`disk`] is the only road to the file system.
+//!
+//! On disk, in the directory of a log:
+//!
+//! ```text
+//! segments/<20 digits>.seg              frames, see `segment`
+//! tile/<L>/<N>[.p/<W>]                  C2SP tlog-tiles: hashes
+//! tile/entries/<N>[.p/<W>]              C2SP tlog-tiles: entries
+//! checkpoint                            the newest signed checkpoint (C2SP)
+//! checkpoints                           all of them, see `checkpoints.rs`
+//! lock                                  held by the one writer
+//! ```
 
+mod checkpoints;
+mod commit;
 pub mod disk;
 mod error;
+pub mod faulty;
 mod key;
 pub mod merkle;
 pub mod note;
-pub mod read;
+mod prepare;
+mod publisher;
+mod queue;
+mod read;
+pub mod recover;
 pub mod segment;
+pub mod tile;
+pub mod verify;
+mod verify_tiles;
 pub mod writer;
 
 pub use disk::{Disk, RealDisk};
@@ -15,8 +52,9 @@ pub use error::{
 };
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
-pub use read::LogReader;
+pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
+pub use read::{Entries, LogReader};
 pub use writer::{Observer, Options, Recovered, Space, TornTail, Writer};
 
-/// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits.
+/// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.
 pub const ENTRY_BYTES_MAX: usize = 65_535;

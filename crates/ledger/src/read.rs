@@ -1,68 +1,391 @@
-//! Reading entries. (Bodies follow.)
-use crate::disk::Disk;
-use crate::error::ReadError;
-use std::path::Path;
+//! Reading a log: in order, by index, and proofs out of its tiles.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Reads a log, whether a writer runs or not, and without ever writing to it.
+use crate::disk::{Disk, OpenMode, RealDisk, read_file};
+use crate::error::{FileError, ReadError};
+use crate::merkle::{self, Hash, Nodes, node_hash};
+use crate::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
+use crate::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
+
+/// What the next step over a log gave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    /// A whole frame; [`Cursor::payload`] has its content.
+    Frame(FrameAt),
+    /// The end of the log; what is there instead of a frame, unless zeros.
+    End(Option<CorruptionKind>),
+}
+
+/// Walks over the frames of a log in order, from one segment to the next.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    pub(crate) segment: Segment,
+    /// Where the next frame starts.
+    pub(crate) offset: u64,
+    /// Its first index.
+    pub(crate) next: u64,
+    /// Whether bytes after the last frame of a segment that was left are an error.
+    strict: bool,
+}
+
+impl Cursor {
+    /// Stands before the first frame.
+    pub(crate) fn start(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        strict: bool,
+    ) -> Result<Cursor, ReadError> {
+        Cursor::at_segment(disk, dir, 0, strict)
+    }
+
+    fn at_segment(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        first: u64,
+        strict: bool,
+    ) -> Result<Cursor, ReadError> {
+        let segment = Segment::open(&*disk, dir, first, OpenMode::Read)?.ok_or_else(|| {
+            ReadError::Missing {
+                dir: dir.to_path_buf(),
+            }
+        })?;
+        Ok(Cursor {
+            disk,
+            dir: dir.to_path_buf(),
+            segment,
+            offset: 0,
+            next: first,
+            strict,
+        })
+    }
+
+    /// Stands before the frame that holds entry `index`, or at the end when there is none.
+    pub(crate) fn seek(disk: Arc<dyn Disk>, dir: &Path, index: u64) -> Result<Cursor, ReadError> {
+        let segments = list_segments(&*disk, dir)?;
+        let at = segments.partition_point(|first| *first <= index);
+        let first = segments.get(at.wrapping_sub(1)).copied();
+        let first = first.ok_or_else(|| ReadError::Missing {
+            dir: dir.to_path_buf(),
+        })?;
+        let mut cursor = Cursor::at_segment(disk, dir, first, false)?;
+        // Headers are enough to hop; the frame we stop at is checked in full when read.
+        while let Some(header) = cursor.segment.header_at(cursor.offset)? {
+            if header.first != cursor.next || header.end() > index {
+                break;
+            }
+            cursor.offset += frame_bytes(header.payload_bytes as usize);
+            cursor.next = header.end();
+        }
+        Ok(cursor)
+    }
+
+    /// Makes entries visible that were written since the last step.
+    pub(crate) fn refresh(&mut self) {
+        self.segment.forget_window();
+    }
+
+    /// Goes on to the next frame.
+    pub(crate) fn step(&mut self) -> Result<Step, ReadError> {
+        loop {
+            match self.segment.find(self.offset)? {
+                Found::Frame(frame) if frame.header.first == self.next => {
+                    self.offset = frame.end_offset();
+                    self.next = frame.header.end();
+                    return Ok(Step::Frame(frame));
+                }
+                Found::Frame(frame) => {
+                    let kind = CorruptionKind::Index {
+                        found: frame.header.first,
+                    };
+                    return Ok(Step::End(Some(kind)));
+                }
+                Found::Bad(kind) => return Ok(Step::End(Some(kind))),
+                Found::Nothing => {
+                    if !self.enter_next_segment()? {
+                        return Ok(Step::End(None));
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter_next_segment(&mut self) -> Result<bool, ReadError> {
+        // An empty segment has the name its successor would have.
+        if self.segment.first == self.next {
+            return Ok(false);
+        }
+        let Some(next) = Segment::open(&*self.disk, &self.dir, self.next, OpenMode::Read)? else {
+            return Ok(false);
+        };
+        if self.strict && self.segment.last_used(self.offset)?.is_some() {
+            let kind = CorruptionKind::Trailing;
+            return Err(self.segment.corruption(self.offset, self.next, kind).into());
+        }
+        self.segment = next;
+        self.offset = 0;
+        Ok(true)
+    }
+
+    /// The payload of the frame that the last step gave.
+    pub(crate) fn payload(&mut self, frame: &FrameAt) -> Result<&[u8], FileError> {
+        self.segment.payload(frame)
+    }
+
+    /// The error for an end where a frame had to be.
+    pub(crate) fn ended_early(&self, kind: Option<CorruptionKind>) -> ReadError {
+        let kind = kind.unwrap_or(CorruptionKind::NoFrame);
+        self.segment.corruption(self.offset, self.next, kind).into()
+    }
+}
+
+/// Entries in index order. After an error it ends.
+#[derive(Debug)]
+pub struct Entries {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    cursor: Option<Cursor>,
+    range: Range<u64>,
+    /// The payload of the current frame, and how much of it has been given.
+    payload: Vec<u8>,
+    given: usize,
+    /// Index of the entry at `given`.
+    at: u64,
+}
+
+impl Entries {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, range: Range<u64>) -> Entries {
+        let dir = dir.to_path_buf();
+        Entries {
+            disk,
+            dir,
+            cursor: None,
+            range,
+            payload: Vec::new(),
+            given: 0,
+            at: 0,
+        }
+    }
+
+    fn advance(&mut self) -> Result<Vec<u8>, ReadError> {
+        loop {
+            let rest = &self.payload[self.given..];
+            let entry = crate::segment::split_payload(rest)
+                .next()
+                .map(<[u8]>::to_vec);
+            if let Some(entry) = entry {
+                let index = self.at;
+                self.given += 2 + entry.len();
+                self.at += 1;
+                if index == self.range.start {
+                    return Ok(entry);
+                }
+                continue;
+            }
+            let cursor = match self.cursor.take() {
+                Some(cursor) => cursor,
+                None => Cursor::seek(self.disk.clone(), &self.dir, self.range.start)?,
+            };
+            let cursor = self.cursor.insert(cursor);
+            match cursor.step()? {
+                Step::Frame(frame) => {
+                    self.payload.clear();
+                    self.payload.extend_from_slice(cursor.payload(&frame)?);
+                    self.given = 0;
+                    self.at = frame.header.first;
+                }
+                Step::End(kind) => return Err(cursor.ended_early(kind)),
+            }
+        }
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<(u64, Vec<u8>), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.range.is_empty() {
+            return None;
+        }
+        let index = self.range.start;
+        match self.advance() {
+            Ok(entry) => {
+                self.range.start += 1;
+                Some(Ok((index, entry)))
+            }
+            Err(error) => {
+                self.range.start = self.range.end;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// Reads a log, whether a writer runs or not, and never writes to it.
+///
+/// Entries are taken from the segments as far as whole frames go. While a writer runs, the newest
+/// may not be durable yet: whoever acts on an entry must ask the writer.
 #[derive(Debug)]
 pub struct LogReader {
-    size: u64,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    /// Stands at the end of what was found.
+    end: Cursor,
 }
+
 impl LogReader {
     /// Opens the log in `dir`.
     ///
     /// # Errors
     /// When there is no log, or it cannot be read.
     pub fn open(dir: &Path) -> Result<LogReader, ReadError> {
-        LogReader::open_on(dir, Arc::new(crate::disk::RealDisk))
+        LogReader::open_on(dir, Arc::new(RealDisk))
     }
+
     /// The same on another disk.
     ///
     /// # Errors
     /// When there is no log, or it cannot be read.
-    pub fn open_on(dir: &Path, _disk: Arc<dyn Disk>) -> Result<LogReader, ReadError> {
-        Err(ReadError::Missing {
+    pub fn open_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<LogReader, ReadError> {
+        // From the start of the newest segment, since only there the end is open.
+        let newest = list_segments(&*disk, dir)?.last().copied();
+        let newest = newest.ok_or_else(|| ReadError::Missing {
             dir: dir.to_path_buf(),
-        })
+        })?;
+        let end = Cursor::at_segment(disk.clone(), dir, newest, false)?;
+        let mut reader = LogReader {
+            disk,
+            dir: dir.to_path_buf(),
+            end,
+        };
+        reader.refresh()?;
+        Ok(reader)
     }
+
     /// Number of entries found at open or at the last [`LogReader::refresh`].
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.size
+        self.end.next
     }
+
     /// Looks again how far the log goes, and gives its size.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn refresh(&mut self) -> Result<u64, ReadError> {
-        Ok(self.size)
+        self.end.refresh();
+        while let Step::Frame(_) = self.end.step()? {}
+        Ok(self.end.next)
     }
+
     /// One entry.
     ///
     /// # Errors
     /// When there is none of that index, or it cannot be read.
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, ReadError> {
-        Err(ReadError::PastEnd {
+        let past_end = ReadError::PastEnd {
             index,
-            size: self.size,
-        })
+            size: self.size(),
+        };
+        match self.range(index..index.saturating_add(1)).next() {
+            Some(entry) => entry.map(|(_, entry)| entry),
+            None => Err(past_end),
+        }
     }
+
     /// The entries of a range of indexes, in order; ends at the size of the log.
-    pub fn range(&self, _range: std::ops::Range<u64>) -> Entries {
-        Entries {}
+    #[must_use]
+    pub fn range(&self, range: Range<u64>) -> Entries {
+        let range = range.start..range.end.min(self.size());
+        Entries::new(self.disk.clone(), &self.dir, range)
     }
+
     /// The last `count` entries.
+    #[must_use]
     pub fn tail(&self, count: u64) -> Entries {
-        self.range(self.size.saturating_sub(count)..self.size)
+        self.range(self.size().saturating_sub(count)..self.size())
+    }
+
+    /// The proof that entry `index` is in the tree of the first `size` entries, from the tiles.
+    ///
+    /// # Errors
+    /// When `index >= size`, or a tile is missing: tiles are there for every published size.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
+        merkle::inclusion_proof(&mut self.tiles(size), index, size)?
+            .ok_or(ReadError::PastEnd { index, size })
+    }
+
+    /// The proof that the first `first` entries are the same in the tree of `second`.
+    ///
+    /// # Errors
+    /// When `first > second`, or a tile is missing: tiles are there for every published size.
+    pub fn consistency_proof(&self, first: u64, second: u64) -> Result<Vec<Hash>, ReadError> {
+        merkle::consistency_proof(&mut self.tiles(second), first, second)?.ok_or(
+            ReadError::PastEnd {
+                index: first,
+                size: second,
+            },
+        )
+    }
+
+    fn tiles(&self, size: u64) -> TileNodes<'_> {
+        TileNodes { reader: self, size }
     }
 }
-/// Entries in index order. After an error it ends.
-#[derive(Debug)]
-pub struct Entries {}
-impl Iterator for Entries {
-    type Item = Result<(u64, Vec<u8>), ReadError>;
-    fn next(&mut self) -> Option<Self::Item> {
-        None
+
+/// Nodes of the tree, read from the hash tiles for one size.
+struct TileNodes<'a> {
+    reader: &'a LogReader,
+    size: u64,
+}
+
+impl Nodes for TileNodes<'_> {
+    type Error = ReadError;
+
+    fn node(&mut self, height: u32, index: u64) -> Result<Hash, ReadError> {
+        // The tile level at or below the height; the hashes above it are computed.
+        let level = (height / TILE_HEIGHT) as u8;
+        let count = 1_usize << (height % TILE_HEIGHT);
+        let first = index << (height % TILE_HEIGHT);
+        let n = first / u64::from(TILE_WIDTH);
+        let kind = TileKind::Hashes(level);
+        let (full, width) = tiles_at(kind, self.size);
+        let width = if n < full { TILE_WIDTH } else { width };
+        let tile = Tile { kind, n, width };
+        let bytes = self.read(tile)?;
+        let start = (first % u64::from(TILE_WIDTH)) as usize;
+        let short = || {
+            let path = self.reader.dir.join(tile.to_string());
+            FileError::at("read", &path)(std::io::ErrorKind::UnexpectedEof.into())
+        };
+        let bytes = bytes
+            .get(start * 32..(start + count) * 32)
+            .ok_or_else(short)?;
+        let mut hashes: Vec<Hash> = bytes.as_chunks::<32>().0.iter().map(|h| Hash(*h)).collect();
+        while hashes.len() > 1 {
+            hashes = hashes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .map(|[l, r]| node_hash(l, r))
+                .collect();
+        }
+        Ok(hashes.pop().ok_or_else(short)?)
+    }
+}
+
+impl TileNodes<'_> {
+    /// A partial tile gives way to the full one once that exists.
+    fn read(&self, tile: Tile) -> Result<Vec<u8>, FileError> {
+        let path = self.reader.dir.join(tile.to_string());
+        let full = self.reader.dir.join(tile.full().to_string());
+        let read = |path: &Path| read_file(&*self.reader.disk, path, HASH_TILE_BYTES as u64);
+        read(&path)
+            .or_else(|_| read(&full))
+            .map_err(FileError::at("read", &path))
     }
 }

@@ -1,40 +1,78 @@
-//! The one writer of a log. (Bodies follow.)
-use std::path::PathBuf;
-use std::sync::Arc;
+//! The one writer of a log.
+//!
+//! Three threads share the work. The *committer* takes what is queued as one batch, hashes it,
+//! writes it with one write and one sync, and says so; while it waits for the disk, the next batch
+//! gathers by itself. The *publisher* makes tiles and checkpoints out of what is durable. The
+//! *preparer* makes the next segment.
+//!
+//! A failed write or sync ends the committer for good: the batch may be on disk, in part, in memory
+//! only, or nowhere, and asking again proves nothing. The log must be opened anew, which reads what
+//! is really there and writes it again before counting on it (see [`crate::recover`]).
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::disk::Disk;
-use crate::error::{AppendError, CloseError, OpenError, WriteError};
-use crate::note::LogKey;
+use crate::commit::Committer;
+use crate::disk::{Disk, DiskLock};
+use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
+use crate::merkle::empty_root;
+use crate::note::{Checkpoint, LogKey};
+use crate::prepare::{Prepared, name_segment, prepare};
+use crate::publisher::{Publisher, Stage};
+use crate::queue::{Queue, Successor};
 use crate::read::Entries;
+use crate::recover::{End, recover};
+use crate::segment::{
+    BLOCK_BYTES, FOLDER, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, list_segments, segment_path,
+};
 
-/// Default size of a segment file: big enough that starting the next is rare.
+pub use crate::queue::Space;
+pub use crate::recover::TornTail;
+
+/// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting
+/// the next one is rare, and reading the last one at open takes well under a second.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-/// Default bound on queued entries.
+
+/// Default bound on entries queued and not yet durable: 65,536, 60 ms at a million a second.
 pub const QUEUE_ENTRIES_DEFAULT: usize = 65_536;
-/// Default bound on the bytes of one batch.
+
+/// Default bound on the payload of a batch, in bytes: at 1 MiB a sync still takes under 1 ms, and
+/// larger batches were measured to be slower.
 pub const BATCH_BYTES_DEFAULT: usize = 1024 * 1024;
-/// Default time between two checkpoints.
+
+/// Largest bound on the payload of a batch, in bytes; recovery rewrites four batches.
+pub const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Default time between two checkpoints while entries come in.
 pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
+
+/// Time after which a segment that could not be made, or a checkpoint that could not be published,
+/// is tried again.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a log is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The directory of the log.
     pub dir: PathBuf,
-    /// The file with the last signed checkpoint; keep it apart from `dir`, best on another disk.
+    /// The file with the last signed checkpoint. Keep it apart from `dir`, best on another disk: it
+    /// is what tells the log from an older copy of it.
     pub guard: PathBuf,
     /// The key that signs checkpoints; its name is the origin of the log.
     pub key: LogKey,
-    /// Size of a new segment file.
+    /// Size of a new segment, in bytes: 256 KiB to 1 GiB, a multiple of 4 KiB.
     pub segment_bytes: u64,
-    /// Most entries queued but not yet durable.
+    /// Most entries queued and not yet durable, at least 1.
     pub queue_entries_max: usize,
-    /// Most payload bytes in one batch.
+    /// Most payload bytes in one batch, 1 to 4 MiB. A longer entry is a batch of its own.
     pub batch_bytes_max: usize,
-    /// Time between two checkpoints while entries come in.
+    /// Time between two checkpoints while entries come in, 1 ms or more.
     pub publish_interval: Duration,
 }
+
 impl Options {
     /// Options with the defaults.
     #[must_use]
@@ -49,25 +87,61 @@ impl Options {
             publish_interval: PUBLISH_INTERVAL_DEFAULT,
         }
     }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let refuse = |option, value, must| {
+            Err(OpenError::Option {
+                option,
+                value,
+                must,
+            })
+        };
+        let segment = self.segment_bytes;
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment)
+            || !segment.is_multiple_of(BLOCK_BYTES)
+        {
+            return refuse(
+                "segment_bytes",
+                segment,
+                "256 KiB to 1 GiB, in steps of 4 KiB",
+            );
+        }
+        if !(1..=BATCH_BYTES_LIMIT).contains(&self.batch_bytes_max) {
+            return refuse(
+                "batch_bytes_max",
+                self.batch_bytes_max as u64,
+                "1 byte to 4 MiB",
+            );
+        }
+        if self.queue_entries_max == 0 {
+            return refuse("queue_entries_max", 0, "at least 1");
+        }
+        if self.publish_interval < Duration::from_millis(1) {
+            return refuse("publish_interval", 0, "at least 1 ms");
+        }
+        Ok(())
+    }
 }
 
-/// Hears from the committer thread. Must return fast: the next batch waits for it.
+/// Hears what the writer does. Must return fast and never call the writer's `close`: the next batch
+/// waits for it.
 pub trait Observer: Send + Sync + 'static {
-    /// Every entry with an index below `size` is durable. Called in order, once per batch.
+    /// Every entry with an index below `size` is durable. Called in order, from the committer
+    /// thread, once per batch.
     fn durable(&self, size: u64);
+
     /// The writer has failed; nothing at or past `size` was acknowledged. Called once.
     fn failed(&self, size: u64, error: &WriteError);
-}
 
-/// How much room there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Space {
-    /// Anything may be appended.
-    Ample,
-    /// The disk is full: only [`Writer::append_reserved`] is served.
-    ReserveOnly,
-    /// The reserve is used up as well.
-    Exhausted,
+    /// A new checkpoint was published. Called in order, from the publisher thread.
+    fn published(&self, note: &str) {
+        let _ = note;
+    }
+
+    /// Publishing failed and is tried again. Called from the publisher thread, once per try.
+    fn publish_failed(&self, error: &PublishError) {
+        let _ = error;
+    }
 }
 
 /// What was found at open.
@@ -75,95 +149,492 @@ pub enum Space {
 pub struct Recovered {
     /// Number of entries in the log, all of them durable.
     pub size: u64,
-    /// What an interrupted write had left behind the last whole frame; it was never acknowledged.
+    /// What an interrupted write had left behind the last whole frame; it was never acknowledged,
+    /// and is wiped by now.
     pub torn_tail: Option<TornTail>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
 }
+
 impl Recovered {
-    /// All entries, in order, for replay.
+    /// All entries, in order, for replay. Works while the writer runs.
+    #[must_use]
     pub fn entries(&self) -> Entries {
-        Entries {}
+        self.range(0..self.size)
+    }
+
+    /// The entries of a range of indexes, in order; ends at `size`.
+    #[must_use]
+    pub fn range(&self, range: std::ops::Range<u64>) -> Entries {
+        let range = range.start..range.end.min(self.size);
+        Entries::new(self.disk.clone(), &self.dir, range)
     }
 }
 
-/// The rest of an interrupted write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TornTail {
-    /// The segment file.
-    pub path: PathBuf,
-    /// Where in it the last whole frame ends.
-    pub offset: u64,
-    /// How many bytes behind it are not zero, up to the last such byte.
-    pub len_bytes: u64,
-    /// The index the next entry gets.
-    pub index: u64,
+/// What the threads share.
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) observer: Arc<dyn Observer>,
+    queue: Mutex<Queue>,
+    /// The committer waits here for entries.
+    pub(crate) work: Condvar,
+    /// The preparer waits here for its segment to be taken.
+    pub(crate) prepare: Condvar,
+    /// The segment the preparer has made.
+    pub(crate) prepared: Mutex<Option<Prepared>>,
+    segment_bytes: u64,
+    pub(crate) durable: AtomicU64,
+    publish_interval: Duration,
+    /// Set while the publisher has nothing to do and must be woken.
+    publisher_idle: AtomicBool,
+    publisher: Mutex<PublisherOrder>,
+    publish: Condvar,
+    note: Mutex<String>,
 }
 
-/// The one writer of a log.
-#[derive(Debug)]
-pub struct Writer {}
+/// What the publisher is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PublisherOrder {
+    /// Publish at intervals.
+    Run,
+    /// Publish what is durable once more, then end.
+    Finish,
+    /// End.
+    Stop,
+}
+
+/// A panic while a lock was held must not take the others along: what is locked here is changed in
+/// steps that leave it whole, and the thread that died poisons the writer itself.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    /// Tells the publisher that there is something new.
+    pub(crate) fn wake_publisher(&self) {
+        if self.publisher_idle.swap(false, Ordering::SeqCst) {
+            drop(lock(&self.publisher));
+            self.publish.notify_all();
+        }
+    }
+
+    fn order_publisher(&self, order: PublisherOrder) {
+        *lock(&self.publisher) = order;
+        self.publish.notify_all();
+    }
+
+    /// Ends the writer with an error. Later calls change nothing.
+    pub(crate) fn fail(&self, error: WriteError) {
+        let error = Arc::new(error);
+        {
+            let mut queue = self.queue();
+            if queue.failure.is_some() {
+                return;
+            }
+            queue.fail(error.clone());
+        }
+        self.prepare.notify_all();
+        self.observer
+            .failed(self.durable.load(Ordering::SeqCst), &error);
+    }
+}
+
+/// The one writer of a log. Dropping it ends its threads; what was queued is still written, but no
+/// last checkpoint is published (see [`Writer::close`]).
+pub struct Writer {
+    shared: Arc<Shared>,
+    committer: Option<JoinHandle<()>>,
+    preparer: Option<JoinHandle<()>>,
+    publisher: Option<JoinHandle<Result<(), PublishError>>>,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("dir", &self.shared.dir)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Writer {
-    /// Creates an empty log and opens it.
+    /// Creates an empty log, signs the checkpoint of size 0, and opens it.
     ///
     /// # Errors
-    /// When there is something already, or the files cannot be made.
+    /// [`OpenError::AlreadyThere`] when the directory has a log or the guard file exists; others
+    /// when the files cannot be made.
     pub fn create(
         options: Options,
         disk: Arc<dyn Disk>,
         observer: Arc<dyn Observer>,
     ) -> Result<(Writer, Recovered), OpenError> {
+        options.check()?;
+        let (dir, guard) = (&options.dir, &options.guard);
+        let folder = dir.join(FOLDER);
+        disk.create_dir_all(&folder)
+            .map_err(FileError::at("create", &folder))?;
+        let lock = take_lock(&*disk, dir)?;
+        refuse_existing(&*disk, dir, guard)?;
+        prepare(&*disk, dir, options.segment_bytes)?;
+        name_segment(&*disk, dir, 0)?;
+        for parent in [dir.as_path(), crate::disk::parent(dir)] {
+            disk.sync_dir(parent)
+                .map_err(FileError::at("sync", parent))?;
+        }
+        // The guard comes last of what open needs: a log without it was not created to the end,
+        // and holds nothing.
+        let origin = options.key.name().to_owned();
+        let note = Checkpoint {
+            origin,
+            size: 0,
+            root: empty_root(),
+        }
+        .sign(&options.key);
+        let written = crate::disk::replace_file_durably(&*disk, guard, note.as_bytes());
+        written.map_err(FileError::at("write", guard))?;
+        drop(lock);
         Writer::open(options, disk, observer)
     }
-    /// Opens a log.
+
+    /// Opens a log: finds its end, makes it durable, and starts the threads.
     ///
     /// # Errors
-    /// When it is missing, locked, damaged, or older than its guard.
+    /// When it is missing, locked, damaged, or older than its guard says.
     pub fn open(
         options: Options,
-        _disk: Arc<dyn Disk>,
-        _observer: Arc<dyn Observer>,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
     ) -> Result<(Writer, Recovered), OpenError> {
-        Err(OpenError::Missing { dir: options.dir })
+        options.check()?;
+        let dir = options.dir.clone();
+        // First of all, so that asking for a log that is not there leaves nothing behind.
+        if list_segments(&*disk, &dir)
+            .map_err(crate::recover::open_error)?
+            .is_empty()
+        {
+            return Err(OpenError::Missing { dir });
+        }
+        let lock = take_lock(&*disk, &dir)?;
+        let end = recover(&disk, &dir, &options.guard, &options.key.verifier())?;
+        let size = end.tree.size();
+        let torn_tail = end.torn_tail.clone();
+        let recovered = Recovered {
+            size,
+            torn_tail,
+            disk: disk.clone(),
+            dir,
+        };
+        let writer = Writer::start(options, disk, observer, end, lock)?;
+        Ok((writer, recovered))
     }
-    /// Queues an entry and gives its index.
+
+    fn start(
+        options: Options,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
+        end: End,
+        lock: Box<dyn DiskLock>,
+    ) -> Result<Writer, OpenError> {
+        let size = end.tree.size();
+        let (checkpoint, note) = end.signed.clone();
+        let (listed, records_end) = end.published.clone();
+        let stage = if listed.as_ref() == Some(&note) {
+            Stage::Listed
+        } else {
+            Stage::Guarded
+        };
+        let queue = Queue::new(
+            size,
+            end.segment.len_bytes - end.offset,
+            options.segment_bytes,
+            options.queue_entries_max,
+            options.batch_bytes_max,
+        );
+        let shared = Arc::new(Shared {
+            disk: disk.clone(),
+            dir: options.dir.clone(),
+            observer,
+            queue: Mutex::new(queue),
+            work: Condvar::new(),
+            prepare: Condvar::new(),
+            prepared: Mutex::new(None),
+            segment_bytes: options.segment_bytes,
+            durable: AtomicU64::new(size),
+            publish_interval: options.publish_interval,
+            publisher_idle: AtomicBool::new(false),
+            publisher: Mutex::new(PublisherOrder::Run),
+            publish: Condvar::new(),
+            note: Mutex::new(note.clone()),
+        });
+        let signed = (checkpoint, note, stage);
+        let mut publisher = Publisher::new(
+            disk,
+            &options.dir,
+            &options.guard,
+            options.key,
+            signed,
+            records_end,
+        );
+        // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
+        let _ = publisher.finish();
+        let committer = Committer::new(shared.clone(), end)?;
+        // Held from here on, so that an error below ends the threads started before it.
+        let mut writer = Writer {
+            shared,
+            committer: None,
+            preparer: None,
+            publisher: None,
+            _lock: lock,
+        };
+        let shared = writer.shared.clone();
+        writer.committer = Some(spawn("ledger-commit", move || committer.run())?);
+        let preparing = shared.clone();
+        writer.preparer = Some(spawn("ledger-prepare", move || {
+            prepare_segments(&preparing)
+        })?);
+        let publish = move || run_publisher(&shared, publisher);
+        writer.publisher = Some(spawn("ledger-publish", publish)?);
+        Ok(writer)
+    }
+
+    /// Queues an entry and gives its index. Never waits for the disk; the order of calls is the
+    /// order of indexes. The entry is durable once [`Observer::durable`] has named a larger size.
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn append(&self, _entry: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        Err(AppendError::Closed)
+    pub fn append(&self, entry: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.append_as(entry.as_ref(), false)
     }
-    /// Like [`Writer::append`], but may use the reserve.
+
+    /// Like [`Writer::append`], but may use the room that is kept for when the disk is full: for
+    /// the entries that say so, and that sessions have ended.
     ///
     /// # Errors
     /// See [`AppendError`].
-    pub fn append_reserved(&self, _entry: impl AsRef<[u8]>) -> Result<u64, AppendError> {
-        Err(AppendError::Closed)
+    pub fn append_reserved(&self, entry: impl AsRef<[u8]>) -> Result<u64, AppendError> {
+        self.append_as(entry.as_ref(), true)
     }
-    /// Number of entries accepted.
+
+    fn append_as(&self, entry: &[u8], reserved: bool) -> Result<u64, AppendError> {
+        let (index, was_idle) = self.shared.queue().append(entry, reserved)?;
+        if was_idle {
+            self.shared.work.notify_one();
+        }
+        Ok(index)
+    }
+
+    /// Number of entries accepted, durable or not.
     #[must_use]
     pub fn size(&self) -> u64 {
-        0
+        self.shared.queue().next_index
     }
+
     /// Number of entries that are durable.
     #[must_use]
     pub fn durable_size(&self) -> u64 {
-        0
+        self.shared.durable.load(Ordering::SeqCst)
     }
+
     /// How much room there is.
     #[must_use]
     pub fn space(&self) -> Space {
-        Space::Ample
+        self.shared.queue().space()
     }
+
     /// The newest published checkpoint, as a signed note.
     #[must_use]
     pub fn checkpoint(&self) -> Option<String> {
-        None
+        Some(lock(&self.shared.note).clone())
     }
+
     /// Writes what is queued, publishes tiles and a last checkpoint, and ends the threads.
     ///
     /// # Errors
-    /// See [`CloseError`].
-    pub fn close(self) -> Result<(), CloseError> {
-        Ok(())
+    /// See [`CloseError`]; entries that were acknowledged are durable in any case.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        let published = self.stop(PublisherOrder::Finish);
+        if let Some(failure) = self.shared.queue().failure.clone() {
+            return Err(CloseError::Failed(failure));
+        }
+        published.map_err(CloseError::NotPublished)
+    }
+
+    fn stop(&mut self, order: PublisherOrder) -> Result<(), PublishError> {
+        self.shared.queue().closing = true;
+        self.shared.work.notify_all();
+        self.shared.prepare.notify_all();
+        if let Some(Err(_)) = self.committer.take().map(JoinHandle::join) {
+            self.shared.fail(WriteError::ThreadEnded {
+                thread: "committer",
+            });
+        }
+        // Only now is everything durable that the last checkpoint is to cover.
+        self.shared.order_publisher(order);
+        let published = self.publisher.take().map(JoinHandle::join);
+        // A preparer that died left no segment, and none is needed any more.
+        drop(self.preparer.take().map(JoinHandle::join));
+        match published {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) => Err(PublishError::ThreadEnded),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Does nothing after `close`. What could not be published is made up for at the next open.
+        let _ = self.stop(PublisherOrder::Stop);
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, OpenError> {
+    let started = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body);
+    started.map_err(|source| OpenError::System {
+        doing: "start a thread",
+        source,
+    })
+}
+
+fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, OpenError> {
+    let path = dir.join("lock");
+    let lock = disk.try_lock(&path).map_err(FileError::at("lock", &path))?;
+    lock.ok_or_else(|| OpenError::Locked {
+        dir: dir.to_path_buf(),
+    })
+}
+
+/// Refuses to create a log over another, but goes on with one that was not created to the end.
+fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), OpenError> {
+    let exists = |path: &Path| disk.permissions(path).is_ok();
+    for path in [
+        guard.to_path_buf(),
+        dir.join("checkpoints"),
+        dir.join("checkpoint"),
+    ] {
+        if exists(&path) {
+            return Err(OpenError::AlreadyThere { path });
+        }
+    }
+    for first in list_segments(disk, dir).map_err(crate::recover::open_error)? {
+        let mode = crate::disk::OpenMode::Read;
+        let used = match crate::segment::Segment::open(disk, dir, first, mode)? {
+            Some(mut segment) => segment.last_used(0)?.is_some(),
+            None => false,
+        };
+        if first != 0 || used {
+            return Err(OpenError::AlreadyThere {
+                path: segment_path(dir, first),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Body of the preparer thread.
+fn prepare_segments(shared: &Shared) {
+    let mut queue = shared.queue();
+    loop {
+        if queue.closing || queue.failure.is_some() {
+            return;
+        }
+        match queue.successor() {
+            Successor::Ready(_) | Successor::Taken => {
+                queue = shared
+                    .prepare
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            Successor::Preparing | Successor::Failed => {
+                drop(queue);
+                let made = prepare(&*shared.disk, &shared.dir, shared.segment_bytes);
+                let failed = made.is_err();
+                if let Ok(prepared) = made {
+                    let bytes = prepared.len_bytes;
+                    *lock(&shared.prepared) = Some(prepared);
+                    queue = shared.queue();
+                    queue.set_successor(Successor::Ready(bytes));
+                } else {
+                    queue = shared.queue();
+                    queue.set_successor(Successor::Failed);
+                }
+                if failed && !queue.closing {
+                    let waited = shared.prepare.wait_timeout(queue, RETRY_INTERVAL);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+}
+
+/// Body of the publisher thread. Gives the outcome of the last try.
+fn run_publisher(shared: &Shared, mut publisher: Publisher) -> Result<(), PublishError> {
+    // The first round checks and mends what the last run left.
+    loop {
+        let outcome = publish_once(shared, &mut publisher);
+        let pause = match &outcome {
+            Ok(()) => shared.publish_interval,
+            Err(_) => RETRY_INTERVAL.max(shared.publish_interval),
+        };
+        match wait_for_work(shared, &publisher, pause, outcome.is_err()) {
+            PublisherOrder::Run => {}
+            PublisherOrder::Finish => return publish_once(shared, &mut publisher),
+            PublisherOrder::Stop => return outcome,
+        }
+    }
+}
+
+fn publish_once(shared: &Shared, publisher: &mut Publisher) -> Result<(), PublishError> {
+    let outcome = publisher.publish(shared.durable.load(Ordering::SeqCst));
+    match &outcome {
+        Ok(Some(note)) => {
+            lock(&shared.note).clone_from(note);
+            shared.observer.published(note);
+        }
+        Ok(None) => {}
+        Err(error) => shared.observer.publish_failed(error),
+    }
+    outcome.map(|_| ())
+}
+
+/// Waits until there is something to publish and `pause` has passed, or for another order.
+fn wait_for_work(
+    shared: &Shared,
+    publisher: &Publisher,
+    pause: Duration,
+    failed: bool,
+) -> PublisherOrder {
+    let ordered = |order: &mut PublisherOrder| *order == PublisherOrder::Run;
+    let order = lock(&shared.publisher);
+    let waited = shared.publish.wait_timeout_while(order, pause, ordered);
+    let (mut order, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    loop {
+        // Raised before the size is read: whoever makes more durable afterwards sees it.
+        shared.publisher_idle.store(true, Ordering::SeqCst);
+        let behind = shared.durable.load(Ordering::SeqCst) > publisher.signed_size();
+        if *order != PublisherOrder::Run || behind || failed {
+            shared.publisher_idle.store(false, Ordering::SeqCst);
+            return *order;
+        }
+        order = shared
+            .publish
+            .wait(order)
+            .unwrap_or_else(PoisonError::into_inner);
+        // After a quiet time, let more gather: the first entry is seldom alone.
+        if *order == PublisherOrder::Run {
+            let half = shared.publish_interval / 2;
+            let waited = shared.publish.wait_timeout_while(order, half, ordered);
+            order = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }

@@ -1,0 +1,519 @@
+//! A disk in memory that fails when told to, and loses on a crash what was not synced.
+//!
+//! For tests and for the simulation of the whole system. What it models:
+//!
+//! - Writes go to a cache. A sync stores them; a crash keeps, of each 512-byte sector written since
+//!   the last sync, either all or nothing, by a seed.
+//! - Names created, renamed or removed are cached in the same way, in order, per directory.
+//! - A sync that fails may have stored everything, or nothing; in the second case the cache still
+//!   reads well and later syncs say `Ok`, as Linux does, but a crash shows that it is lost.
+//! - A write that fails may have written a part.
+//! - A capacity in bytes: writing where the file has no blocks yet fails on a full disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
+
+/// What a disk writes at once or not at all, in bytes.
+const SECTOR_BYTES: usize = 512;
+
+/// Something asked of the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Reading from this file.
+    Read(PathBuf),
+    /// Writing so many bytes at this offset of this file.
+    Write(PathBuf, u64, usize),
+    /// Syncing this file.
+    Sync(PathBuf),
+    /// Syncing this directory.
+    SyncDir(PathBuf),
+    /// Creating this file.
+    Create(PathBuf),
+    /// Renaming to this name.
+    Rename(PathBuf),
+}
+
+/// What the disk does about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Fail, with nothing done.
+    Fail(io::ErrorKind),
+    /// Fail after doing all of it: a sync that reports an error, but stored everything.
+    FailAfter(io::ErrorKind),
+    /// For a sync: fail, and forget that these writes are still to be stored.
+    Lose(io::ErrorKind),
+    /// For a write: fail after writing so many bytes.
+    Torn(usize, io::ErrorKind),
+}
+
+/// Decides for each operation whether it fails.
+pub type Plan = Box<dyn FnMut(&Op) -> Option<Fault> + Send>;
+
+#[derive(Debug, Default, Clone)]
+struct Inode {
+    /// What reads see.
+    cached: Vec<u8>,
+    /// What a crash leaves.
+    stored: Vec<u8>,
+    /// Sectors that differ and are still to be stored.
+    dirty: BTreeSet<usize>,
+    /// Whether the cached length is still to be stored.
+    resized: bool,
+    secret: bool,
+}
+
+type InodeId = usize;
+
+/// A name and what it then stands for.
+type NameChange = (PathBuf, Option<InodeId>);
+
+#[derive(Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, InodeId>,
+    stored_names: BTreeMap<PathBuf, InodeId>,
+    /// Changes of names not synced yet, in order; those of one rename belong together.
+    pending: Vec<Vec<NameChange>>,
+    dirs: BTreeSet<PathBuf>,
+    locks: BTreeSet<PathBuf>,
+    capacity_bytes: Option<u64>,
+    plan: Option<Plan>,
+}
+
+/// See the module text. Clones are the same disk.
+#[derive(Clone, Default)]
+pub struct FaultyDisk {
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for FaultyDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FaultyDisk")
+    }
+}
+
+impl FaultyDisk {
+    /// An empty disk without faults.
+    #[must_use]
+    pub fn new() -> FaultyDisk {
+        FaultyDisk::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what decides about faults from now on.
+    pub fn set_plan(&self, plan: impl FnMut(&Op) -> Option<Fault> + Send + 'static) {
+        self.lock().plan = Some(Box::new(plan));
+    }
+
+    /// No more faults.
+    pub fn clear_plan(&self) {
+        self.lock().plan = None;
+    }
+
+    /// Bounds the bytes of all files together; `None` lifts the bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity_bytes = bytes;
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used_bytes()
+    }
+
+    /// What a machine would find after losing power now. This disk goes on unharmed, so that one
+    /// run can be crashed at many moments.
+    #[must_use]
+    pub fn after_crash(&self, seed: u64) -> FaultyDisk {
+        let state = self.lock();
+        let mut random = Random(seed);
+        let mut inodes = state.inodes.clone();
+        for inode in &mut inodes {
+            inode.crash(&mut random);
+        }
+        let mut names = state.stored_names.clone();
+        // Changes of names reach the disk in order, as in a journal, up to some point.
+        let kept = random.below(state.pending.len() as u64 + 1) as usize;
+        for (path, inode) in state.pending[..kept].iter().flatten() {
+            apply(&mut names, path, *inode);
+        }
+        let after = State {
+            inodes,
+            stored_names: names.clone(),
+            names,
+            dirs: state.dirs.clone(),
+            capacity_bytes: state.capacity_bytes,
+            ..State::default()
+        };
+        FaultyDisk {
+            state: Arc::new(Mutex::new(after)),
+        }
+    }
+
+    /// All files there are, with what reads would give.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = self.lock();
+        state
+            .names
+            .iter()
+            .map(|(p, i)| (p.clone(), state.inodes[*i].cached.clone()))
+            .collect()
+    }
+
+    /// Puts a file there, durably; for planting damage.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.lock();
+        let id = state.inodes.len();
+        let (cached, stored) = (bytes.to_vec(), bytes.to_vec());
+        state.inodes.push(Inode {
+            cached,
+            stored,
+            ..Inode::default()
+        });
+        state.names.insert(path.to_path_buf(), id);
+        state.stored_names.insert(path.to_path_buf(), id);
+    }
+
+    /// Removes a file, durably.
+    pub fn delete(&self, path: &Path) {
+        let mut state = self.lock();
+        state.names.remove(path);
+        state.stored_names.remove(path);
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, InodeId>, path: &Path, inode: Option<InodeId>) {
+    match inode {
+        Some(inode) => names.insert(path.to_path_buf(), inode),
+        None => names.remove(path),
+    };
+}
+
+/// SplitMix64: small, seeded, and good enough to scatter faults.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+impl Inode {
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        let end = offset + bytes.len();
+        if end > self.cached.len() {
+            self.cached.resize(end, 0);
+            self.resized = true;
+        }
+        self.cached[offset..end].copy_from_slice(bytes);
+        self.dirty
+            .extend(offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
+    }
+
+    fn store(&mut self) {
+        if self.resized {
+            self.stored.resize(self.cached.len(), 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            self.store_sector(sector);
+        }
+        self.resized = false;
+    }
+
+    fn store_sector(&mut self, sector: usize) {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES)
+            .min(self.cached.len())
+            .min(self.stored.len());
+        if start < end {
+            self.stored[start..end].copy_from_slice(&self.cached[start..end]);
+        }
+    }
+
+    fn crash(&mut self, random: &mut Random) {
+        // Mostly a mix; but all or nothing are the common cases and are worth their share.
+        let mode = random.below(4);
+        let keep = |random: &mut Random| match mode {
+            0 => true,
+            1 => false,
+            _ => random.below(2) == 0,
+        };
+        if self.resized && keep(random) {
+            self.stored.resize(self.cached.len(), 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            if keep(random) {
+                self.store_sector(sector);
+            }
+        }
+        self.cached = self.stored.clone();
+        self.resized = false;
+    }
+}
+
+impl State {
+    fn used_bytes(&self) -> u64 {
+        let ids: BTreeSet<_> = self.names.values().collect();
+        ids.into_iter()
+            .map(|id| self.inodes[*id].cached.len() as u64)
+            .sum()
+    }
+
+    fn fault(&mut self, op: &Op) -> Option<Fault> {
+        self.plan.as_mut().and_then(|plan| plan(op))
+    }
+
+    /// For operations that are done in full or not at all.
+    fn check(&mut self, op: &Op) -> io::Result<()> {
+        match self.fault(op) {
+            None => Ok(()),
+            Some(
+                Fault::Fail(kind)
+                | Fault::FailAfter(kind)
+                | Fault::Lose(kind)
+                | Fault::Torn(_, kind),
+            ) => Err(kind.into()),
+        }
+    }
+
+    fn change_names(&mut self, changes: Vec<NameChange>) {
+        for (path, inode) in &changes {
+            apply(&mut self.names, path, *inode);
+        }
+        self.pending.push(changes);
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    disk: FaultyDisk,
+    path: PathBuf,
+    inode: InodeId,
+    writable: bool,
+}
+
+#[derive(Debug)]
+struct FaultyLock {
+    disk: FaultyDisk,
+    path: PathBuf,
+}
+
+impl DiskLock for FaultyLock {}
+
+impl Drop for FaultyLock {
+    fn drop(&mut self) {
+        self.disk.lock().locks.remove(&self.path);
+    }
+}
+
+fn to_usize(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.lock();
+        state.check(&Op::Read(self.path.clone()))?;
+        let bytes = &state.inodes[self.inode].cached;
+        let rest = bytes.get(to_usize(offset)?..).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let fault = state.fault(&Op::Write(self.path.clone(), offset, buf.len()));
+        let (len, outcome) = match fault {
+            None => (buf.len(), Ok(())),
+            Some(Fault::Fail(kind) | Fault::Lose(kind)) => (0, Err(kind.into())),
+            Some(Fault::FailAfter(kind)) => (buf.len(), Err(kind.into())),
+            Some(Fault::Torn(len, kind)) => (len.min(buf.len()), Err(kind.into())),
+        };
+        let offset = to_usize(offset)?;
+        let grown = (offset + len).saturating_sub(state.inodes[self.inode].cached.len()) as u64;
+        if grown > 0
+            && state
+                .capacity_bytes
+                .is_some_and(|max| state.used_bytes() + grown > max)
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if len > 0 {
+            state.inodes[self.inode].write(&buf[..len], offset);
+        }
+        outcome
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        let fault = state.fault(&Op::Sync(self.path.clone()));
+        let inode = &mut state.inodes[self.inode];
+        match fault {
+            None => inode.store(),
+            Some(Fault::Fail(kind) | Fault::Torn(_, kind)) => return Err(kind.into()),
+            Some(Fault::FailAfter(kind)) => {
+                inode.store();
+                return Err(kind.into());
+            }
+            Some(Fault::Lose(kind)) => {
+                inode.dirty.clear();
+                return Err(kind.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn len_bytes(&self) -> io::Result<u64> {
+        Ok(self.disk.lock().inodes[self.inode].cached.len() as u64)
+    }
+
+    fn set_len_bytes(&self, len_bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.lock();
+        let inode = &mut state.inodes[self.inode];
+        inode.cached.resize(to_usize(len_bytes)?, 0);
+        inode.resized = true;
+        Ok(())
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.lock();
+        let found = state.names.get(path).copied();
+        let inode = match (found, mode) {
+            (Some(_), OpenMode::CreateSecret) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (None, OpenMode::Read | OpenMode::Write) => return Err(io::ErrorKind::NotFound.into()),
+            (Some(inode), _) => inode,
+            (None, OpenMode::Create | OpenMode::CreateSecret) => {
+                state.check(&Op::Create(path.to_path_buf()))?;
+                let secret = mode == OpenMode::CreateSecret;
+                state.inodes.push(Inode {
+                    secret,
+                    ..Inode::default()
+                });
+                let inode = state.inodes.len() - 1;
+                state.change_names(vec![(path.to_path_buf(), Some(inode))]);
+                inode
+            }
+        };
+        let writable = mode != OpenMode::Read;
+        let path = path.to_path_buf();
+        Ok(Box::new(FaultyFile {
+            disk: self.clone(),
+            path,
+            inode,
+            writable,
+        }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.dirs.extend(path.ancestors().map(Path::to_path_buf));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let state = self.lock();
+        if !state.dirs.contains(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let entry = |child: &PathBuf, is_dir| {
+            let name = (child.parent() == Some(path)).then(|| child.file_name())??;
+            Some(DirEntry {
+                name: name.to_string_lossy().into_owned(),
+                is_dir,
+            })
+        };
+        let files = state.names.keys().filter_map(|file| entry(file, false));
+        let dirs = state.dirs.iter().filter_map(|dir| entry(dir, true));
+        let mut entries: Vec<_> = files.chain(dirs).collect();
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.check(&Op::Rename(to.to_path_buf()))?;
+        let inode = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        if !to.parent().is_some_and(|dir| state.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change_names(vec![
+            (to.to_path_buf(), Some(inode)),
+            (from.to_path_buf(), None),
+        ]);
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        if !state.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.change_names(vec![(path.to_path_buf(), None)]);
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.lock().dirs.remove(path);
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        state.check(&Op::SyncDir(path.to_path_buf()))?;
+        let pending = std::mem::take(&mut state.pending);
+        for changes in pending {
+            if changes.iter().any(|(name, _)| name.parent() == Some(path)) {
+                for (name, inode) in &changes {
+                    apply(&mut state.stored_names, name, *inode);
+                }
+            } else {
+                state.pending.push(changes);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {
+        let fresh = self.lock().locks.insert(path.to_path_buf());
+        let lock = || -> Box<dyn DiskLock> {
+            Box::new(FaultyLock {
+                disk: self.clone(),
+                path: path.to_path_buf(),
+            })
+        };
+        Ok(fresh.then(lock))
+    }
+
+    fn permissions(&self, path: &Path) -> io::Result<u32> {
+        let state = self.lock();
+        let inode = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(if state.inodes[*inode].secret {
+            0o600
+        } else {
+            0o644
+        })
+    }
+}

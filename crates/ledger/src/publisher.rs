@@ -1,0 +1,263 @@
+//! Publishing: tiles and signed checkpoints, derived from the segments and off the hot path.
+//!
+//! The publisher reads back from the segments what the committer wrote, so what is signed is what
+//! is on disk. It starts from the first entry at each open and goes over every tile by the same
+//! code that makes them: a tile that is right is left alone, one that is missing or damaged (they
+//! are never synced, so a power cut may take them) is made again.
+//!
+//! Order for one checkpoint: tiles; the guard, durably; `checkpoints`, durably; `checkpoint`.
+//! A failure at any step is not fatal and repeats nothing: tiles not yet written are kept, and a
+//! note that was signed is carried through to the end before another one is signed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoints::record;
+use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
+use crate::error::{FileError, PublishError, ReadError};
+use crate::note::{Checkpoint, LogKey};
+use crate::read::{Cursor, Step};
+use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileBuilder};
+
+/// Where a tile is written before it gets its name.
+pub(crate) const TILE_TEMPORARY: &str = "tile.tmp";
+
+/// How far a signed note has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// Nothing holds it yet.
+    Signed,
+    /// The guard holds it.
+    Guarded,
+    /// `checkpoints` holds it.
+    Listed,
+}
+
+/// See the module text.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    guard: PathBuf,
+    key: LogKey,
+    builder: TileBuilder,
+    cursor: Option<Cursor>,
+    /// Tiles made but not written yet; at most those of one frame.
+    unwritten: VecDeque<(Tile, Vec<u8>)>,
+    /// A size whose root on disk is not the one that was written: nothing is signed from then on.
+    broken: Option<u64>,
+    /// The newest signed checkpoint.
+    signed: Checkpoint,
+    /// Its note, as long as it is not published everywhere.
+    unfinished: Option<(String, Stage)>,
+    /// Where the next record of `checkpoints` goes.
+    records_end: u64,
+}
+
+impl Publisher {
+    /// A publisher that first finishes `signed`, the newest checkpoint, from `stage` on.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        guard: &Path,
+        key: LogKey,
+        signed: (Checkpoint, String, Stage),
+        records_end: u64,
+    ) -> Publisher {
+        let (signed, note, stage) = signed;
+        Publisher {
+            disk,
+            dir: dir.to_path_buf(),
+            guard: guard.to_path_buf(),
+            key,
+            builder: TileBuilder::new(),
+            cursor: None,
+            unwritten: VecDeque::new(),
+            broken: None,
+            signed,
+            unfinished: Some((note, stage)),
+            records_end,
+        }
+    }
+
+    /// The size of the newest signed checkpoint.
+    pub(crate) fn signed_size(&self) -> u64 {
+        self.signed.size
+    }
+
+    /// Publishes everything up to `size`, which must be durable and the end of a batch. Gives the
+    /// note when there is a new one.
+    pub(crate) fn publish(&mut self, size: u64) -> Result<Option<String>, PublishError> {
+        if let Some(size) = self.broken {
+            return Err(PublishError::Root { size });
+        }
+        self.finish()?;
+        self.write_tiles(size)?;
+        if size == self.signed.size {
+            return Ok(None);
+        }
+        let origin = self.key.name().to_owned();
+        self.signed = Checkpoint {
+            origin,
+            size,
+            root: self.builder.root(),
+        };
+        let note = self.signed.sign(&self.key);
+        self.unfinished = Some((note.clone(), Stage::Signed));
+        self.finish()?;
+        Ok(Some(note))
+    }
+
+    fn write_tiles(&mut self, size: u64) -> Result<(), PublishError> {
+        self.flush()?;
+        if self.builder.size() < size {
+            // After an error the cursor may stand anywhere; the builder knows how far it got.
+            let outcome = self.read_up_to(size);
+            if outcome.is_err() {
+                self.cursor = None;
+            }
+            outcome?;
+        }
+        let partial: Vec<_> = self
+            .builder
+            .partial()
+            .map(|(t, b)| (t, b.to_vec()))
+            .collect();
+        for (tile, bytes) in partial {
+            self.write_tile(tile, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn read_up_to(&mut self, size: u64) -> Result<(), PublishError> {
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) => cursor,
+            None => Cursor::seek(self.disk.clone(), &self.dir, self.builder.size())?,
+        };
+        cursor.refresh();
+        while self.builder.size() < size {
+            let frame = match cursor.step()? {
+                Step::Frame(frame) => frame,
+                Step::End(kind) => return Err(cursor.ended_early(kind).into()),
+            };
+            // A batch is taken whole or not at all, so the payload is fetched before.
+            let payload = cursor.payload(&frame).map_err(ReadError::from)?;
+            for (_, entry) in frame.entries(payload) {
+                let unwritten = &mut self.unwritten;
+                self.builder.push(entry, |tile, bytes| {
+                    unwritten.push_back((tile, bytes.to_vec()))
+                });
+            }
+            if self.builder.root() != frame.header.root {
+                let size = frame.header.end();
+                self.broken = Some(size);
+                return Err(PublishError::Root { size });
+            }
+            self.flush()?;
+        }
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), PublishError> {
+        while let Some((tile, bytes)) = self.unwritten.pop_front() {
+            if let Err(error) = self.write_tile(tile, &bytes) {
+                self.unwritten.push_front((tile, bytes));
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a tile in its place, unless it is there already.
+    fn write_tile(&self, tile: Tile, bytes: &[u8]) -> Result<(), FileError> {
+        let path = self.dir.join(tile.to_string());
+        let disk = &*self.disk;
+        match read_file(disk, &path, BUNDLE_BYTES_MAX as u64) {
+            Ok(found) if found == bytes => {}
+            // Whatever else is there is written over.
+            _ => {
+                let temporary = self.dir.join(TILE_TEMPORARY);
+                write_new(disk, &temporary, bytes)?;
+                let folder = parent(&path);
+                if let Err(error) = disk.rename(&temporary, &path) {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        return Err(FileError::at("name", &path)(error));
+                    }
+                    disk.create_dir_all(folder)
+                        .map_err(FileError::at("create", folder))?;
+                    let named = disk.rename(&temporary, &path);
+                    named.map_err(FileError::at("name", &path))?;
+                }
+            }
+        }
+        if tile.width == TILE_WIDTH {
+            self.drop_partials(tile);
+        }
+        Ok(())
+    }
+
+    /// Removes the partial forms of a tile that is now full. Leftovers do no harm, so failures are
+    /// not reported.
+    fn drop_partials(&self, tile: Tile) {
+        let folder = self.dir.join(tile.partial_dir());
+        let Ok(names) = self.disk.list(&folder) else {
+            return;
+        };
+        for entry in names {
+            if entry.name.parse::<u16>().is_ok() {
+                let _ = self.disk.remove_file(&folder.join(entry.name));
+            }
+        }
+        let _ = self.disk.remove_dir(&folder);
+    }
+
+    /// Carries the newest signed note through the steps it has not gone through yet.
+    pub(crate) fn finish(&mut self) -> Result<(), FileError> {
+        let Some((note, stage)) = self.unfinished.as_mut() else {
+            return Ok(());
+        };
+        let disk = &*self.disk;
+        if *stage == Stage::Signed {
+            let replaced = replace_file_durably(disk, &self.guard, note.as_bytes());
+            replaced.map_err(FileError::at("replace", &self.guard))?;
+            *stage = Stage::Guarded;
+        }
+        if *stage == Stage::Guarded {
+            let path = self.dir.join("checkpoints");
+            let bytes = record(note);
+            let file = disk
+                .open(&path, OpenMode::Create)
+                .map_err(FileError::at("open", &path))?;
+            // A torn record of before may be longer than this one.
+            file.set_len_bytes(self.records_end)
+                .map_err(FileError::at("cut", &path))?;
+            let written = file.write_all_at(&bytes, self.records_end);
+            written.map_err(FileError::at("append to", &path))?;
+            file.sync_data().map_err(FileError::at("sync", &path))?;
+            if self.records_end == 0 {
+                disk.sync_dir(&self.dir)
+                    .map_err(FileError::at("sync", &self.dir))?;
+            }
+            self.records_end += bytes.len() as u64;
+            *stage = Stage::Listed;
+        }
+        let path = self.dir.join("checkpoint");
+        let replaced = replace_file_durably(disk, &path, note.as_bytes());
+        replaced.map_err(FileError::at("replace", &path))?;
+        self.unfinished = None;
+        Ok(())
+    }
+}
+
+fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let file = disk
+        .open(path, OpenMode::Create)
+        .map_err(FileError::at("create", path))?;
+    file.set_len_bytes(0)
+        .map_err(FileError::at("empty", path))?;
+    file.write_all_at(bytes, 0)
+        .map_err(FileError::at("write", path))
+}

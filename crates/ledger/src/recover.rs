@@ -1,0 +1,379 @@
+//! Opening a log: what is on disk becomes what is counted on.
+//!
+//! There is no clean shutdown to tell from a crash: every open reads all frames, recomputes the
+//! root after each, and stops at the first place without a whole frame. What is there instead is
+//!
+//! - a *torn tail*, when nothing shows that a frame had been durable there: the write was cut off,
+//!   nobody was told that it had succeeded, and it is wiped with zeros;
+//! - *damage*, when a later frame or segment shows otherwise, or when more was signed than is
+//!   there: the log is not opened.
+//!
+//! **Why the tail is written again.** A frame that can be read need not be durable. After a crash
+//! of this process it may only be in the page cache; and after a failed sync the kernel marks pages
+//! clean that never reached the disk, so that they read well, a further sync says `Ok`, and the
+//! next power cut takes them. Whatever recovery counts is acknowledged by the next frame, so it
+//! must be durable first. Writing the same bytes again makes the pages dirty again, and a sync
+//! after that means what it says. Only frames since the last good sync are in doubt: a batch is at
+//! most [`PAYLOAD_BYTES_MAX`], and the last [`REWRITE_BYTES`] of the last segment are rewritten.
+//! Earlier segments are not in doubt, since a segment is left only once all of it is durable.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::checkpoints::Records;
+use crate::disk::{Disk, OpenMode, read_file};
+use crate::error::{FileError, OpenError, ReadError};
+use crate::merkle::{CompactTree, Hash, leaf_hash};
+use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::read::{Cursor, Step};
+use crate::segment::{
+    BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, PAYLOAD_BYTES_MAX, Segment,
+    list_segments,
+};
+
+/// How much of the last segment's end is written again at open, in bytes: the most that can be in
+/// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
+pub const REWRITE_BYTES: u64 =
+    (4 * (PAYLOAD_BYTES_MAX as u64 + 2 * BLOCK_BYTES)).next_multiple_of(1024 * 1024);
+
+/// The rest of an interrupted write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TornTail {
+    /// The segment file.
+    pub path: PathBuf,
+    /// Where in it the last whole frame ends.
+    pub offset: u64,
+    /// How many bytes behind it there are, up to the last that is not zero.
+    pub len_bytes: u64,
+    /// The index the next entry gets.
+    pub index: u64,
+}
+
+/// Where a log ends, and what it amounts to.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) tree: CompactTree,
+    /// The last segment, open for writing.
+    pub(crate) segment: Segment,
+    /// Where the next frame goes.
+    pub(crate) offset: u64,
+    /// The epoch of the last frame, 0 when there is none.
+    pub(crate) epoch: u64,
+    pub(crate) torn_tail: Option<TornTail>,
+    /// The newest signed checkpoint.
+    pub(crate) signed: (Checkpoint, String),
+    /// The last note in `checkpoints`, and where whole records end there.
+    pub(crate) published: (Option<String>, u64),
+}
+
+/// A signed checkpoint, and the file it was found in.
+struct Signed {
+    checkpoint: Checkpoint,
+    note: String,
+    path: PathBuf,
+}
+
+/// Finds the end of the log, and makes durable all that it counts. The caller holds the lock.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    guard: &Path,
+    key: &VerifierKey,
+) -> Result<End, OpenError> {
+    let guard = read_guard(&**disk, guard, key)?;
+    let (last, records_end) = read_last_checkpoint(&**disk, dir, key)?;
+    let mut signed = vec![guard];
+    let published = (last.as_ref().map(|last| last.note.clone()), records_end);
+    signed.extend(last);
+
+    let mut scan = Scan::new(signed.iter().map(|s| s.checkpoint.size));
+    let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+    let (segments, bad) = scan.walk(&mut cursor)?;
+    let torn_tail = judge_end(&**disk, dir, &mut cursor, &segments, bad)?;
+    check_signed(&scan, &signed)?;
+
+    let (offset, first) = (cursor.offset, cursor.segment.first);
+    let mut segment =
+        Segment::open(&**disk, dir, first, OpenMode::Write)?.ok_or_else(|| OpenError::Missing {
+            dir: dir.to_path_buf(),
+        })?;
+    settle(&**disk, dir, &mut segment, offset, torn_tail.as_ref())?;
+    let newest = signed.into_iter().max_by_key(|s| s.checkpoint.size);
+    let newest = newest.ok_or_else(|| OpenError::Missing {
+        dir: dir.to_path_buf(),
+    })?;
+    Ok(End {
+        tree: scan.tree,
+        segment,
+        offset,
+        epoch: scan.epoch,
+        torn_tail,
+        signed: (newest.checkpoint, newest.note),
+        published,
+    })
+}
+
+pub(crate) fn open_error(error: ReadError) -> OpenError {
+    match error {
+        ReadError::File(error) => error.into(),
+        ReadError::Corrupt(error) => error.into(),
+        ReadError::Missing { dir } => OpenError::Missing { dir },
+        ReadError::PastEnd { index, size } => OpenError::File(FileError {
+            doing: "read past the end of",
+            path: PathBuf::from(FOLDER),
+            source: std::io::Error::other(format!("entry {index} of {size}")),
+        }),
+    }
+}
+
+fn read_guard(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Result<Signed, OpenError> {
+    match read_file(disk, path, NOTE_BYTES_MAX as u64) {
+        Ok(bytes) => check_note(&bytes, path, 0, key),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(OpenError::GuardMissing {
+                path: path.to_path_buf(),
+            })
+        }
+        Err(error) => Err(FileError::at("read", path)(error).into()),
+    }
+}
+
+fn read_last_checkpoint(
+    disk: &dyn Disk,
+    dir: &Path,
+    key: &VerifierKey,
+) -> Result<(Option<Signed>, u64), OpenError> {
+    let path = dir.join("checkpoints");
+    let Some(mut records) = Records::open(disk, &path)? else {
+        return Ok((None, 0));
+    };
+    let malformed = |offset, error| OpenError::Checkpoint {
+        path: path.clone(),
+        offset,
+        error,
+    };
+    let last = records.last()?.map_err(|offset| {
+        malformed(
+            offset,
+            NoteError::Malformed("not a line with the length of a note"),
+        )
+    })?;
+    let end = records.offset;
+    let last = match last {
+        Some(note) => Some(check_note(&note, &path, end - note.len() as u64, key)?),
+        None => None,
+    };
+    Ok((last, end))
+}
+
+fn check_note(
+    bytes: &[u8],
+    path: &Path,
+    offset: u64,
+    key: &VerifierKey,
+) -> Result<Signed, OpenError> {
+    let wrong = |error| OpenError::Checkpoint {
+        path: path.to_path_buf(),
+        offset,
+        error,
+    };
+    let checkpoint = Checkpoint::verify(bytes, std::slice::from_ref(key)).map_err(wrong)?;
+    let note =
+        String::from_utf8(bytes.to_vec()).map_err(|_| wrong(NoteError::Malformed("not UTF-8")))?;
+    Ok(Signed {
+        checkpoint,
+        note,
+        path: path.to_path_buf(),
+    })
+}
+
+/// Goes over all frames, and remembers the root at sizes of interest.
+struct Scan {
+    tree: CompactTree,
+    epoch: u64,
+    /// Sizes to look at, largest first, so that the next one is last.
+    ahead: Vec<u64>,
+    roots: Vec<(u64, Hash)>,
+}
+
+impl Scan {
+    fn new(sizes: impl Iterator<Item = u64>) -> Scan {
+        let mut ahead: Vec<u64> = sizes.collect();
+        ahead.sort_unstable_by(|a, b| b.cmp(a));
+        ahead.dedup();
+        let mut scan = Scan {
+            tree: CompactTree::new(),
+            epoch: 0,
+            ahead,
+            roots: Vec::new(),
+        };
+        scan.look();
+        scan
+    }
+
+    fn look(&mut self) {
+        if self.ahead.last() == Some(&self.tree.size()) {
+            self.roots.push((self.tree.size(), self.tree.root()));
+            self.ahead.pop();
+        }
+    }
+
+    /// The first indexes of the segments gone over, and what is at the end.
+    fn walk(
+        &mut self,
+        cursor: &mut Cursor,
+    ) -> Result<(Vec<u64>, Option<CorruptionKind>), OpenError> {
+        let mut segments = vec![cursor.segment.first];
+        loop {
+            let step = cursor.step().map_err(open_error)?;
+            if segments.last() != Some(&cursor.segment.first) {
+                segments.push(cursor.segment.first);
+            }
+            let frame = match step {
+                Step::End(bad) => return Ok((segments, bad)),
+                Step::Frame(frame) => frame,
+            };
+            let wrong = |cursor: &Cursor, kind| {
+                cursor
+                    .segment
+                    .corruption(frame.offset, frame.header.first, kind)
+            };
+            if frame.header.epoch < self.epoch {
+                return Err(wrong(cursor, CorruptionKind::Epoch).into());
+            }
+            self.epoch = frame.header.epoch;
+            for (_, entry) in frame.entries(cursor.payload(&frame)?) {
+                self.tree.push(leaf_hash(entry));
+                self.look();
+            }
+            if self.tree.root() != frame.header.root {
+                return Err(wrong(cursor, CorruptionKind::Root).into());
+            }
+        }
+    }
+}
+
+/// Tells a torn tail from damage.
+pub(crate) fn judge_end(
+    disk: &dyn Disk,
+    dir: &Path,
+    cursor: &mut Cursor,
+    walked: &[u64],
+    bad: Option<CorruptionKind>,
+) -> Result<Option<TornTail>, OpenError> {
+    let (offset, index) = (cursor.offset, cursor.next);
+    for first in list_segments(disk, dir).map_err(open_error)? {
+        if first > index {
+            let kind = bad.unwrap_or(CorruptionKind::Gap { next: first });
+            return Err(cursor.segment.corruption(offset, index, kind).into());
+        }
+        if !walked.contains(&first) {
+            let path = crate::segment::segment_path(dir, first);
+            let kind = CorruptionKind::Stray;
+            return Err(Corruption {
+                path,
+                offset: 0,
+                index: first,
+                kind,
+            }
+            .into());
+        }
+    }
+    let Some(used) = cursor.segment.last_used(offset)? else {
+        return Ok(None);
+    };
+    let mut at = offset;
+    while at < used {
+        if let Found::Frame(later) = cursor.segment.find(at)?
+            && later.header.durable > index
+        {
+            let kind = bad.unwrap_or(CorruptionKind::NoFrame);
+            return Err(cursor.segment.corruption(offset, index, kind).into());
+        }
+        at += BLOCK_BYTES;
+    }
+    let path = cursor.segment.path.clone();
+    Ok(Some(TornTail {
+        path,
+        offset,
+        len_bytes: used - offset,
+        index,
+    }))
+}
+
+fn check_signed(scan: &Scan, signed: &[Signed]) -> Result<(), OpenError> {
+    let size = scan.tree.size();
+    for Signed {
+        checkpoint, path, ..
+    } in signed
+    {
+        if checkpoint.size > size {
+            let (signed, guard) = (checkpoint.size, path.clone());
+            return Err(OpenError::OlderCopy {
+                size,
+                signed,
+                guard,
+            });
+        }
+        if !scan.roots.contains(&(checkpoint.size, checkpoint.root)) {
+            return Err(OpenError::Inconsistent {
+                signed: checkpoint.size,
+                guard: path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes the end of the log durable and wipes what is behind it; see the module text for why.
+fn settle(
+    disk: &dyn Disk,
+    dir: &Path,
+    segment: &mut Segment,
+    end: u64,
+    torn: Option<&TornTail>,
+) -> Result<(), OpenError> {
+    let path = segment.path.clone();
+    let mut chunk = vec![0; 256 * BLOCK_BYTES as usize];
+    let mut at = end
+        .saturating_sub(REWRITE_BYTES)
+        .next_multiple_of(BLOCK_BYTES);
+    while at < end {
+        // Below the length of the chunk.
+        let len = (end - at).min(chunk.len() as u64) as usize;
+        let part = &mut chunk[..len];
+        segment
+            .file
+            .read_exact_at(part, at)
+            .map_err(FileError::at("read", &path))?;
+        segment
+            .file
+            .write_all_at(part, at)
+            .map_err(FileError::at("write", &path))?;
+        at += len as u64;
+    }
+    if let Some(torn) = torn {
+        chunk.fill(0);
+        let stop = (end + torn.len_bytes)
+            .next_multiple_of(BLOCK_BYTES)
+            .min(segment.len_bytes);
+        let mut at = end;
+        while at < stop {
+            let part = &chunk[..(stop - at).min(chunk.len() as u64) as usize];
+            segment
+                .file
+                .write_all_at(part, at)
+                .map_err(FileError::at("wipe", &path))?;
+            at += part.len() as u64;
+        }
+    }
+    segment
+        .file
+        .sync_data()
+        .map_err(FileError::at("sync", &path))?;
+    segment.forget_window();
+    let folder = dir.join(FOLDER);
+    disk.sync_dir(&folder)
+        .map_err(FileError::at("sync", &folder))?;
+    Ok(())
+}

@@ -1,0 +1,615 @@
+//! Verification: is the log in a directory whole, and is it the one that was signed?
+//!
+//! One pass over the segments, in memory that does not grow with the log. From the entries alone
+//! it recomputes every hash, and compares with everything that is derived from them: running
+//! roots, tiles of all levels, all signed checkpoints. Nothing is written, and nothing but the
+//! directory and the verifier keys is trusted; a checkpoint remembered from elsewhere shows in
+//! addition that the log was not replaced or cut short since.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkpoints::{Record, Records};
+use crate::disk::{Disk, read_file};
+use crate::error::{FileError, OpenError};
+use crate::merkle::Hash;
+use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::read::{Cursor, Step};
+use crate::recover::{TornTail, judge_end};
+use crate::segment::{
+    Corruption, CorruptionKind, FOLDER, FrameAt, PREPARED, list_segments, parse_segment_name,
+    segment_path,
+};
+use crate::tile::TileBuilder;
+use crate::verify_tiles::{check_tile, check_tree};
+
+/// Most failures reported: 100 show the pattern, and a wholly different log would give millions.
+pub const FAILURES_MAX: usize = 100;
+
+/// How often `checkpoint` and `checkpoints` are read again while they differ: a writer changes one
+/// just after the other.
+const SNAPSHOT_TRIES: u32 = 5;
+
+/// Time between these tries: publishing takes some milliseconds.
+const SNAPSHOT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Byte offset in it, where that makes sense.
+    pub offset: Option<u64>,
+    /// Index of the first entry concerned, or the size of the log concerned.
+    pub index: Option<u64>,
+    /// What is wrong.
+    pub kind: FailureKind,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(offset) = self.offset {
+            write!(f, " at byte {offset}")?;
+        }
+        if let Some(index) = self.index {
+            write!(f, " (entry {index})")?;
+        }
+        write!(f, ": {}", self.kind)
+    }
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// A segment holds something that no crash leaves behind.
+    #[error("{0}")]
+    Segment(CorruptionKind),
+    /// A file that must be there is not.
+    #[error("the file is missing")]
+    Missing,
+    /// A file is there that nothing explains.
+    #[error("nothing explains this file")]
+    Unexpected,
+    /// A tile is not what the entries make.
+    #[error("the tile is not what the entries in the segments make")]
+    Tile,
+    /// A signed checkpoint is malformed, of another log, or not rightly signed.
+    #[error("{0}")]
+    Note(NoteError),
+    /// The record around a signed checkpoint is malformed or cut off.
+    #[error("the record of a checkpoint is malformed or cut off")]
+    Record,
+    /// A checkpoint is not larger than the one before it.
+    #[error("the checkpoint of size {size} follows one of size {before}")]
+    Order {
+        /// The size of this one.
+        size: u64,
+        /// The size of the one before.
+        before: u64,
+    },
+    /// The entries do not give the root that was signed.
+    #[error("the entries give the root {computed}, but {signed} was signed for size {size}")]
+    Root {
+        /// The size signed.
+        size: u64,
+        /// The root signed.
+        signed: Hash,
+        /// The root of the entries that are there.
+        computed: Hash,
+    },
+    /// Fewer entries than were signed.
+    #[error("{signed} entries were signed, but only {size} are there")]
+    TooSmall {
+        /// The size signed.
+        signed: u64,
+        /// The entries found.
+        size: u64,
+    },
+    /// `checkpoint` is not the newest of `checkpoints`.
+    #[error("this is not the last of the checkpoints published")]
+    NotNewest,
+    /// Something cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// How far verification has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Entries gone over.
+    pub entries: u64,
+    /// Bytes of segments gone over.
+    pub bytes: u64,
+    /// Bytes of segments there are.
+    pub bytes_total: u64,
+}
+
+/// Sees the log pass by.
+pub trait Visitor {
+    /// An entry, in index order, before it is known whether a checkpoint covers it rightly: what is
+    /// concluded from entries counts only if the verification succeeds.
+    fn entry(&mut self, index: u64, entry: &[u8]) {
+        let _ = (index, entry);
+    }
+
+    /// Once per batch.
+    fn progress(&mut self, progress: Progress) {
+        let _ = progress;
+    }
+}
+
+/// Sees nothing.
+impl Visitor for () {}
+
+/// What was found to be true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Number of entries, signed or not.
+    pub size: u64,
+    /// Merkle tree hash of all of them.
+    pub root: Hash,
+    /// The newest checkpoint; entries from its size on are not signed yet.
+    pub signed: Checkpoint,
+    /// Number of checkpoints, each of which was checked.
+    pub checkpoints: u64,
+    /// The rest of an interrupted write after the last entry, which counts for nothing.
+    pub torn_tail: Option<TornTail>,
+}
+
+impl Report {
+    /// Number of entries after the newest checkpoint.
+    #[must_use]
+    pub fn unsigned(&self) -> u64 {
+        self.size - self.signed.size
+    }
+}
+
+/// What to verify, and against what.
+#[derive(Debug, Clone)]
+pub struct Verify<'a> {
+    /// The directory of the log.
+    pub dir: &'a Path,
+    /// The keys of the log. Every checkpoint must be signed by one whose name is its origin.
+    pub keys: &'a [VerifierKey],
+    /// A signed checkpoint from an earlier verification or from elsewhere, with which the log must
+    /// be consistent.
+    pub remembered: Option<&'a [u8]>,
+    /// Where the directory is.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// Verifies a log; see the module text. Works on a copy as well as while a writer runs.
+///
+/// # Errors
+/// Everything found to be wrong, at most [`FAILURES_MAX`], never empty.
+pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Vec<Failure>> {
+    let mut check = Check {
+        what,
+        failures: Vec::new(),
+    };
+    let report = check.run(visitor);
+    match report {
+        Some(report) if check.failures.is_empty() => Ok(report),
+        _ => Err(check.failures),
+    }
+}
+
+/// The verification under way.
+pub(crate) struct Check<'a> {
+    pub(crate) what: &'a Verify<'a>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// The signed checkpoints, read along with the entries.
+struct Signed {
+    path: PathBuf,
+    records: Records,
+    /// The next one to be reached, with the offset of its note.
+    next: Option<(u64, Checkpoint)>,
+    /// The last one read.
+    last: Option<Checkpoint>,
+    count: u64,
+    /// Size of the newest one.
+    newest: u64,
+}
+
+impl Check<'_> {
+    pub(crate) fn fail(
+        &mut self,
+        path: &Path,
+        offset: Option<u64>,
+        index: Option<u64>,
+        kind: FailureKind,
+    ) {
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(Failure {
+                path: path.to_path_buf(),
+                offset,
+                index,
+                kind,
+            });
+        }
+    }
+
+    pub(crate) fn fail_file(&mut self, error: &FileError) {
+        let kind = if error.source.kind() == std::io::ErrorKind::NotFound {
+            FailureKind::Missing
+        } else {
+            FailureKind::Unreadable(error.source.to_string())
+        };
+        self.fail(&error.path, None, None, kind);
+    }
+
+    fn fail_corrupt(&mut self, error: &Corruption) {
+        let kind = FailureKind::Segment(error.kind);
+        self.fail(&error.path, Some(error.offset), Some(error.index), kind);
+    }
+
+    fn fail_walk(&mut self, error: &OpenError) {
+        if let OpenError::File(error) = error {
+            self.fail_file(error);
+        } else if let OpenError::Corrupt(error) = error {
+            self.fail_corrupt(error);
+        } else {
+            // What else stops the pass, is that there is no first segment.
+            let path = segment_path(self.what.dir, 0);
+            self.fail(&path, None, Some(0), FailureKind::Missing);
+        }
+    }
+
+    fn run(&mut self, visitor: &mut dyn Visitor) -> Option<Report> {
+        let remembered = self.read_remembered();
+        let mut signed = self.open_signed()?;
+        let mut walk = Walk {
+            builder: TileBuilder::new(),
+            epoch: 0,
+            bytes_before: 0,
+            bytes_total: 0,
+            remembered,
+            remembered_done: false,
+        };
+        self.advance_signed(&mut signed);
+        self.reach(&mut walk, &mut signed);
+        let torn_tail = match self.walk(&mut walk, &mut signed, visitor) {
+            Ok(torn_tail) => torn_tail,
+            Err(error) => {
+                self.fail_walk(&error);
+                self.check_rest(&mut signed);
+                return None;
+            }
+        };
+        let size = walk.builder.size();
+        self.check_end(&walk, &mut signed);
+        check_tree(self, size);
+        self.check_segment_names();
+        let count = signed.count;
+        let signed = signed.last?;
+        Some(Report {
+            size,
+            root: walk.builder.root(),
+            signed,
+            checkpoints: count,
+            torn_tail,
+        })
+    }
+
+    fn read_remembered(&mut self) -> Option<Checkpoint> {
+        match Checkpoint::verify(self.what.remembered?, self.what.keys) {
+            Ok(checkpoint) => Some(checkpoint),
+            Err(error) => {
+                let path = Path::new("the remembered checkpoint");
+                self.fail(path, None, None, FailureKind::Note(error));
+                None
+            }
+        }
+    }
+
+    /// Opens `checkpoints` and compares its last with `checkpoint`.
+    fn open_signed(&mut self) -> Option<Signed> {
+        let disk = &*self.what.disk;
+        let current = self.what.dir.join("checkpoint");
+        let path = self.what.dir.join("checkpoints");
+        for attempt in 1..=SNAPSHOT_TRIES {
+            // The writer changes `checkpoints` first, so it is read last.
+            let note = read_file(disk, &current, NOTE_BYTES_MAX as u64);
+            let mut records = match Records::open(disk, &path) {
+                Ok(Some(records)) => records,
+                Ok(None) => {
+                    self.fail(&path, None, None, FailureKind::Missing);
+                    return None;
+                }
+                Err(error) => {
+                    self.fail_file(&error);
+                    return None;
+                }
+            };
+            let last = match records.last() {
+                Ok(last) => last.ok().flatten(),
+                Err(error) => {
+                    self.fail_file(&error);
+                    return None;
+                }
+            };
+            records.offset = 0;
+            let same = note.as_ref().is_ok_and(|note| Some(note) == last.as_ref());
+            if !same && attempt < SNAPSHOT_TRIES {
+                std::thread::sleep(SNAPSHOT_PAUSE);
+                continue;
+            }
+            match note {
+                Err(error) => self.fail_file(&FileError::at("read", &current)(error)),
+                Ok(note) => match Checkpoint::verify(&note, self.what.keys) {
+                    Err(error) => self.fail(&current, Some(0), None, FailureKind::Note(error)),
+                    Ok(found) if !same => {
+                        self.fail(&current, Some(0), Some(found.size), FailureKind::NotNewest);
+                    }
+                    Ok(_) => {}
+                },
+            }
+            let newest = last.and_then(|note| Checkpoint::verify(&note, self.what.keys).ok());
+            let newest = newest.map_or(0, |checkpoint| checkpoint.size);
+            return Some(Signed {
+                path,
+                records,
+                next: None,
+                last: None,
+                count: 0,
+                newest,
+            });
+        }
+        None
+    }
+
+    /// Reads the next checkpoint; what is wrong with it is noted, and those that cannot be trusted
+    /// are passed over.
+    fn advance_signed(&mut self, signed: &mut Signed) {
+        signed.next = None;
+        loop {
+            let at = signed.records.offset;
+            let record = match signed.records.next() {
+                Ok(record) => record,
+                Err(error) => return self.fail_file(&error),
+            };
+            let (offset, note) = match record {
+                Record::End if signed.count == 0 => {
+                    return self.fail(&signed.path, Some(at), None, FailureKind::Record);
+                }
+                Record::End => return,
+                Record::Torn | Record::Malformed => {
+                    return self.fail(&signed.path, Some(at), None, FailureKind::Record);
+                }
+                Record::Note(offset, note) => (offset, note),
+            };
+            signed.count += 1;
+            let checkpoint = match Checkpoint::verify(&note, self.what.keys) {
+                Ok(checkpoint) => checkpoint,
+                Err(error) => {
+                    self.fail(&signed.path, Some(offset), None, FailureKind::Note(error));
+                    continue;
+                }
+            };
+            let size = checkpoint.size;
+            let before = signed.last.as_ref().map(|last| last.size);
+            match before {
+                // The log begins with the checkpoint of nothing.
+                None if size != 0 => {
+                    let kind = FailureKind::Record;
+                    self.fail(&signed.path, Some(offset), Some(size), kind);
+                }
+                Some(before) if size <= before => {
+                    let kind = FailureKind::Order { size, before };
+                    self.fail(&signed.path, Some(offset), Some(size), kind);
+                    continue;
+                }
+                _ => {}
+            }
+            signed.last = Some(checkpoint.clone());
+            signed.next = Some((offset, checkpoint));
+            return;
+        }
+    }
+
+    /// Compares roots at a size that was signed.
+    fn reach(&mut self, walk: &mut Walk, signed: &mut Signed) {
+        let size = walk.builder.size();
+        if let Some(checkpoint) = walk.remembered.as_ref().filter(|c| c.size == size) {
+            let root = checkpoint.root;
+            walk.remembered_done = true;
+            let path = Path::new("the remembered checkpoint");
+            self.compare(path, None, size, root, walk.builder.root());
+        }
+        while let Some((offset, checkpoint)) = signed.next.as_ref().filter(|(_, c)| c.size == size)
+        {
+            let (offset, root) = (*offset, checkpoint.root);
+            let path = signed.path.clone();
+            self.compare(&path, Some(offset), size, root, walk.builder.root());
+            self.advance_signed(signed);
+        }
+        if size == signed.newest && size > 0 {
+            // What clients of the newest checkpoint need, is there.
+            let partial: Vec<_> = walk
+                .builder
+                .partial()
+                .map(|(t, b)| (t, b.to_vec()))
+                .collect();
+            for (tile, bytes) in partial {
+                check_tile(self, tile, &bytes, true);
+            }
+        }
+    }
+
+    fn compare(
+        &mut self,
+        path: &Path,
+        offset: Option<u64>,
+        size: u64,
+        signed: Hash,
+        computed: Hash,
+    ) {
+        if signed != computed {
+            let kind = FailureKind::Root {
+                size,
+                signed,
+                computed,
+            };
+            self.fail(path, offset, Some(size), kind);
+        }
+    }
+
+    /// Goes over all frames.
+    fn walk(
+        &mut self,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<Option<TornTail>, OpenError> {
+        let disk = self.what.disk.clone();
+        let dir = self.what.dir;
+        let open_error = crate::recover::open_error;
+        walk.bytes_total = self.segment_bytes();
+        let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+        let mut segments = vec![cursor.segment.first];
+        loop {
+            let segment_bytes = cursor.segment.len_bytes;
+            let step = cursor.step().map_err(open_error)?;
+            if segments.last() != Some(&cursor.segment.first) {
+                segments.push(cursor.segment.first);
+                walk.bytes_before += segment_bytes;
+            }
+            let frame = match step {
+                Step::Frame(frame) => frame,
+                Step::End(bad) => return judge_end(&*disk, dir, &mut cursor, &segments, bad),
+            };
+            self.check_frame(&mut cursor, &frame, walk, signed, visitor)?;
+            visitor.progress(Progress {
+                entries: walk.builder.size(),
+                bytes: walk.bytes_before + cursor.offset,
+                bytes_total: walk.bytes_total,
+            });
+        }
+    }
+
+    fn check_frame(
+        &mut self,
+        cursor: &mut Cursor,
+        frame: &FrameAt,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(), OpenError> {
+        let wrong = |cursor: &Cursor, kind| {
+            cursor
+                .segment
+                .corruption(frame.offset, frame.header.first, kind)
+        };
+        if frame.header.epoch < walk.epoch {
+            return Err(wrong(cursor, CorruptionKind::Epoch).into());
+        }
+        if !frame.padded {
+            return Err(wrong(cursor, CorruptionKind::Padding).into());
+        }
+        walk.epoch = frame.header.epoch;
+        let newest = signed.newest;
+        for (index, entry) in frame.entries(cursor.payload(frame)?) {
+            visitor.entry(index, entry);
+            walk.builder.push(entry, |tile, bytes| {
+                let required = tile.end_leaf().is_some_and(|end| end <= newest);
+                check_tile(self, tile, bytes, required);
+            });
+            self.reach(walk, signed);
+        }
+        if walk.builder.root() != frame.header.root {
+            return Err(wrong(cursor, CorruptionKind::Root).into());
+        }
+        Ok(())
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        let disk = &*self.what.disk;
+        let firsts = list_segments(disk, self.what.dir).unwrap_or_default();
+        let len = |first| {
+            let path = segment_path(self.what.dir, first);
+            let file = disk.open(&path, crate::disk::OpenMode::Read).ok()?;
+            file.len_bytes().ok()
+        };
+        firsts.into_iter().filter_map(len).sum()
+    }
+
+    /// After the last entry: nothing that was signed may be left over.
+    fn check_end(&mut self, walk: &Walk, signed: &mut Signed) {
+        let size = walk.builder.size();
+        if let Some((offset, checkpoint)) = signed.next.clone() {
+            let kind = FailureKind::TooSmall {
+                signed: checkpoint.size,
+                size,
+            };
+            let path = signed.path.clone();
+            self.fail(&path, Some(offset), Some(size), kind);
+            self.check_rest(signed);
+        }
+        if let Some(remembered) = walk.remembered.as_ref().filter(|_| !walk.remembered_done) {
+            let kind = FailureKind::TooSmall {
+                signed: remembered.size,
+                size,
+            };
+            self.fail(
+                Path::new("the remembered checkpoint"),
+                None,
+                Some(size),
+                kind,
+            );
+        }
+        // Partial tiles of any size that the log has gone through.
+        let partial: Vec<_> = walk
+            .builder
+            .partial()
+            .map(|(t, b)| (t, b.to_vec()))
+            .collect();
+        for (tile, bytes) in partial {
+            check_tile(self, tile, &bytes, false);
+        }
+    }
+
+    /// Reads the checkpoints that were not reached: their signatures count all the same.
+    fn check_rest(&mut self, signed: &mut Signed) {
+        self.advance_signed(signed);
+        while signed.next.is_some() {
+            self.advance_signed(signed);
+        }
+    }
+
+    fn check_segment_names(&mut self) {
+        let folder = self.what.dir.join(FOLDER);
+        match self.what.disk.list(&folder) {
+            Err(error) => self.fail_file(&FileError::at("list", &folder)(error)),
+            Ok(names) => {
+                for entry in names {
+                    let known = entry.name == PREPARED || parse_segment_name(&entry.name).is_some();
+                    if !known || entry.is_dir {
+                        self.fail(
+                            &folder.join(entry.name),
+                            None,
+                            None,
+                            FailureKind::Unexpected,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the pass over the segments carries along.
+struct Walk {
+    builder: TileBuilder,
+    epoch: u64,
+    /// Bytes of the segments before the present one.
+    bytes_before: u64,
+    bytes_total: u64,
+    remembered: Option<Checkpoint>,
+    remembered_done: bool,
+}
