@@ -125,10 +125,12 @@ impl Alarm {
             TimerfdClockId::Boottime,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        Ok(Self {
-            fd: AsyncFd::new(fd)?,
-            clock,
-        })
+        #[expect(
+            deprecated,
+            reason = "its soundness depends on the type; an OwnedFd always names the same open file"
+        )]
+        let fd = AsyncFd::new(fd)?;
+        Ok(Self { fd, clock })
     }
 
     /// Sets the timer to ring at `at`, at once where that is past; `None` silences it.

@@ -214,9 +214,14 @@ impl<'de> Deserialize<'de> for Duration {
 
 /// Why a configuration is refused, with the place in the file.
 #[derive(Debug, miette::Diagnostic, thiserror::Error)]
+#[error(transparent)]
+#[diagnostic(transparent)]
+pub struct ConfigError(Box<Problem>);
+
+#[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[error("{problem}")]
 #[diagnostic(code(curfew::config))]
-pub struct ConfigError {
+struct Problem {
     problem: String,
     #[source_code]
     file: NamedSource<String>,
@@ -229,12 +234,12 @@ pub struct ConfigError {
 impl ConfigError {
     fn at(name: &str, text: &str, needle: &str, problem: String, hint: &str) -> Self {
         let place = text.find(needle).map(|at| (at, needle.len()).into());
-        Self {
+        Self(Box::new(Problem {
             problem,
             file: NamedSource::new(name, text.to_owned()).with_language("toml"),
             place,
             hint: (!hint.is_empty()).then(|| hint.to_owned()),
-        }
+        }))
     }
 }
 
@@ -244,11 +249,13 @@ impl Config {
     /// # Errors
     /// A diagnostic that names the place in the file.
     pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError {
-            problem: error.message().trim_end().to_owned(),
-            file: NamedSource::new(name, text.to_owned()).with_language("toml"),
-            place: error.span().map(|span| (span.start, span.len()).into()),
-            hint: Some("every key is listed in docs/configuration.md".to_owned()),
+        let mut config: Self = toml::from_str(text).map_err(|error| {
+            ConfigError(Box::new(Problem {
+                problem: error.message().trim_end().to_owned(),
+                file: NamedSource::new(name, text.to_owned()).with_language("toml"),
+                place: error.span().map(|span| (span.start, span.len()).into()),
+                hint: Some("every key is listed in docs/configuration.md".to_owned()),
+            }))
         })?;
         config.check(name, text)?;
         config.resolve(folder);
@@ -453,7 +460,7 @@ upstream = "http://127.0.0.1:3000"
                 "{} lacks {wanted}",
                 error.problem
             );
-            assert!(error.place.is_some(), "{} names no place", error.problem);
+            assert!(error.0.place.is_some(), "{error} names no place");
         }
     }
 }

@@ -10,12 +10,23 @@
 
 mod clock;
 pub mod config;
+mod console;
+pub mod control;
+pub mod data;
+mod gateway;
+pub mod handover;
+mod listen;
+mod oauth;
 mod permit;
+mod postgres;
 mod recorder;
 mod registrar;
 pub mod secret;
+mod web;
 
 pub use clock::Clock;
+pub use gateway::{Core, Gateway, Running, StartError, start};
+pub use listen::TlsError;
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
 pub use recorder::{Durability, Unrecorded};
 pub use registrar::{Record, Refusal, Registrar, Unavailable};

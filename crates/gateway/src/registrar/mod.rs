@@ -11,12 +11,11 @@ mod task;
 use curfew_authority::{
     Ask, Authority, Command, Denial, EndReason, SessionId, StepUp, Timestamp, Verdict,
 };
-use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::permit::Permit;
-use crate::recorder::{Durability, Unrecorded};
+use crate::recorder::Unrecorded;
 
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
@@ -75,7 +74,6 @@ impl From<Unrecorded> for Refusal {
 pub struct Registrar {
     messages: mpsc::Sender<Message>,
     clock: Clock,
-    durability: Arc<Durability>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -94,13 +92,6 @@ enum Message {
     Stop {
         answer: Answer<()>,
     },
-}
-
-/// The refusal and, where there is one, the entry that must be durable before it is told.
-#[derive(Debug)]
-struct Refused {
-    refusal: Refusal,
-    entry: Option<u64>,
 }
 
 impl Registrar {

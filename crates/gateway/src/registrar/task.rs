@@ -84,7 +84,6 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     let (messages, inbox) = mpsc::channel(QUEUE_MAX);
     // Bounded by the permits that are out: each is given back once.
     let (released, returns) = mpsc::unbounded_channel();
-    let durability = Arc::clone(&start.ledger.durability);
     let task = Task {
         alarm: Alarm::new(start.clock.clone())?,
         armed: None,
@@ -93,7 +92,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         authority: start.authority,
         writer: Some(start.ledger.writer),
         reopen: start.ledger.reopen,
-        durability: Arc::clone(&durability),
+        durability: start.ledger.durability,
         pending: VecDeque::new(),
         live: Live::default(),
         outage: None,
@@ -105,7 +104,6 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     Ok(Registrar {
         messages,
         clock: start.clock,
-        durability,
     })
 }
 
@@ -238,6 +236,10 @@ impl Task {
             Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
             Verdict::Deny(denial) => Refusal::Denied(denial),
             Verdict::Ended { session, reason } => Refusal::Ended { session, reason },
+            Verdict::Refused(fault) => {
+                tracing::error!(%fault, "a question that cannot be asked");
+                Refusal::Unauthenticated
+            }
             Verdict::Unauthenticated | Verdict::Done => Refusal::Unauthenticated,
         };
         self.answer_when_durable(entry, Err(refusal), answer);

@@ -1,0 +1,370 @@
+//! The operator's desk: what somebody with a shell on the host can do, through a Unix socket of
+//! mode 0600 while the gateway runs, or directly while it does not.
+//!
+//! One JSON object a line each way.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_authority::{
+    AccountChange, Actor, Command, EndCause, EndReason, Policy, Resource, RoleName, SessionId,
+    SessionView, SubjectName,
+};
+use curfew_identity::{AccountView, Accounts, TotpEnrollment};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::gateway::Core;
+use crate::registrar::{Refusal, Registrar};
+
+/// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
+const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How long an operator's command may take. Hashing a password takes a tenth of a second.
+const OPERATION: Duration = Duration::from_secs(30);
+
+/// What an operator can ask for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Add an account. Answers with its enrolment.
+    UserAdd {
+        /// Its name.
+        name: SubjectName,
+        /// Its roles.
+        roles: BTreeSet<RoleName>,
+        /// Its password.
+        password: Password,
+    },
+    /// Set a new password. The account's sessions end.
+    UserPassword {
+        /// Whose.
+        name: SubjectName,
+        /// The password.
+        password: Password,
+    },
+    /// Make a new TOTP secret. The account's sessions end. Answers with the enrolment.
+    UserTotp {
+        /// Whose.
+        name: SubjectName,
+    },
+    /// Disable an account. Its sessions end everywhere.
+    UserDisable {
+        /// Whose.
+        name: SubjectName,
+    },
+    /// Enable an account again.
+    UserEnable {
+        /// Whose.
+        name: SubjectName,
+    },
+    /// List all accounts.
+    UserList,
+    /// List all live sessions.
+    SessionList,
+    /// End a session.
+    SessionEnd {
+        /// Which.
+        session: SessionId,
+    },
+    /// Put a new policy text in force.
+    PolicyLoad {
+        /// What messages call the file.
+        name: String,
+        /// The Cedar text.
+        text: String,
+    },
+}
+
+/// A password on its way to be hashed. Never shown.
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub struct Password(SecretString);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+impl Serialize for Password {
+    /// Only ever towards the socket.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose_secret())
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done and recorded.
+    Done,
+    /// Done; this is shown once and kept nowhere.
+    Enrolled {
+        /// The `otpauth://` address, for a QR code.
+        uri: String,
+        /// The secret in base32, to type in.
+        secret: String,
+    },
+    /// All accounts, in order of name.
+    Users(serde_json::Value),
+    /// All live sessions, in order of start.
+    Sessions(serde_json::Value),
+    /// Refused, with a text for the operator.
+    Failed(String),
+}
+
+/// Where operations are carried out.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    registrar: Registrar,
+    accounts: Arc<Accounts>,
+    resources: Arc<[Resource]>,
+}
+
+impl Desk {
+    pub(crate) fn new(registrar: &Registrar, accounts: &Arc<Accounts>, config: &Config) -> Self {
+        Self {
+            registrar: registrar.clone(),
+            accounts: Arc::clone(accounts),
+            resources: config.resources().into(),
+        }
+    }
+
+    /// The desk of a gateway that does not run: operations go straight to ledger and accounts.
+    pub fn offline(core: &Core, config: &Config) -> Self {
+        Self::new(&core.registrar, &core.accounts, config)
+    }
+
+    /// Carries out one operation for this user of the host.
+    pub async fn carry_out(&self, operation: Operation, by: &str) -> Outcome {
+        let by = Actor::Host(by.to_owned());
+        match self.try_carry_out(operation, by).await {
+            Ok(outcome) => outcome,
+            Err(text) => Outcome::Failed(text),
+        }
+    }
+
+    async fn try_carry_out(&self, operation: Operation, by: Actor) -> Result<Outcome, String> {
+        match operation {
+            Operation::UserAdd {
+                name,
+                roles,
+                password,
+            } => {
+                let change = AccountChange::Added(roles.clone());
+                let who = name.clone();
+                let enrolled = self
+                    .on_accounts(move |accounts| accounts.add(&who, roles, &password.0))
+                    .await?;
+                self.note(name, change, by).await?;
+                Ok(enrolled.into())
+            }
+            Operation::UserPassword { name, password } => {
+                let who = name.clone();
+                self.on_accounts(move |accounts| accounts.set_password(&who, &password.0))
+                    .await?;
+                self.note(name, AccountChange::PasswordSet, by).await
+            }
+            Operation::UserTotp { name } => {
+                let who = name.clone();
+                let enrolled = self
+                    .on_accounts(move |accounts| accounts.renew_totp(&who))
+                    .await?;
+                self.note(name, AccountChange::TotpSet, by).await?;
+                Ok(enrolled.into())
+            }
+            Operation::UserDisable { name } => self.disable(name, true, by).await,
+            Operation::UserEnable { name } => self.disable(name, false, by).await,
+            Operation::UserList => {
+                let users: Vec<AccountView> = self.on_accounts(|accounts| accounts.list()).await?;
+                Ok(Outcome::Users(serde_json::json!(users)))
+            }
+            Operation::SessionList => {
+                let live = |authority: &curfew_authority::Authority, _| authority.live();
+                let sessions: Vec<SessionView> = self.registrar.query(live).await.map_err(told)?;
+                Ok(Outcome::Sessions(serde_json::json!(sessions)))
+            }
+            Operation::SessionEnd { session } => self.end(session, by).await,
+            Operation::PolicyLoad { name, text } => {
+                let policy = Policy::parse(&name, &text).map_err(|error| error.to_string())?;
+                policy
+                    .check_resources(&self.resources)
+                    .map_err(|error| error.to_string())?;
+                self.registrar
+                    .command(Command::LoadPolicy { text })
+                    .await
+                    .map_err(told)?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    async fn disable(&self, name: SubjectName, off: bool, by: Actor) -> Result<Outcome, String> {
+        let who = name.clone();
+        self.on_accounts(move |accounts| accounts.set_disabled(&who, off))
+            .await?;
+        let change = if off {
+            AccountChange::Disabled
+        } else {
+            AccountChange::Enabled
+        };
+        self.note(name, change, by).await
+    }
+
+    async fn end(&self, session: SessionId, by: Actor) -> Result<Outcome, String> {
+        let id = session.clone();
+        let lives = self
+            .registrar
+            .query(move |authority, _| authority.session(&id).is_some())
+            .await
+            .map_err(told)?;
+        if !lives {
+            return Err(format!("no live session is called {session}"));
+        }
+        let cause = EndCause {
+            reason: EndReason::EndedByAdmin,
+            by: Some(by),
+        };
+        self.registrar
+            .command(Command::End { session, cause })
+            .await
+            .map_err(told)?;
+        Ok(Outcome::Done)
+    }
+
+    /// The account is changed first and recorded after: a change that was not recorded is told
+    /// as failed, and the operator does it again.
+    async fn note(
+        &self,
+        subject: SubjectName,
+        change: AccountChange,
+        by: Actor,
+    ) -> Result<Outcome, String> {
+        let command = Command::ChangeAccount {
+            subject,
+            change,
+            by,
+        };
+        self.registrar.command(command).await.map_err(told)?;
+        Ok(Outcome::Done)
+    }
+
+    /// The accounts block, so they are asked on a thread that may.
+    async fn on_accounts<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Accounts) -> Result<T, curfew_identity::IdentityError> + Send + 'static,
+    ) -> Result<T, String> {
+        let accounts = Arc::clone(&self.accounts);
+        tokio::task::spawn_blocking(move || ask(&accounts))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl From<TotpEnrollment> for Outcome {
+    fn from(enrolment: TotpEnrollment) -> Self {
+        Self::Enrolled {
+            uri: enrolment.uri.expose_secret().to_owned(),
+            secret: enrolment.secret.expose_secret().to_owned(),
+        }
+    }
+}
+
+fn told(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Unavailable(_) => {
+            "the audit log cannot take entries now, so nothing was recorded; see the gateway's \
+             own log"
+                .to_owned()
+        }
+        Refusal::Unauthenticated
+        | Refusal::Ended { .. }
+        | Refusal::StepUp(_)
+        | Refusal::Denied(_) => format!("refused: {refusal:?}"),
+    }
+}
+
+/// Makes the socket, for its owner only. One that a dead gateway left behind is replaced.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The folder is 0700, so nobody else can reach the socket before its mode is set.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves operators until told to stop.
+pub(crate) async fn serve(listener: UnixListener, desk: Desk, stopping: CancellationToken) {
+    loop {
+        let stream = tokio::select! {
+            () = stopping.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "control socket");
+                    continue;
+                }
+            },
+        };
+        let desk = desk.clone();
+        tokio::spawn(async move {
+            match tokio::time::timeout(OPERATION, serve_one(stream, &desk)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "control socket"),
+                Err(_) => tracing::warn!("an operation took too long"),
+            }
+        });
+    }
+}
+
+async fn serve_one(mut stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let by = format!("uid {}", stream.peer_cred()?.uid());
+    let (read, mut write) = stream.split();
+    let mut line = String::new();
+    BufReader::new(read.take(LINE_BYTES_MAX))
+        .read_line(&mut line)
+        .await?;
+    let outcome = match serde_json::from_str(&line) {
+        Ok(operation) => desk.carry_out(operation, &by).await,
+        Err(error) => Outcome::Failed(format!("not an operation: {error}")),
+    };
+    let mut answer = serde_json::to_string(&outcome)?;
+    answer.push('\n');
+    write.write_all(answer.as_bytes()).await?;
+    write.shutdown().await
+}
+
+/// Asks a running gateway.
+///
+/// # Errors
+/// When nobody listens there (`NotFound`, `ConnectionRefused`), or the answer makes no sense.
+pub async fn request(socket: &Path, operation: &Operation) -> io::Result<Outcome> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let mut line = serde_json::to_string(operation)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes()).await?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(LINE_BYTES_MAX))
+        .read_line(&mut answer)
+        .await?;
+    Ok(serde_json::from_str(&answer)?)
+}

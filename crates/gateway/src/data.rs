@@ -1,0 +1,179 @@
+//! The data folder: the ledger, its keys, the accounts. What lies where, and how it is made.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use curfew_identity::{Accounts, IdentityError, PasswordCost, VaultKey};
+use curfew_ledger::{KeyError, LogKey, OpenError, Options, RealDisk, Recovered, Writer};
+
+use crate::config::Config;
+use crate::recorder::Durability;
+use crate::secret::{MasterKey, SecretError};
+
+/// Why the data folder cannot be made or used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file or folder cannot be made or read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// There is nothing there yet.
+    #[error("{0} holds no Curfew data; make it with `curfew init`")]
+    Missing(String),
+    /// There is something there already.
+    #[error("{0} holds Curfew data already; it is never overwritten")]
+    Exists(String),
+    /// Others can read the folder.
+    #[error("{0} can be entered by others; set its mode to 0700")]
+    Exposed(String),
+    /// A key of the gateway.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The key of the ledger.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The ledger.
+    #[error("the ledger cannot be opened: {0}")]
+    Ledger(#[from] OpenError),
+    /// The accounts.
+    #[error("the accounts cannot be opened: {0}")]
+    Accounts(#[from] IdentityError),
+}
+
+/// Where things lie in the data folder.
+#[derive(Clone, Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    segment_bytes: u64,
+}
+
+impl DataDir {
+    /// The data folder of a configuration.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            root: config.data.clone(),
+            segment_bytes: config.tuning.segment_mib.saturating_mul(1024 * 1024),
+        }
+    }
+
+    /// The ledger: segments, tiles, checkpoints.
+    pub fn ledger(&self) -> PathBuf {
+        self.root.join("ledger")
+    }
+
+    /// Where the operator's commands reach a running gateway.
+    pub fn control_socket(&self) -> PathBuf {
+        self.root.join("control.sock")
+    }
+
+    /// The verifier key of the ledger, for whoever checks it.
+    pub fn public_key(&self) -> PathBuf {
+        self.root.join("keys/ledger.pub")
+    }
+
+    fn ledger_key(&self) -> PathBuf {
+        self.root.join("keys/ledger.key")
+    }
+
+    fn master_key(&self) -> PathBuf {
+        self.root.join("keys/gateway.key")
+    }
+
+    fn options(&self) -> Result<Options, DataError> {
+        let key = LogKey::load(&self.ledger_key())?;
+        let guard = self.root.join("guard/last-signed");
+        let mut options = Options::new(self.ledger(), guard, key);
+        options.segment_bytes = self.segment_bytes;
+        Ok(options)
+    }
+
+    /// Makes the folder with fresh keys and an empty ledger. Gives the verifier key.
+    ///
+    /// # Errors
+    /// When there is something already, or the disk refuses.
+    pub fn create(&self, origin: &str) -> Result<String, DataError> {
+        if self.ledger_key().exists() {
+            return Err(DataError::Exists(self.root.display().to_string()));
+        }
+        for dir in [
+            self.root.clone(),
+            self.root.join("keys"),
+            self.root.join("guard"),
+        ] {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(&dir).map_err(at(&dir))?;
+        }
+        self.private()?;
+        MasterKey::create(&self.master_key())?;
+        let key = LogKey::create(&self.ledger_key(), origin)?;
+        let public = key.verifier().to_string();
+        let path = self.public_key();
+        fs::write(&path, format!("{public}\n")).map_err(at(&path))?;
+        Ok(public)
+    }
+
+    fn private(&self) -> Result<(), DataError> {
+        let mode = fs::metadata(&self.root).map_err(at(&self.root))?.mode();
+        if mode & 0o077 == 0 {
+            return Ok(());
+        }
+        Err(DataError::Exposed(self.root.display().to_string()))
+    }
+
+    /// The gateway's own key.
+    ///
+    /// # Errors
+    /// When the folder was not made, or others can enter it.
+    pub fn master(&self) -> Result<MasterKey, DataError> {
+        if !self.master_key().exists() {
+            return Err(DataError::Missing(self.root.display().to_string()));
+        }
+        self.private()?;
+        Ok(MasterKey::load(&self.master_key())?)
+    }
+
+    /// The accounts.
+    ///
+    /// # Errors
+    /// When the store cannot be opened; another process may hold it.
+    pub fn accounts(&self, master: &MasterKey) -> Result<Accounts, DataError> {
+        let key = VaultKey::from_bytes(*master.derive("accounts-vault", &[]));
+        Ok(Accounts::open(
+            self.root.join("accounts.redb"),
+            key,
+            PasswordCost::Standard,
+        )?)
+    }
+
+    /// Opens the ledger's writer; makes an empty ledger where there is none yet.
+    ///
+    /// # Errors
+    /// When it is damaged, older than its last checkpoint, or held by another process.
+    pub fn open_ledger(
+        &self,
+        durability: Arc<Durability>,
+    ) -> Result<(Writer, Recovered), DataError> {
+        let options = self.options()?;
+        let disk = Arc::new(RealDisk);
+        // A ledger that has signed anything is never made anew: its guard says so.
+        if self.ledger().exists() || options.guard.exists() {
+            Ok(Writer::open(options, disk, durability)?)
+        } else {
+            Ok(Writer::create(options, disk, durability)?)
+        }
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
+    move |source| DataError::File {
+        path: path.display().to_string(),
+        source,
+    }
+}

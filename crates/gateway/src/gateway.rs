@@ -1,0 +1,362 @@
+//! Start and stop: from a configuration to everything that listens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_authority::{
+    Authority, Command, Context, Entry, Event, Policy, PolicyError, Timestamp, Verdict,
+};
+use curfew_identity::Accounts;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, LastSeen};
+use crate::config::{Config, WebResource};
+use crate::control;
+use crate::data::{DataDir, DataError};
+use crate::handover::Handover;
+use crate::listen::{self, TlsError};
+use crate::postgres;
+use crate::recorder::Durability;
+use crate::registrar::{self, Ledger, Refusal, Registrar, Reopen};
+use crate::secret::MasterKey;
+use crate::web;
+
+/// How long connections may take to finish once everything live has been cut.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What all planes share.
+#[derive(Debug)]
+pub struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) registrar: Registrar,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) master: MasterKey,
+    pub(crate) handover: Handover,
+    pub(crate) upstreams: web::Upstreams,
+    pub(crate) data: DataDir,
+    /// The port of the web listener, as clients see it.
+    pub(crate) web_port: u16,
+    /// The port of the database listener, as clients see it.
+    pub(crate) postgres_port: Option<u16>,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The data folder.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An upstream that cannot be set up.
+    #[error("{0}")]
+    Upstream(String),
+    /// The ledger holds something this program cannot replay.
+    #[error("entry {index} of the ledger cannot be replayed: {problem}")]
+    Replay {
+        /// Which.
+        index: u64,
+        /// Why.
+        problem: String,
+    },
+    /// The kernel gives no timer.
+    #[error("the kernel gives no timer: {0}")]
+    Timer(std::io::Error),
+    /// Policy or resources cannot be put in force.
+    #[error("{0}")]
+    Refused(String),
+    /// The first entries could not be recorded.
+    #[error("the ledger takes no entries: {0:?}")]
+    Unrecorded(Refusal),
+}
+
+/// The registrar with what it rests on, and nothing that listens.
+#[derive(Debug)]
+pub struct Core {
+    /// The one path.
+    pub registrar: Registrar,
+    /// Local accounts.
+    pub accounts: Arc<Accounts>,
+    pub(crate) master: MasterKey,
+    pub(crate) data: DataDir,
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where pages and APIs are served.
+    pub web: SocketAddr,
+    /// Where databases are served.
+    pub postgres: Option<SocketAddr>,
+    gateway: Arc<Gateway>,
+    stopping: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Gateway {
+    /// `https://portal` with its port where that is not 443.
+    pub(crate) fn portal_url(&self) -> String {
+        self.url(&self.config.portal)
+    }
+
+    /// `https://host` of a web resource.
+    pub(crate) fn web_url(&self, resource: &WebResource) -> String {
+        self.url(&resource.host)
+    }
+
+    fn url(&self, host: &str) -> String {
+        match self.web_port {
+            443 => format!("https://{host}"),
+            port => format!("https://{host}:{port}"),
+        }
+    }
+
+    /// What policy sees of a client.
+    pub(crate) fn context(&self, address: IpAddr) -> Context {
+        let address = address.to_canonical();
+        Context {
+            address,
+            network: self.config.network_of(address).to_owned(),
+        }
+    }
+}
+
+/// Folds the ledger into the authority's state.
+fn replay(
+    recovered: &curfew_ledger::Recovered,
+) -> Result<(Authority, Option<LastSeen>), StartError> {
+    let mut authority = Authority::new();
+    let mut last: Option<LastSeen> = None;
+    for item in recovered.entries() {
+        let failed = |index, problem| StartError::Replay { index, problem };
+        let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
+        let entry = Entry::from_bytes(&bytes).map_err(|error| failed(index, error.to_string()))?;
+        let seen = last.get_or_insert(LastSeen {
+            entry: entry.time,
+            start: None,
+        });
+        seen.entry = entry.time;
+        if let Event::GatewayStarted {
+            boot_id, boot_us, ..
+        } = &entry.event
+        {
+            seen.start = Some((entry.time, boot_id.clone(), *boot_us));
+        }
+        authority.apply(&entry);
+    }
+    Ok((authority, last))
+}
+
+impl Core {
+    /// Opens ledger and accounts, replays, and brings policy and resources up to date. Sessions
+    /// that ran out meanwhile have ended, durably, when this returns.
+    ///
+    /// # Errors
+    /// Whatever does not let the gateway start; nothing listens then.
+    pub async fn open(
+        config: &Config,
+        policy_name: &str,
+        policy: &str,
+    ) -> Result<Self, StartError> {
+        Policy::parse(policy_name, policy)?.check_resources(&config.resources())?;
+        let data = DataDir::of(config);
+        let master = data.master()?;
+        let accounts = Arc::new(data.accounts(&master)?);
+        let (failures, failed) = mpsc::unbounded_channel();
+        let durability = Arc::new(Durability::new(0, failures));
+        let (writer, recovered) = data.open_ledger(Arc::clone(&durability))?;
+        durability.resume(recovered.size);
+        let (authority, last) = replay(&recovered)?;
+        let clock = Clock::start(last.as_ref());
+        let reopened = data.clone();
+        let reopen: Reopen = Arc::new(move |durability| {
+            let opened = reopened
+                .open_ledger(durability)
+                .map_err(|error| error.to_string());
+            opened.map(|(writer, recovered)| (writer, recovered.size))
+        });
+        let registrar = registrar::start(registrar::Start {
+            authority,
+            ledger: Ledger {
+                writer,
+                reopen,
+                durability,
+                failures: failed,
+            },
+            clock: clock.clone(),
+            outage_grace: config.tuning.outage_grace.0,
+        })
+        .map_err(StartError::Timer)?;
+        let core = Self {
+            registrar,
+            accounts,
+            master,
+            data,
+        };
+        core.take_up_work(config, policy, &clock, recovered.size == 0)
+            .await?;
+        Ok(core)
+    }
+
+    async fn take_up_work(
+        &self,
+        config: &Config,
+        policy: &str,
+        clock: &Clock,
+        first: bool,
+    ) -> Result<(), StartError> {
+        if first {
+            self.carry_out(Command::OpenLog {
+                origin: config.origin.clone(),
+            })
+            .await?;
+        }
+        let now = clock.now();
+        self.carry_out(Command::StartGateway {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            clock: clock.source(),
+            boot_id: clock.boot_id().to_owned(),
+            boot_us: clock.boot_us(now),
+        })
+        .await?;
+        self.carry_out(Command::LoadResources {
+            resources: config.resources(),
+        })
+        .await?;
+        self.carry_out(Command::LoadPolicy {
+            text: policy.to_owned(),
+        })
+        .await
+    }
+
+    async fn carry_out(&self, command: Command) -> Result<(), StartError> {
+        match self
+            .registrar
+            .command(command)
+            .await
+            .map_err(StartError::Unrecorded)?
+        {
+            Verdict::Refused(fault) => Err(StartError::Refused(fault.to_string())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Starts everything: the first connection is accepted only after the state is whole.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Running, StartError> {
+    let tls = listen::tls(&config.tls)?;
+    let upstreams =
+        web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
+    let core = Core::open(&config, policy_name, policy).await?;
+    let (web_listener, web) = bind(config.listen.web).await?;
+    let database = match config.listen.postgres {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let control = control::bind(&core.data.control_socket()).map_err(|source| {
+        let address = core.data.control_socket().display().to_string();
+        StartError::Listen { address, source }
+    })?;
+    let gateway = Arc::new(Gateway {
+        registrar: core.registrar,
+        accounts: core.accounts,
+        master: core.master,
+        handover: Handover::new(),
+        upstreams,
+        data: core.data,
+        web_port: web.port(),
+        postgres_port: database.as_ref().map(|(_, address)| address.port()),
+        config,
+    });
+    let stopping = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let postgres = database.as_ref().map(|(_, address)| *address);
+    tasks.spawn(listen::serve_web(
+        web_listener,
+        tls.web,
+        Arc::clone(&gateway),
+        stopping.clone(),
+    ));
+    if let Some((listener, _)) = database {
+        let gateway = Arc::clone(&gateway);
+        tasks.spawn(postgres::serve(
+            listener,
+            tls.postgres,
+            gateway,
+            stopping.clone(),
+        ));
+    }
+    tasks.spawn(serve_control(
+        control,
+        Arc::clone(&gateway),
+        stopping.clone(),
+    ));
+    Ok(Running {
+        web,
+        postgres,
+        gateway,
+        stopping,
+        tasks,
+    })
+}
+
+async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: CancellationToken) {
+    let desk = control::Desk::new(&gateway.registrar, &gateway.accounts, &gateway.config);
+    control::serve(listener, desk, stopping).await;
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen {
+        address: address.to_string(),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Running {
+    /// The one path, for whoever runs the gateway within its own process.
+    pub fn registrar(&self) -> &Registrar {
+        &self.gateway.registrar
+    }
+
+    /// Ledger time now.
+    pub fn now(&self) -> Timestamp {
+        self.gateway.registrar.now()
+    }
+
+    /// Stops: accepts nothing more, cuts what is live, records the end of work, closes the ledger.
+    ///
+    /// # Errors
+    /// When the end of work could not be recorded.
+    pub async fn stop(mut self) -> Result<(), Refusal> {
+        self.stopping.cancel();
+        let recorded = self.gateway.registrar.stop().await;
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+        let _ = std::fs::remove_file(self.gateway.data.control_socket());
+        recorded
+    }
+}

@@ -1,0 +1,260 @@
+//! Listeners: TLS, the limits on what a client may send before anybody knows who it is, and the
+//! dispatch of web traffic by host name.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+use crate::config::Tls;
+use crate::gateway::Gateway;
+use crate::{console, web};
+
+/// From the first byte to the end of the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From the start of a request to the end of its header section.
+const HEADERS: Duration = Duration::from_secs(10);
+/// Header fields of one request. Browsers send about 25.
+const HEADERS_MAX: usize = 100;
+/// Buffer of one HTTP/1.1 connection, and so the longest header section: 10,000 connections
+/// hold at most 640 MB.
+const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Decoded header section of one HTTP/2 request.
+const H2_HEADER_BYTES_MAX: u32 = 32 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const H2_STREAMS_MAX: u32 = 128;
+/// A dead HTTP/2 peer is noticed after this and half of it again. Not activity.
+const H2_PING: Duration = Duration::from_secs(30);
+/// How long clients may take to go once the gateway stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// An error of a body; it ends the stream and says no more than that.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A body of an answer.
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The client's address, as a request extension.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// Why certificate or key are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file cannot be read as PEM.
+    #[error("{path}: {source}")]
+    Pem {
+        /// Which.
+        path: String,
+        /// Why.
+        source: rustls_pki_types::pem::Error,
+    },
+    /// They do not fit each other, or are of a kind that is not supported.
+    #[error("the certificate and its key cannot be used: {0}")]
+    Unfit(#[from] rustls::Error),
+    /// The file has no certificate in it.
+    #[error("{0} holds no certificate")]
+    Empty(String),
+}
+
+/// What each listener shows its clients.
+pub(crate) struct Acceptors {
+    pub(crate) web: TlsAcceptor,
+    pub(crate) postgres: TlsAcceptor,
+}
+
+/// Reads certificate and key.
+pub(crate) fn tls(files: &Tls) -> Result<Acceptors, TlsError> {
+    let pem = |path: &Path| {
+        let path = path.display().to_string();
+        move |source| TlsError::Pem { path, source }
+    };
+    let chain = CertificateDer::pem_file_iter(&files.certificate)
+        .map_err(pem(&files.certificate))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(pem(&files.certificate))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty(files.certificate.display().to_string()));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(pem(&files.key))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let base = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    let with = |protocols: &[&[u8]]| {
+        let mut config = base.clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        TlsAcceptor::from(Arc::new(config))
+    };
+    Ok(Acceptors {
+        web: with(&[b"h2", b"http/1.1"]),
+        postgres: with(&[b"postgresql"]),
+    })
+}
+
+/// Serves pages and APIs until told to stop.
+pub(crate) async fn serve_web(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    gateway: Arc<Gateway>,
+    stopping: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
+    let graceful = Arc::new(GracefulShutdown::new());
+    let site = Site {
+        console: console::router(Arc::clone(&gateway)),
+        gateway,
+    };
+    loop {
+        let (stream, peer, slot) = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let (tls, site, graceful) = (tls.clone(), site.clone(), Arc::clone(&graceful));
+        tokio::spawn(async move {
+            let _slot = slot;
+            if let Err(error) = serve_connection(stream, peer, tls, site, &graceful).await {
+                tracing::debug!(%peer, %error, "web connection");
+            }
+        });
+    }
+    if let Some(graceful) = Arc::into_inner(graceful) {
+        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    }
+}
+
+/// The next connection, once there is room for one more.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Nagle's delay would hold back the last bytes of a cut.
+                let _ = stream.set_nodelay(true);
+                return (stream, peer, slot);
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: pausing lets some be closed.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    site: Site,
+    graceful: &GracefulShutdown,
+) -> Result<(), BoxError> {
+    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEADER_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_header_list_size(H2_HEADER_BYTES_MAX)
+        .keep_alive_interval(H2_PING)
+        .keep_alive_timeout(H2_PING / 2);
+    let peer = Peer(peer.ip().to_canonical());
+    let service = hyper::service::service_fn(move |request| {
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(site.respond(peer, request).await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    graceful.watch(connection.into_owned()).await
+}
+
+/// Everything that is served by host name.
+#[derive(Clone)]
+struct Site {
+    gateway: Arc<Gateway>,
+    console: axum::Router,
+}
+
+impl Site {
+    async fn respond(mut self, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
+        let Some(host) = host_of(&request) else {
+            return plain(StatusCode::BAD_REQUEST, "The request names no host.\n");
+        };
+        if host.eq_ignore_ascii_case(&self.gateway.config.portal) {
+            request.extensions_mut().insert(peer);
+            let request = request.map(axum::body::Body::new);
+            let answer = match self.console.call(request).await {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            };
+            return answer.map(|body| body.map_err(Into::into).boxed_unsync());
+        }
+        let resources = &self.gateway.config.web;
+        let found = resources
+            .iter()
+            .find(|web| host.eq_ignore_ascii_case(&web.host));
+        match found {
+            Some(resource) => web::respond(&self.gateway, resource, peer.0, request).await,
+            // RFC 9110 section 15.5.20: this server does not speak for that host.
+            None => plain(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Nothing is served under this host.\n",
+            ),
+        }
+    }
+}
+
+/// The host a request is for, without its port. HTTP/2 says it in the URI.
+fn host_of<B>(request: &Request<B>) -> Option<String> {
+    let authority = match request.uri().authority() {
+        Some(authority) => authority.clone(),
+        None => {
+            let mut hosts = request.headers().get_all(header::HOST).iter();
+            let host = hosts.next()?.to_str().ok()?.parse().ok()?;
+            // RFC 9112 section 3.2: more than one Host field is an error.
+            if hosts.next().is_some() {
+                return None;
+            }
+            host
+        }
+    };
+    Some(authority.host().to_owned())
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let body = Full::new(Bytes::from_static(text.as_bytes()));
+    let mut answer = Response::new(body.map_err(|never| match never {}).boxed_unsync());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
