@@ -1,0 +1,149 @@
+//! Curfew's own paths on a resource's host: arriving with a session, and signing out.
+
+use axum::extract::Query;
+use curfew_authority::{
+    Command, Credential, CredentialClass, EndCause, EndReason, NewCredential, SessionId, Verdict,
+};
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use serde::Deserialize;
+
+use super::answer::{Manner, Notice};
+use super::credential::{self, Shown};
+use super::head::Unfit;
+use super::{Body, Visit, origin};
+use crate::handover::{ARRIVE_PATH, local_path};
+use crate::registrar::{Refusal, Unavailable};
+use crate::secret;
+
+/// What lies below this is never the resource's.
+const OWN_PATHS: &str = "/.curfew";
+
+/// Where a page of the resource posts to, to end the session.
+const SIGN_OUT_PATH: &str = "/.curfew/sign-out";
+
+/// What a cookie's secret starts with.
+const COOKIE_PREFIX: &str = "cfc_";
+
+/// The only thing worth clearing that touches nobody else: cookies and storage may hold what a
+/// person has typed, or belong to other hosts of the domain.
+const CLEAR: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("clear-site-data"),
+    HeaderValue::from_static("\"cache\""),
+);
+
+/// The query of [`ARRIVE_PATH`].
+#[derive(Deserialize)]
+struct Arrival {
+    code: String,
+    #[serde(default)]
+    to: String,
+}
+
+/// Whether a path is Curfew's own.
+pub(super) fn is_own(path: &str) -> bool {
+    path.strip_prefix(OWN_PATHS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl Visit<'_> {
+    /// Answers on Curfew's own paths.
+    pub(super) async fn own(&self, head: &Parts, shown: Option<Shown>) -> Response<Body> {
+        match (head.uri.path(), &head.method) {
+            (ARRIVE_PATH, &Method::GET) => self.arrive(head).await,
+            (SIGN_OUT_PATH, &Method::POST) => self.sign_out(head, shown).await,
+            (ARRIVE_PATH | SIGN_OUT_PATH, _) => {
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                self.unfit(Unfit { status, text: "this method is not allowed here" })
+            }
+            _ => self.unfit(Unfit { status: StatusCode::NOT_FOUND, text: "nothing is here" }),
+        }
+    }
+
+    async fn arrive(&self, head: &Parts) -> Response<Body> {
+        let Ok(Query(arrival)) = Query::<Arrival>::try_from_uri(&head.uri) else {
+            return self.unfit(Unfit::bad("the link is damaged"));
+        };
+        let to = local_path(&arrival.to).unwrap_or("/").to_owned();
+        let begin = self.begin.as_deref().unwrap_or_default();
+        let resource = &self.resource.name;
+        let Some(session) = self.gateway.handover.redeem(&arrival.code, resource, begin) else {
+            return Notice::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_grant",
+                "This sign-in link is used up",
+                "It works once, for a minute, in the browser that asked for it.",
+            )
+            .link(to, "Go on")
+            .answer(Manner::Page);
+        };
+        match self.issue(session).await {
+            Ok(cookie) => Notice::new(StatusCode::SEE_OTHER, "", "Signed in", "You are signed in.")
+                .link(to, "Go on")
+                .header(header::SET_COOKIE, Some(cookie))
+                .header(header::SET_COOKIE, credential::clear_begin())
+                .answer(Manner::Page),
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// Gives the session a cookie for this host.
+    async fn issue(&self, session: SessionId) -> Result<HeaderValue, Refusal> {
+        let broken = |_| Refusal::Unavailable(Unavailable::Ledger);
+        let token = secret::token(COOKIE_PREFIX).map_err(broken)?;
+        let credential = Credential {
+            id: secret::credential_id().map_err(broken)?,
+            class: CredentialClass::Cookie,
+            hash: secret::hash(secrecy::ExposeSecret::expose_secret(&token)),
+            audience: Some(self.resource.name.clone()),
+            expires: None,
+        };
+        let cookie = credential::set_session(&token).ok_or(Refusal::Unauthenticated)?;
+        let command = Command::IssueCredential(NewCredential { session, credential });
+        match self.gateway.registrar.command(command).await? {
+            Verdict::Done => Ok(cookie),
+            Verdict::Ended { session, reason } => Err(Refusal::Ended { session, reason }),
+            Verdict::Deny(denial) => Err(Refusal::Denied(denial)),
+            Verdict::StepUp(step_up) => Err(Refusal::StepUp(step_up)),
+            Verdict::Allow(_) | Verdict::Unauthenticated => Err(Refusal::Unauthenticated),
+        }
+    }
+
+    async fn sign_out(&self, head: &Parts, shown: Option<Shown>) -> Response<Body> {
+        if origin::is_foreign(&head.headers, &self.named) {
+            return self.foreign();
+        }
+        if let Some(shown) = shown
+            && let Err(refusal) = self.end(shown).await
+        {
+            return self.refuse(&refusal);
+        }
+        let (clear, cache) = CLEAR;
+        let text = "Your session has ended everywhere.";
+        Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
+            .link("/".to_owned(), "Sign in again")
+            .header(header::SET_COOKIE, credential::clear_session())
+            .header(clear, Some(cache))
+            .answer(self.manner)
+    }
+
+    /// Ends the session that a credential presents. One that presents none has nothing to end.
+    async fn end(&self, shown: Shown) -> Result<(), Refusal> {
+        let resource = self.resource.name.clone();
+        let session = self
+            .gateway
+            .registrar
+            .query(move |authority, _| {
+                let (session, credential) = authority.credential(&shown.hash)?;
+                let fits = credential.class == shown.class
+                    && credential.audience.as_ref().is_none_or(|audience| *audience == resource);
+                fits.then(|| session.clone())
+            })
+            .await?;
+        if let Some(session) = session {
+            let cause = EndCause { reason: EndReason::SignedOut, by: None };
+            self.gateway.registrar.command(Command::End { session, cause }).await?;
+        }
+        Ok(())
+    }
+}
