@@ -1,32 +1,369 @@
 //! The auditor: replays entries and judges each by the same code that made it.
+//!
+//! For each entry it asks what command must have caused it, and whether the authority, as the
+//! entries before left it, would have answered so. Entries that follow from another (the ends
+//! after an account was disabled, the limits after a policy was loaded) are expected right after
+//! it, one by one. What no entry says is found as well: an end that never came.
 
-use crate::event::Entry;
+mod actions;
+mod changes;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::authority::{Authority, TOMBSTONE_LIFE};
+use crate::event::{Entry, Event};
+use crate::ids::SessionId;
+use crate::policy::Ruling;
+use crate::time::{Span, Timestamp};
+
+/// How late an end or a cut may come: the promise is one second (NIST AC-12, SC-10).
+pub const LATE_BOUND: Span = Span::from_secs(1);
 
 /// Replays a ledger and finds what should not be there, or is missing.
+#[derive(Debug)]
+pub struct Auditor {
+    authority: Authority,
+    bound: Span,
+    /// The index of the newest entry.
+    index: u64,
+    /// What must follow right after the newest entry, at this time.
+    expected: VecDeque<Event>,
+    expected_at: Timestamp,
+    traces: BTreeMap<SessionId, Trace>,
+    /// Ended sessions whose traces are still kept, in order of their ends.
+    ended: VecDeque<(Timestamp, SessionId)>,
+    /// Sessions reported as overdue and taken as ended since.
+    presumed: BTreeSet<SessionId>,
+}
+
+/// What a session was allowed, as far as it can still be closed.
 #[derive(Debug, Default)]
-pub struct Auditor {}
+struct Trace {
+    /// In order of index.
+    actions: Vec<Allowed>,
+}
+
+/// An allowed action.
+#[derive(Debug)]
+struct Allowed {
+    index: u64,
+    ruling: Arc<Ruling>,
+    /// Whether other actions can come through it.
+    connection: bool,
+    closed: bool,
+}
 
 /// Something that is not as it must be.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
-    /// The entry it is about.
+    /// The entry it is about; for what is missing, the entry at which that showed.
     pub index: u64,
     /// What is wrong.
     pub kind: FindingKind,
+    /// The session it is about, if it is about one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<SessionId>,
     /// In a sentence.
     pub detail: String,
 }
 
-/// The kinds of finding.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// The kinds of finding. A closed list; the JSON name is [`FindingKind::as_str`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FindingKind {
-    /// An action outside a live session.
+    /// The first entry does not open the log.
+    LogNotOpened,
+    /// The log is opened a second time.
+    LogOpenedTwice,
+    /// An entry is older than the one before it.
+    TimeRunsBack,
+    /// A policy's digest is not that of its text.
+    PolicyDigestWrong,
+    /// A policy that came into force does not pass the checks.
+    PolicyUnreadable,
+    /// A list of resources is not in its form, or changes nothing.
+    ResourcesWrong,
+    /// An entry about a session that never started or has ended.
     OutsideSession,
+    /// An entry about a session past its limits.
+    PastLimits,
+    /// An action was allowed without a rule that permits it, or against its demands.
+    NotPermitted,
+    /// An action's outcome, rules or demands are not what the policy in force gives.
+    WrongRuling,
+    /// A text is longer than a gateway writes.
+    TextTooLong,
+    /// An action came through a connection that was not open.
+    ConnectionWrong,
+    /// A session started twice.
+    StartedTwice,
+    /// A session started or was renewed though no rule permits it.
+    SessionNotPermitted,
+    /// A session started for a disabled account.
+    AccountDisabled,
+    /// A session's limits are not what the policy in force gives.
+    LimitsWrong,
+    /// A session ended twice.
+    EndedTwice,
+    /// A session ended that never started.
+    EndWithoutStart,
+    /// An end's reason, deadline, moment or lateness is wrong.
+    EndWrong,
+    /// An end came later than the bound.
+    EndLate,
+    /// An end did not come.
+    EndMissing,
+    /// Activity outside the time in which it could be.
+    ActivityWrong,
+    /// A credential was issued twice, revoked without being live, or refused without cause.
+    CredentialWrong,
+    /// A revocation that had to follow did not come.
+    RevocationMissing,
+    /// Something closed that was not open in this session.
+    CloseWithoutOpen,
+    /// Something closed twice.
+    ClosedTwice,
+    /// A close contradicts itself.
+    CloseWrong,
+    /// A connection was closed later than the bound.
+    CloseLate,
+}
+
+impl FindingKind {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LogNotOpened => "log_not_opened",
+            Self::LogOpenedTwice => "log_opened_twice",
+            Self::TimeRunsBack => "time_runs_back",
+            Self::PolicyDigestWrong => "policy_digest_wrong",
+            Self::PolicyUnreadable => "policy_unreadable",
+            Self::ResourcesWrong => "resources_wrong",
+            Self::OutsideSession => "outside_session",
+            Self::PastLimits => "past_limits",
+            Self::NotPermitted => "not_permitted",
+            Self::WrongRuling => "wrong_ruling",
+            Self::TextTooLong => "text_too_long",
+            Self::ConnectionWrong => "connection_wrong",
+            Self::StartedTwice => "started_twice",
+            Self::SessionNotPermitted => "session_not_permitted",
+            Self::AccountDisabled => "account_disabled",
+            Self::LimitsWrong => "limits_wrong",
+            Self::EndedTwice => "ended_twice",
+            Self::EndWithoutStart => "end_without_start",
+            Self::EndWrong => "end_wrong",
+            Self::EndLate => "end_late",
+            Self::EndMissing => "end_missing",
+            Self::ActivityWrong => "activity_wrong",
+            Self::CredentialWrong => "credential_wrong",
+            Self::RevocationMissing => "revocation_missing",
+            Self::CloseWithoutOpen => "close_without_open",
+            Self::ClosedTwice => "closed_twice",
+            Self::CloseWrong => "close_wrong",
+            Self::CloseLate => "close_late",
+        }
+    }
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Default for Auditor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A finding before it is known at which entry.
+type Found = (FindingKind, Option<SessionId>, String);
+
+fn found(kind: FindingKind, session: &SessionId, detail: impl Into<String>) -> Found {
+    (kind, Some(session.clone()), detail.into())
 }
 
 impl Auditor {
-    /// Judges the next entry.
-    pub fn check(&mut self, _index: u64, _entry: &Entry) -> Vec<Finding> {
-        todo!()
+    /// An auditor that allows ends and cuts to be late by [`LATE_BOUND`].
+    pub fn new() -> Self {
+        Self::with_bound(LATE_BOUND)
+    }
+
+    /// An auditor that allows ends and cuts to be late by `bound`.
+    pub fn with_bound(bound: Span) -> Self {
+        Self {
+            authority: Authority::new(),
+            bound,
+            index: 0,
+            expected: VecDeque::new(),
+            expected_at: Timestamp::default(),
+            traces: BTreeMap::new(),
+            ended: VecDeque::new(),
+            presumed: BTreeSet::new(),
+        }
+    }
+
+    /// The state that the entries so far lead to.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Judges the next entry. `index` is its place in the ledger.
+    pub fn check(&mut self, index: u64, entry: &Entry) -> Vec<Finding> {
+        self.index = index;
+        let mut out = Vec::new();
+        if !self.authority.is_open() && !matches!(entry.event, Event::LogOpened { .. }) {
+            // Said once: replaying goes on as if it had been opened.
+            self.authority.apply(&Entry {
+                time: entry.time,
+                event: Event::LogOpened {
+                    origin: String::new(),
+                },
+            });
+            let detail = "the first entry does not open the log".to_owned();
+            out.push((FindingKind::LogNotOpened, None, detail));
+        }
+        if entry.time < self.authority.time() {
+            let detail = format!("{} after {}", entry.time, self.authority.time());
+            out.push((FindingKind::TimeRunsBack, None, detail));
+        }
+        if !self.follows(entry, &mut out) {
+            self.sweep(entry.time, Some(&entry.event), &mut out);
+            if self.stand_alone(entry, &mut out) {
+                self.apply(entry);
+            }
+        }
+        out.into_iter()
+            .map(|(kind, session, detail)| Finding {
+                index,
+                kind,
+                session,
+                detail,
+            })
+            .collect()
+    }
+
+    /// What is missing at the end of the ledger, when it is `last_time`.
+    pub fn finish(&mut self, last_time: Timestamp) -> Vec<Finding> {
+        let mut out = Vec::new();
+        if last_time > self.expected_at.saturating_add(self.bound) {
+            self.miss_all(&mut out);
+        }
+        self.sweep(last_time, None, &mut out);
+        let index = self.index;
+        out.into_iter()
+            .map(|(kind, session, detail)| Finding {
+                index,
+                kind,
+                session,
+                detail,
+            })
+            .collect()
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        if let Event::SessionEnded { session, .. } = &entry.event
+            && self.traces.contains_key(session)
+        {
+            self.ended.push_back((entry.time, session.clone()));
+        }
+        self.authority.apply(entry);
+        while let Some((ended, session)) = self.ended.front()
+            && entry.time.saturating_since(*ended) >= TOMBSTONE_LIFE
+        {
+            self.traces.remove(session);
+            self.ended.pop_front();
+        }
+    }
+
+    /// Sessions that ran out longer than the bound before `now`, and whose end nobody recorded.
+    fn sweep(&mut self, now: Timestamp, event: Option<&Event>, out: &mut Vec<Found>) {
+        // While nothing ran nothing could flow: these end right after the start.
+        if matches!(event, Some(Event::GatewayStarted { .. })) {
+            return;
+        }
+        let bound = self.bound.as_micros();
+        let Some(limit) = now.as_micros().checked_sub(bound.saturating_add(1)) else {
+            return;
+        };
+        let overdue = self.authority.due(Timestamp::from_micros(limit));
+        for (deadline, session) in overdue {
+            // An end that comes now is judged as late.
+            if matches!(event, Some(Event::SessionEnded { session: ending, .. }) if *ending == session)
+            {
+                continue;
+            }
+            let detail = format!("it ran out at {deadline} and had not ended at {now}");
+            out.push(found(FindingKind::EndMissing, &session, detail));
+            self.presume(&session, now);
+        }
+    }
+
+    /// Goes on as if the session had ended when it had to.
+    fn presume(&mut self, session: &SessionId, now: Timestamp) {
+        let end = self
+            .authority
+            .held(session)
+            .and_then(|held| Authority::end_due(held, now));
+        if let Some(event) = end {
+            self.presumed.insert(session.clone());
+            self.apply(&Entry {
+                time: self.authority.time(),
+                event,
+            });
+        }
+    }
+
+    /// Judges an entry that follows from none before it. Whether it takes effect.
+    fn stand_alone(&mut self, entry: &Entry, out: &mut Vec<Found>) -> bool {
+        let now = entry.time;
+        match &entry.event {
+            Event::LogOpened { .. } => {
+                if self.authority.is_open() {
+                    let detail = "the log was opened before".to_owned();
+                    out.push((FindingKind::LogOpenedTwice, None, detail));
+                }
+            }
+            Event::GatewayStarted { .. }
+            | Event::PolicyLoaded { .. }
+            | Event::ResourcesLoaded { .. }
+            | Event::AccountChanged { .. } => self.lead(entry, out),
+            Event::SessionStarted { .. } => return self.started(&entry.event, now, out),
+            Event::SessionReauthenticated { session, proof } => {
+                return self.reauthenticated(session, proof, now, out);
+            }
+            Event::SessionActive { session, active_at } => {
+                return self.active(session, *active_at, now, out);
+            }
+            Event::SessionLimited { session, .. } => {
+                let detail = "no change of policy or proof gives it other limits";
+                out.push(found(FindingKind::LimitsWrong, session, detail));
+                return false;
+            }
+            Event::SessionEnded { session, .. } => self.session_ended(session, entry, out),
+            Event::CredentialIssued { .. }
+            | Event::CredentialRevoked { .. }
+            | Event::CredentialRefused { .. }
+            | Event::SessionUsedAfterEnd { .. } => self.credential(&entry.event, now, out),
+            Event::ActionAllowed { .. }
+            | Event::ActionSteppedUp { .. }
+            | Event::ActionDenied { .. } => self.action(&entry.event, now, out),
+            Event::ActionClosed(closed) => self.closed(closed, now, out),
+            Event::GatewayStopped {}
+            | Event::ClockStepped { .. }
+            | Event::SignInRefused { .. }
+            | Event::CredentialUnknown { .. }
+            | Event::RecordingFailed { .. }
+            | Event::RecordingResumed { .. } => {}
+        }
+        true
     }
 }

@@ -26,10 +26,12 @@ use crate::resource::Resource;
 use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
 use crate::time::{Span, Timestamp};
 
+pub(crate) use bounds::fits;
 pub use bounds::{
     ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
 };
-pub(crate) use judge::{Judgement, Outcome};
+pub(crate) use decide::is_clock_reason;
+pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
 use timers::Timers;
 
@@ -146,7 +148,7 @@ fn with_gateway(resources: Vec<Resource>) -> BTreeMap<ResourceName, Resource> {
 
 impl Held {
     /// The first moment at which it may not live on.
-    fn over_at(&self) -> Timestamp {
+    pub(crate) fn over_at(&self) -> Timestamp {
         match self.doomed {
             Some(_) => Timestamp::default(),
             None => self.session.end_deadline().at,
@@ -171,7 +173,7 @@ impl Held {
 }
 
 impl Issued {
-    fn live(&self, now: Timestamp) -> bool {
+    pub(crate) fn live(&self, now: Timestamp) -> bool {
         !self.revoked && self.credential.expires.is_none_or(|expires| now < expires)
     }
 }

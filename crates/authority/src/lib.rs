@@ -23,7 +23,7 @@ mod resource;
 mod session;
 mod time;
 
-pub use audit::{Auditor, Finding, FindingKind};
+pub use audit::{Auditor, Finding, FindingKind, LATE_BOUND};
 pub use authority::{
     ADDED_ROLES_MAX, Authority, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX,
     TOMBSTONE_LIFE,

@@ -25,22 +25,11 @@ impl Authority {
             let Some(held) = self.held(&session) else {
                 continue;
             };
-            events.extend(Self::end_due(held, now).map(|event| match event {
-                Event::SessionEnded {
-                    session,
-                    reason,
-                    deadline: Some(deadline),
-                    ..
-                } => Event::SessionEnded {
-                    session,
-                    reason,
-                    deadline: Some(deadline),
-                    effective: deadline,
-                    late: Some(crate::time::Span::ZERO),
-                    by: None,
-                },
-                other => other,
-            }));
+            let moment = match held.doomed {
+                Some(_) => now,
+                None => held.over_at(),
+            };
+            events.extend(Self::end_due(held, moment));
         }
         events.extend(self.reconsider(now));
         Decision::done(events)

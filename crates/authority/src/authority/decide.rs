@@ -3,7 +3,7 @@
 use super::Authority;
 use super::bounds::{cut_actor, short};
 use crate::command::{Command, Decision, EndCause, Refusal, Verdict};
-use crate::event::{ActionClosed, EndReason, Event};
+use crate::event::{EndReason, Event};
 use crate::ids::{CredentialId, SessionId};
 use crate::time::Timestamp;
 
@@ -37,13 +37,10 @@ impl Authority {
     pub fn decide(&self, command: &Command, now: Timestamp) -> Decision {
         let now = now.max(self.time());
         match command {
-            Command::OpenLog { origin } => {
-                if self.is_open() {
-                    return Decision::refused(Refusal::AlreadyOpen);
-                }
-                let origin = short(origin);
-                Decision::done(vec![Event::LogOpened { origin }])
-            }
+            Command::OpenLog { .. } if self.is_open() => Decision::refused(Refusal::AlreadyOpen),
+            Command::OpenLog { origin } => Decision::done(vec![Event::LogOpened {
+                origin: short(origin),
+            }]),
             Command::StartGateway {
                 version,
                 clock,
@@ -93,7 +90,8 @@ impl Authority {
             } => self.revoke_credential(session, credential, now),
             Command::Observe { session, active_at } => self.observe(session, *active_at, now),
             Command::Ask(ask) => self.ask(ask, now),
-            Command::Close(closed) => Decision::done(vec![close(closed)]),
+            // What a plane says of the end of a connection is recorded as it is.
+            Command::Close(closed) => Decision::done(vec![Event::ActionClosed(closed.clone())]),
             Command::End { session, cause } => self.decide_end(session, cause, now),
             Command::Expire => Decision::done(self.ends_due(now)),
             Command::FailRecording { since, cause } => {
@@ -119,10 +117,10 @@ impl Authority {
 
     /// The verdict on a command about a session that is not live.
     pub(super) fn not_live(&self, session: &SessionId) -> Decision {
-        match self.absent(session) {
-            ended @ Verdict::Ended { .. } => Decision::only(ended),
-            _ => Decision::refused(Refusal::UnknownSession(session.clone())),
+        if self.tombstone(session).is_some() {
+            return Decision::only(self.absent(session));
         }
+        Decision::refused(Refusal::UnknownSession(session.clone()))
     }
 
     fn revoke_credential(
@@ -206,9 +204,4 @@ pub(crate) const fn is_clock_reason(reason: EndReason) -> bool {
         reason,
         EndReason::Idle | EndReason::Reauth | EndReason::Lifetime
     )
-}
-
-/// What a plane says of the end of a connection is recorded as it is.
-fn close(closed: &ActionClosed) -> Event {
-    Event::ActionClosed(closed.clone())
 }

@@ -12,19 +12,22 @@ use crate::resource::Verb;
 /// The most rulings kept. At some 300 bytes each this is about 20 MB; when it is full, all go.
 const RULINGS_MAX: usize = 65_536;
 
-/// Everything policy can see of a question but resource and network, where a `who` stands for one
-/// pair of subject and roles.
+/// Everything policy can see of a question but resource and network. The first part is the
+/// session's number: subject and roles never change within a session.
 type Key = (u64, Verb, Aal, IpAddr);
+
+/// The rulings of one key, by network: nearly always one, for the address decides the network.
+type ByNetwork = Vec<(String, Arc<Ruling>)>;
 
 /// Rulings by everything policy can see, so that keeping them changes no result.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rulings {
-    by_resource: BTreeMap<ResourceName, BTreeMap<Key, Vec<(String, Arc<Ruling>)>>>,
+    by_resource: BTreeMap<ResourceName, BTreeMap<Key, ByNetwork>>,
     count: usize,
 }
 
 impl Rulings {
-    /// What `policy` says. `who` names the pair of subject and roles.
+    /// What `policy` says. `who` is the session's number.
     pub(super) fn get(
         &mut self,
         policy: &Policy,

@@ -120,12 +120,20 @@ fn schema() -> Result<(Schema, Types), String> {
 }
 
 /// What Cedar finds. Its warnings count as well: a rule that can never apply, or a text that
-/// looks like another, is never meant.
+/// looks like another, is never meant. They follow from errors, so they wait until there are none.
 fn validate(set: &PolicySet, schema: Schema) -> Vec<Draft> {
     let result = Validator::new(schema).validate(set, ValidationMode::Strict);
-    let errors = result.validation_errors().map(|e| Draft::from_cedar(e));
-    let warnings = result.validation_warnings().map(|w| Draft::from_cedar(w));
-    errors.chain(warnings).collect()
+    let errors: Vec<Draft> = result
+        .validation_errors()
+        .map(|error| Draft::from_cedar(error))
+        .collect();
+    if !errors.is_empty() {
+        return errors;
+    }
+    result
+        .validation_warnings()
+        .map(|warning| Draft::from_cedar(warning))
+        .collect()
 }
 
 /// The number of a rule in its text: Cedar names them `policy0`, `policy1`, ….

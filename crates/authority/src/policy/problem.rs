@@ -61,6 +61,10 @@ impl Draft {
         {
             message = text.to_owned();
         }
+        // The same attribute is missing for every action of the rule: say it once.
+        if let Some((attribute, _)) = message.split_once(" in context for Action::") {
+            message = format!("{attribute} in the context");
+        }
         let hint = diagnostic.help().map(|help| help.to_string());
         Self {
             offset: span.0,
@@ -121,29 +125,25 @@ impl Problem {
     }
 }
 
+/// The message alone: the place is in the source that a diagnostic shows.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (line, column) = self.place();
-        write!(
-            f,
-            "{}:{line}:{column}: {}",
-            self.source.name(),
-            self.message
-        )?;
-        match &self.hint {
-            Some(hint) => write!(f, " ({hint})"),
-            None => Ok(()),
-        }
+        f.write_str(&self.message)
     }
 }
 
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.source.name();
         for (number, problem) in self.problems.iter().enumerate() {
             if number > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{problem}")?;
+            let (line, column) = problem.place();
+            write!(f, "{name}:{line}:{column}: {}", problem.message)?;
+            if let Some(hint) = &problem.hint {
+                write!(f, " ({hint})")?;
+            }
         }
         Ok(())
     }
@@ -197,25 +197,29 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, word)| word)
 }
 
-/// Levenshtein distance in bytes; names here are short ASCII words.
+/// Edits between two words, in bytes; swapping two neighbours is one edit. Names are short ASCII.
 fn distance(a: &str, b: &str) -> usize {
     // Longer texts are no slip of the hand, and would cost their product in time.
     if a.len() > 64 || b.len() > 64 {
         return usize::MAX;
     }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let next = (corner + usize::from(x != y)).min(*cell + 1).min(left + 1);
-            corner = *cell;
-            *cell = next;
-            left = next;
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let cell = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(usize::MAX / 2);
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let mut best = (cell(&last, j) + usize::from(x != y))
+                .min(cell(&last, j + 1) + 1)
+                .min(cell(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(cell(&before, j - 1) + 1);
+            }
+            row.push(best);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        before = std::mem::replace(&mut last, row);
     }
-    row.last().copied().unwrap_or(a.len())
+    last.last().copied().unwrap_or(a.len())
 }
