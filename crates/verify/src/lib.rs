@@ -1,1 +1,20 @@
-//! placeholder
+//! Proves two things of a ledger, offline and in one pass:
+//!
+//! - *integrity*: every hash, tile, checkpoint and signature fits the entries that are there;
+//! - *legitimacy*: the entries, replayed through the code that decided them, tell of no action
+//!   outside a live session, no limit passed, no end that came late or never.
+//!
+//! Needs the directory of the ledger and its verifier key, and nothing else: no gateway, no
+//! network, no trust in whoever keeps the log.
+
+mod audit;
+pub mod cli;
+mod place;
+mod report;
+
+pub use audit::{Audit, Broken, FINDINGS_MAX, audit};
+pub use curfew_authority as authority;
+pub use curfew_ledger as ledger;
+pub use curfew_ledger::verify::Progress;
+pub use place::{Place, place_of};
+pub use report::{Fault, Found, Outcome, Report, Sessions};

@@ -1,0 +1,180 @@
+//! The command line that `curfew-verify` and `curfew log verify` share.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the one place of this crate that prints"
+)]
+
+use std::fs;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use curfew_ledger::VerifierKey;
+use curfew_ledger::verify::Progress;
+
+use crate::audit::{Audit, audit};
+use crate::report::Report;
+
+/// What the exit codes of a verification mean, for `--help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  whole and legitimate
+  1  integrity is broken: something was changed, cut off or wrongly signed
+  2  the command line is wrong, or the key cannot be used
+  3  legitimacy is broken: it tells of something that was not allowed to happen
+  4  the log cannot be read";
+
+/// The exit code of a wrong command line.
+pub const USAGE: u8 = 2;
+
+/// The longest key or checkpoint file that is read: a signed note has at most 256 KiB.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// The pause between two drawings of the progress bar.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Cells of the progress bar.
+const BAR_CELLS: u64 = 30;
+
+/// How a log is to be verified.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The log's verifier key, as `name+hash+base64`. May be given more than once.
+    #[arg(long, value_name = "VKEY")]
+    pub key: Vec<String>,
+    /// A file with verifier keys, one per line.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// A signed checkpoint kept from earlier: the log must be a continuation of it.
+    #[arg(long, value_name = "CHECKPOINT_FILE")]
+    pub since: Option<PathBuf>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error| format!("{}: {error}", path.display());
+    let length = fs::metadata(path).map_err(failed)?.len();
+    if length > FILE_BYTES_MAX {
+        return Err(format!(
+            "{}: {length} bytes are too many for a key or checkpoint",
+            path.display()
+        ));
+    }
+    fs::read(path).map_err(failed)
+}
+
+fn keys(options: &Options, dir: &Path) -> Result<Vec<VerifierKey>, String> {
+    let mut texts = options.key.clone();
+    if let Some(path) = &options.key_file {
+        let text = String::from_utf8(read(path)?)
+            .map_err(|_| format!("{}: not a text file", path.display()))?;
+        let lines = text.lines().map(str::trim);
+        texts.extend(
+            lines
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(str::to_owned),
+        );
+    }
+    if texts.is_empty() {
+        let beside = dir.join("../keys/ledger.pub");
+        let hint = if beside.is_file() {
+            format!(
+                ". One lies beside the log: --key-file {} — it proves something only if you know \
+                 that nobody replaced both",
+                beside.display()
+            )
+        } else {
+            String::new()
+        };
+        return Err(format!(
+            "no verifier key: give the one that `curfew init` printed with --key or --key-file{hint}"
+        ));
+    }
+    texts
+        .iter()
+        .map(|text| VerifierKey::parse(text).map_err(|error| format!("{text}: {error}")))
+        .collect()
+}
+
+/// Verifies the log in `dir`, shows how far it is on a terminal's stderr, prints the report, and
+/// gives the exit code.
+pub fn run(options: &Options, dir: &Path) -> u8 {
+    match verified(options, dir) {
+        Ok(report) => {
+            print(&report, options.json);
+            report.outcome.code()
+        }
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            USAGE
+        }
+    }
+}
+
+fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
+    let keys = keys(options, dir)?;
+    let since = options.since.as_deref().map(read).transpose()?;
+    let mut bar = Bar::new();
+    let what = Audit {
+        dir,
+        keys: &keys,
+        since: since.as_deref(),
+    };
+    let report = audit(what, &mut |progress| bar.draw(progress));
+    bar.clear();
+    Ok(report)
+}
+
+fn print(report: &Report, json: bool) {
+    let text = if json {
+        serde_json::to_string(report).unwrap_or_else(|error| error.to_string())
+    } else {
+        report.to_string()
+    };
+    // A closed pipe is the reader's choice, and the exit code still tells.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// How far a verification is, on a terminal.
+struct Bar {
+    on: bool,
+    drawn: Option<Instant>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        Self {
+            on: std::io::stderr().is_terminal(),
+            drawn: None,
+        }
+    }
+
+    fn draw(&mut self, progress: Progress) {
+        if !self.on || self.drawn.is_some_and(|at| at.elapsed() < REDRAW) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let total = progress.bytes_total.max(1);
+        let share = |of: u64| progress.bytes.min(total).saturating_mul(of) / total;
+        let filled = "█".repeat(usize::try_from(share(BAR_CELLS)).unwrap_or(0));
+        let rest = "░".repeat(usize::try_from(BAR_CELLS - share(BAR_CELLS)).unwrap_or(0));
+        let mut out = std::io::stderr();
+        let _ = write!(
+            out,
+            "\r{filled}{rest} {:>3} %  {} entries\x1b[K",
+            share(100),
+            progress.entries
+        );
+        let _ = out.flush();
+    }
+
+    fn clear(&self) {
+        if self.drawn.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `curfew-verify`: proves a Curfew audit log offline.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use curfew_verify::cli::{self, EXIT_CODES, Options};
+
+/// Proves a Curfew audit log offline, without trusting whoever keeps it.
+///
+/// Integrity: nothing was changed, dropped, inserted or signed by anybody else. Legitimacy: no
+/// action outside a live session, no limit passed, no session that ended late or never.
+#[derive(Debug, Parser)]
+#[command(name = "curfew-verify", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    /// The directory of the log: the one with `checkpoint` and `segments` in it.
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    ExitCode::from(cli::run(&arguments.options, &arguments.dir))
+}
