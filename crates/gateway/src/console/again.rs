@@ -1,0 +1,143 @@
+//! Re-authentication in place: the same person, the same session, fresh evidence.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Form, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use curfew_authority::{Command, Verdict};
+use curfew_identity::Verified;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::Portal;
+use super::fault::{Fault, SignIn};
+use super::frame::{Frame, page};
+use super::returning::Returning;
+use super::sign_in::{Attempt, SignInPage, arrive, attempt, mark_refused, new_cookie, refusal};
+use super::viewer::{Viewer, Visit};
+use crate::Refusal;
+
+/// What the form sends. There is no name: it is the session's.
+#[derive(Deserialize)]
+pub(super) struct AgainForm {
+    #[serde(default)]
+    csrf: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    code: String,
+    #[serde(flatten)]
+    returning: Returning,
+}
+
+/// The session to renew. Without one, sign-in takes over and goes back to the same place.
+async fn viewer(portal: &Portal, visit: Visit, returning: &Returning) -> Result<Viewer, Fault> {
+    match visit.signed_in(portal).await {
+        Ok(Some(viewer)) => Ok(viewer),
+        Ok(None) => Err(Fault::SignIn(SignIn {
+            returning: returning.clone(),
+            ended: None,
+            forget: false,
+            navigation: true,
+        })),
+        Err(refusal) => Err(Fault::refused(refusal, returning.clone(), true)),
+    }
+}
+
+fn form(
+    portal: &Portal,
+    viewer: &Viewer,
+    returning: &Returning,
+    error: Option<(StatusCode, String)>,
+) -> Result<Response, Fault> {
+    let (status, error) = error.map_or((StatusCode::OK, None), |(status, text)| {
+        (status, Some(text))
+    });
+    let frame = Frame::signed_in("Sign in again", "", portal, viewer);
+    let csrf = frame.user.as_ref().map(|user| user.csrf.clone()).unwrap_or_default();
+    let template = SignInPage {
+        frame,
+        action: "/sign-in/again",
+        app: returning.app(portal)?.map(|web| web.name.to_string()),
+        subject: Some(viewer.session.subject.to_string()),
+        name: String::new(),
+        csrf,
+        returning: returning.clone(),
+        error,
+        note: None,
+    };
+    Ok(page(status, &template))
+}
+
+/// The form.
+pub(super) async fn show(
+    State(portal): State<Arc<Portal>>,
+    visit: Visit,
+    returning: Result<Query<Returning>, QueryRejection>,
+) -> Result<Response, Fault> {
+    let Query(returning) = returning.map_err(|_| Fault::Malformed)?;
+    returning.app(&portal)?;
+    let viewer = viewer(&portal, visit, &returning).await?;
+    form(&portal, &viewer, &returning, None)
+}
+
+/// What the form sent.
+pub(super) async fn submit(
+    State(portal): State<Arc<Portal>>,
+    visit: Visit,
+    sent: Result<Form<AgainForm>, FormRejection>,
+) -> Result<Response, Fault> {
+    let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
+    let AgainForm { csrf, password, code, returning } = sent;
+    let password = SecretString::from(password);
+    returning.app(&portal)?;
+    let viewer = viewer(&portal, visit.clone(), &returning).await?;
+    viewer.check_form(&portal, &csrf)?;
+    let name = viewer.session.subject.to_string();
+    match attempt(&portal, &visit, name, password, code).await? {
+        Attempt::Verified(verified) => renew(&portal, viewer, *verified, &returning).await,
+        Attempt::Refused { too_many, retry_after } => {
+            let error = Some(refusal(too_many, retry_after));
+            let mut response = form(&portal, &viewer, &returning, error)?;
+            mark_refused(&mut response, retry_after);
+            Ok(response)
+        }
+    }
+}
+
+async fn renew(
+    portal: &Portal,
+    viewer: Viewer,
+    verified: Verified,
+    returning: &Returning,
+) -> Result<Response, Fault> {
+    let session = viewer.session.id;
+    if verified.subject != viewer.session.subject {
+        tracing::error!("an account was verified that was not asked for");
+        return Err(Fault::Failed);
+    }
+    if returning.level().is_some_and(|level| level > verified.proof.aal) {
+        return Err(Fault::TooWeak);
+    }
+    let (cookie, credential) = new_cookie()?;
+    let command = Command::Reauthenticate {
+        session: session.clone(),
+        proof: verified.proof,
+        credential,
+    };
+    let refused = |refusal| Fault::refused(refusal, returning.clone(), true);
+    let verdict = portal.gateway.registrar.command(command).await.map_err(refused)?;
+    match verdict {
+        Verdict::Deny(denial) => return Err(Fault::Denied(denial.cause)),
+        Verdict::Ended { session, reason } => {
+            return Err(refused(Refusal::Ended { session, reason }));
+        }
+        Verdict::Done | Verdict::Allow(_) => {}
+        Verdict::StepUp(_) | Verdict::Unauthenticated | Verdict::Refused(_) => {
+            return Err(refused(Refusal::Unauthenticated));
+        }
+    }
+    arrive(portal, session, &cookie, returning)
+}

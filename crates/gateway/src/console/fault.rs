@@ -1,0 +1,296 @@
+//! Everything that keeps a page from being shown, as a page of its own or a redirect.
+
+use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use curfew_authority::{DenialCause, EndReason};
+
+use super::cookies;
+use super::frame::{Frame, page};
+use super::returning::Returning;
+use crate::oauth::{OUTAGE_RETRY_SECS, denial_text, end_text, outage_text};
+use crate::{Refusal, Unavailable};
+
+/// Why a page is not shown. Its texts are for the person at the browser.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    /// Nobody is signed in.
+    SignIn(SignIn),
+    /// Somebody is, but must authenticate again.
+    Again(Returning),
+    /// Signed in, and not permitted.
+    Denied(DenialCause),
+    /// There is nothing of that name.
+    NotFound(&'static str),
+    /// The address is right, the method is not.
+    Method,
+    /// What was sent cannot be understood.
+    Malformed,
+    /// The form did not come from our own page.
+    Forged,
+    /// The way back to the app is not there.
+    Handover(String),
+    /// Curfew cannot do better than it did; asking again would lead nowhere.
+    TooWeak,
+    /// Too many wrong device codes.
+    TooManyCodes,
+    /// The session has as many credentials as it can.
+    TooManyCredentials,
+    /// Nothing is admitted for now.
+    Unavailable(Unavailable),
+    /// Something failed that the person cannot help.
+    Failed,
+}
+
+/// Nobody is signed in, and how that is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct SignIn {
+    /// Where to go after it.
+    pub(super) returning: Returning,
+    /// Why the last session is over, if one is.
+    pub(super) ended: Option<EndReason>,
+    /// The browser sent a cookie that opens nothing any more.
+    pub(super) forget: bool,
+    /// A page was asked for, so the browser can be sent on; a form that was sent is not repeated.
+    pub(super) navigation: bool,
+}
+
+/// The texts of a page that says why not.
+struct Notice {
+    status: StatusCode,
+    title: &'static str,
+    text: String,
+    hint: &'static str,
+    link: (&'static str, &'static str),
+}
+
+#[derive(askama::Template)]
+#[template(path = "notice.html")]
+struct NoticePage {
+    frame: Frame,
+    text: String,
+    hint: &'static str,
+    href: &'static str,
+    label: &'static str,
+}
+
+const HOME: (&str, &str) = ("/", "Go to the start page");
+
+impl Fault {
+    /// What the registrar refused to a signed-in page; `returning` is where re-authentication
+    /// comes back to.
+    pub(super) fn refused(refusal: Refusal, returning: Returning, navigation: bool) -> Self {
+        let sign_in = |returning, ended| {
+            Self::SignIn(SignIn { returning, ended, forget: true, navigation })
+        };
+        match refusal {
+            Refusal::Unauthenticated => sign_in(returning, None),
+            Refusal::Ended { reason, .. } => sign_in(returning, Some(reason)),
+            Refusal::StepUp(step_up) => {
+                let aal = step_up.assurance.map(|level| u8::from(level).to_string());
+                let aal = aal.unwrap_or_default();
+                Self::Again(Returning { aal, ..returning })
+            }
+            Refusal::Denied(denial) => Self::Denied(denial.cause),
+            Refusal::Unavailable(unavailable) => Self::Unavailable(unavailable),
+        }
+    }
+
+    fn notice(&self) -> Notice {
+        let notice = |status, title, text: &str, hint, link| Notice {
+            status,
+            title,
+            text: text.to_owned(),
+            hint,
+            link,
+        };
+        match self {
+            Self::SignIn(sign_in) => notice(
+                StatusCode::UNAUTHORIZED,
+                "You are not signed in",
+                sign_in.ended.map_or("Nothing was done.", end_text),
+                "Sign in, then do it again.",
+                ("/sign-in", "Sign in"),
+            ),
+            Self::Again(_) => notice(
+                StatusCode::UNAUTHORIZED,
+                "A fresh sign-in is needed",
+                "This needs a fresh or stronger sign-in.",
+                "",
+                ("/sign-in/again", "Sign in again"),
+            ),
+            Self::Denied(cause) => notice(
+                StatusCode::FORBIDDEN,
+                "Not permitted",
+                denial_text(*cause),
+                "Ask whoever keeps the policy if you need this.",
+                HOME,
+            ),
+            Self::NotFound(text) => notice(StatusCode::NOT_FOUND, "Not found", text, "", HOME),
+            Self::Method => notice(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This address does not work that way",
+                "The page exists, but it does not take this kind of request.",
+                "",
+                HOME,
+            ),
+            Self::Malformed => notice(
+                StatusCode::BAD_REQUEST,
+                "That was not understood",
+                "The request is not complete or not well formed.",
+                "Open the page again and repeat what you did.",
+                HOME,
+            ),
+            Self::Forged => notice(
+                StatusCode::FORBIDDEN,
+                "This form is out of date",
+                "The form was not sent from a current page of Curfew, so nothing was done.",
+                "Open the page again and repeat what you did.",
+                HOME,
+            ),
+            Self::Handover(text) => {
+                notice(StatusCode::BAD_REQUEST, "The app cannot be opened", text, "", HOME)
+            }
+            Self::TooWeak | Self::TooManyCodes | Self::TooManyCredentials => self.limit_notice(),
+            Self::Unavailable(unavailable) => notice(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Not available at the moment",
+                outage_text(*unavailable),
+                "Nothing was done. Try again in a few seconds.",
+                HOME,
+            ),
+            Self::Failed => notice(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Not available at the moment",
+                "Curfew could not finish this.",
+                "Try again in a few seconds. If it goes on, tell whoever runs Curfew.",
+                HOME,
+            ),
+        }
+    }
+
+    fn limit_notice(&self) -> Notice {
+        let notice = |status, title, text: &str, hint| Notice {
+            status,
+            title,
+            text: text.to_owned(),
+            hint,
+            link: HOME,
+        };
+        match self {
+            Self::TooManyCodes => notice(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many wrong codes",
+                "Too many codes were entered that are not waiting for an answer.",
+                "Wait ten minutes, then start again on the device.",
+            ),
+            Self::TooManyCredentials => notice(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many passwords",
+                "This session has as many passwords and tokens as it can have.",
+                "Use one you have, or sign out and in again.",
+            ),
+            _ => notice(
+                StatusCode::FORBIDDEN,
+                "A stronger sign-in is needed",
+                "This needs a stronger way to sign in than your account has here.",
+                "Signing in again the same way will not help.",
+            ),
+        }
+    }
+}
+
+/// A redirect with status 303: whatever was asked, the next request is a GET.
+fn see_other(to: &str) -> Response {
+    match HeaderValue::try_from(to) {
+        Ok(location) => (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let mut response = match &self {
+            Self::SignIn(sign_in) if sign_in.navigation => {
+                let mut to = format!("/sign-in{}", sign_in.returning.query());
+                let reason = sign_in.ended.and_then(|ended| serde_json::to_value(ended).ok());
+                if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
+                    to.push(if to.contains('?') { '&' } else { '?' });
+                    to.push_str(&format!("ended={reason}"));
+                }
+                see_other(&to)
+            }
+            Self::Again(returning) => see_other(&format!("/sign-in/again{}", returning.query())),
+            _ => {
+                let Notice { status, title, text, hint, link: (href, label) } = self.notice();
+                let frame = Frame::signed_out(title);
+                page(status, &NoticePage { frame, text, hint, href, label })
+            }
+        };
+        let headers = response.headers_mut();
+        if matches!(&self, Self::SignIn(SignIn { forget: true, .. })) {
+            headers.append(SET_COOKIE, cookies::expire_session());
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"curfew\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let wait = HeaderValue::from(OUTAGE_RETRY_SECS);
+            response.headers_mut().insert(RETRY_AFTER, wait);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign_in(navigation: bool) -> Fault {
+        Fault::SignIn(SignIn {
+            returning: Returning::local("/log?kind=action"),
+            ended: Some(EndReason::Idle),
+            forget: true,
+            navigation,
+        })
+    }
+
+    #[test]
+    fn a_page_without_a_session_leads_to_sign_in_and_back() {
+        let response = sign_in(true).into_response();
+        assert_eq!(response.status(), StatusCode::SEE_OTHER);
+        let location = response.headers()[LOCATION].to_str().unwrap();
+        assert_eq!(location, "/sign-in?to=/log%3Fkind%3Daction&ended=idle");
+        assert_eq!(response.headers()[SET_COOKIE], cookies::expire_session());
+    }
+
+    #[test]
+    fn a_form_without_a_session_is_refused_and_not_repeated() {
+        let response = sign_in(false).into_response();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(response.headers().contains_key(WWW_AUTHENTICATE));
+        assert!(!response.headers().contains_key(LOCATION));
+    }
+
+    #[test]
+    fn refusals_have_the_status_that_http_gives_them() {
+        let cases = [
+            (Fault::Again(Returning::local("/")), 303),
+            (Fault::Denied(DenialCause::Forbidden), 403),
+            (Fault::NotFound(""), 404),
+            (Fault::Method, 405),
+            (Fault::Malformed, 400),
+            (Fault::Forged, 403),
+            (Fault::TooWeak, 403),
+            (Fault::TooManyCodes, 429),
+            (Fault::Unavailable(Unavailable::DiskFull), 503),
+            (Fault::Failed, 503),
+        ];
+        for (fault, status) in cases {
+            let response = fault.clone().into_response();
+            assert_eq!(response.status().as_u16(), status, "{fault:?}");
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 503);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What all pages have in common: the layout's data, the security headers, the style.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use curfew_authority::DeadlineCause;
+use serde::Deserialize;
+
+use super::viewer::Viewer;
+use super::{Portal, csrf, text};
+
+/// How long before the end a page says so, in seconds (WCAG 2.2.1 asks for at least 20).
+const WARNING_SECS: u64 = 120;
+
+/// The longest countdown a style sheet is made for: 30 days, the longest limit there is.
+const COUNTDOWN_SECS_MAX: u64 = 30 * 86_400;
+
+/// The layout's data.
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) title: String,
+    /// The path in the menu that this page is.
+    pub(super) here: &'static str,
+    pub(super) user: Option<User>,
+}
+
+/// What the layout says of whoever is signed in.
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) subject: String,
+    pub(super) csrf: String,
+    pub(super) left: String,
+    pub(super) left_secs: u64,
+    /// When a page that nobody has touched looks again whether the session still lives.
+    pub(super) look_again_secs: u64,
+    /// A click keeps the session going.
+    pub(super) extends_by_click: bool,
+    /// A new sign-in keeps the session going.
+    pub(super) extends_by_sign_in: bool,
+}
+
+impl Frame {
+    /// For pages that anybody may see.
+    pub(super) fn signed_out(title: &str) -> Self {
+        Self { title: title.to_owned(), here: "", user: None }
+    }
+
+    /// For pages of a session.
+    pub(super) fn signed_in(
+        title: &str,
+        here: &'static str,
+        portal: &Portal,
+        viewer: &Viewer,
+    ) -> Self {
+        let end = viewer.session.end_deadline();
+        let left = end.at.saturating_since(viewer.now);
+        let left_secs = left.as_duration().as_secs();
+        let user = User {
+            subject: viewer.session.subject.to_string(),
+            csrf: csrf::session_token(&portal.gateway.master, &viewer.hash),
+            left: text::span(left),
+            left_secs,
+            look_again_secs: left_secs.saturating_add(1),
+            extends_by_click: end.cause == DeadlineCause::Idle,
+            extends_by_sign_in: end.cause == DeadlineCause::Reauth,
+        };
+        Self { title: title.to_owned(), here, user: Some(user) }
+    }
+}
+
+/// A page as an answer.
+pub(super) fn page(status: StatusCode, template: &impl askama::Template) -> Response {
+    match template.render() {
+        Ok(html) => {
+            let kind = HeaderValue::from_static("text/html; charset=utf-8");
+            (status, [(CONTENT_TYPE, kind)], html).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "a page could not be rendered");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// Puts the headers on every answer of the portal that protect it in a browser.
+pub(super) async fn protect(
+    State(portal): State<Arc<Portal>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut response = next.run(request).await;
+    let policy = content_security_policy(&portal);
+    let headers = response.headers_mut();
+    let fixed: [(HeaderName, &'static str); 6] = [
+        (CACHE_CONTROL, "no-store"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        // One year (ASVS 3.4.1).
+        (STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// The apps stand in `form-action` because browsers apply it to the redirect after a form, too.
+fn content_security_policy(portal: &Portal) -> String {
+    let apps: String = portal
+        .gateway
+        .config
+        .web
+        .iter()
+        .map(|web| format!(" {}", portal.gateway.web_url(web)))
+        .collect();
+    format!(
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'{apps}; \
+         frame-ancestors 'none'; base-uri 'none'"
+    )
+}
+
+/// The style of all pages.
+pub(super) async fn style() -> Response {
+    asset("text/css; charset=utf-8", include_str!("../../templates/curfew.css").to_owned())
+}
+
+/// The mark in the browser's tab.
+pub(super) async fn icon() -> Response {
+    asset("image/svg+xml", include_str!("../../templates/curfew.svg").to_owned())
+}
+
+/// How long a page's session goes on.
+#[derive(Deserialize)]
+pub(super) struct Left {
+    s: u64,
+}
+
+/// A style sheet that warns before the session ends and hides the page when it has: the content
+/// locks without a script, and whether or not the network is there.
+pub(super) async fn countdown(left: Result<Query<Left>, QueryRejection>) -> Response {
+    let left = left.map_or(0, |Query(left)| left.s);
+    asset("text/css; charset=utf-8", countdown_style(left.min(COUNTDOWN_SECS_MAX)))
+}
+
+fn countdown_style(left: u64) -> String {
+    // Two minutes before the end, or half-way where less is left.
+    let warn = left.saturating_sub(WARNING_SECS).max(left / 2);
+    format!(
+        ".warning{{animation-delay:{warn}s,{left}s}}\
+         .guarded{{animation-delay:{left}s}}\
+         .locked{{animation-delay:{left}s}}"
+    )
+}
+
+fn asset(kind: &'static str, body: String) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_warning_comes_two_minutes_before_the_end_or_half_way() {
+        for (left, warn) in [(900, 780), (240, 120), (100, 50), (40, 20), (0, 0)] {
+            let style = countdown_style(left);
+            assert!(style.starts_with(&format!(".warning{{animation-delay:{warn}s,{left}s}}")));
+        }
+    }
+}

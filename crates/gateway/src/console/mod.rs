@@ -1,0 +1,102 @@
+//! Curfew's own pages and its JSON API: one more plane, under the same rules as the others.
+//!
+//! The pages work without a script. What they show of the log or of other people's sessions is
+//! asked for, permitted and recorded like any other action.
+
+mod again;
+mod api;
+mod cookies;
+mod csrf;
+mod device;
+mod fault;
+mod frame;
+mod home;
+mod log;
+mod passwords;
+mod returning;
+mod sessions;
+mod shelf;
+mod sign_in;
+mod sign_out;
+mod text;
+mod viewer;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use crate::gateway::Gateway;
+use crate::oauth::{self, DeviceCodes, Problem};
+use fault::Fault;
+use shelf::Shelf;
+
+/// The largest form. The largest field is a password of 256 characters, at most 12 bytes each in
+/// a form (four bytes, percent-encoded): 3 kB; a path to come back to takes 6 kB encoded.
+const FORM_BYTES_MAX: usize = 16 * 1024;
+
+/// What the handlers share.
+#[derive(Debug)]
+struct Portal {
+    gateway: Arc<Gateway>,
+    devices: Arc<DeviceCodes>,
+    shelf: Shelf,
+}
+
+/// All routes of the portal's host. Each request carries a [`crate::listen::Peer`].
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    let devices = Arc::new(DeviceCodes::default());
+    let portal = Arc::new(Portal {
+        shelf: Shelf::new(gateway.data.ledger()),
+        gateway: Arc::clone(&gateway),
+        devices: Arc::clone(&devices),
+    });
+    Router::new()
+        .route("/", get(home::show))
+        .route("/sign-in", get(sign_in::show).post(sign_in::submit))
+        .route("/sign-in/again", get(again::show).post(again::submit))
+        .route("/sign-out", get(sign_out::show).post(sign_out::submit))
+        .route("/databases/{name}/password", post(home::password))
+        .route("/sessions", get(sessions::show))
+        .route("/sessions/{id}/end", post(sessions::end))
+        .route("/log", get(log::show))
+        .route("/log/{index}", get(log::entry))
+        .route("/device", get(device::show))
+        .route("/device/decide", post(device::decide))
+        .route("/assets/curfew.css", get(frame::style))
+        .route("/assets/curfew.svg", get(frame::icon))
+        .route("/assets/left.css", get(frame::countdown))
+        .nest("/api/v1", api::router())
+        .with_state(Arc::clone(&portal))
+        .merge(oauth::router(gateway, devices))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(from_fn_with_state(portal, frame::protect))
+}
+
+/// Whether programs, not people, read the answers under this path.
+fn is_for_programs(path: &str) -> bool {
+    ["/api/", "/oauth/", "/.well-known/"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+async fn not_found(uri: Uri) -> Response {
+    if is_for_programs(uri.path()) {
+        Problem::not_found("There is nothing at this address").into_response()
+    } else {
+        Fault::NotFound("There is nothing at this address.").into_response()
+    }
+}
+
+async fn wrong_method(uri: Uri) -> Response {
+    if is_for_programs(uri.path()) {
+        let text = "This address does not take this method";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request", text).into_response()
+    } else {
+        Fault::Method.into_response()
+    }
+}
