@@ -34,7 +34,7 @@ impl Visit<'_> {
     pub(super) async fn forward(&self, permit: Permit, passage: Passage) -> Response<Body> {
         let Passage { mut head, body, shape, upgrade, passive } = passage;
         let name = &self.resource.name;
-        let Some(upstream) = self.gateway.http.of(name) else {
+        let Some(upstream) = self.gateway.upstreams.of(name) else {
             return self.failed(Failure::Unreachable);
         };
         let Some(trusted) = self.trusted(&permit, name, self.peer) else {
@@ -81,8 +81,8 @@ impl Visit<'_> {
         address: IpAddr,
     ) -> Option<Trusted<'a>> {
         let grant = permit.grant();
-        let assertion =
-            self.gateway.http.assertions.of(grant, name, &self.gateway.portal_url()).ok()?;
+        let assertions = self.gateway.upstreams.assertions(&self.gateway.master)?;
+        let assertion = assertions.of(grant, name, &self.gateway.portal_url()).ok()?;
         Some(Trusted { grant, address, authority: &self.authority, assertion: Some(assertion) })
     }
 

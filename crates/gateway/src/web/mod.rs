@@ -30,12 +30,10 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use curfew_authority::{ActionDetail, Ask, Context, CredentialClass, Plane, Presenter, Verb};
+use curfew_authority::{ActionDetail, Ask, CredentialClass, Plane, Presenter, Verb};
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use self::answer::Manner;
@@ -45,15 +43,10 @@ use self::head::Shape;
 use crate::config::{RecordWhen, WebResource};
 use crate::gateway::Gateway;
 use crate::handover::BEGIN_COOKIE;
+use crate::listen::{Body, BoxError};
 use crate::registrar::Record;
 
-pub use self::upstream::{UpstreamError, Upstreams};
-
-/// What went wrong with a body.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A body on its way, in either direction.
-pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(crate) use self::upstream::Upstreams;
 
 /// The longest path that is recorded, in bytes (`ActionDetail::path`).
 const PATH_BYTES_MAX: usize = 1_024;
@@ -157,8 +150,7 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         target: None,
         passive,
     };
-    let network = visit.gateway.config.network_of(visit.peer).to_owned();
-    let context = Context { address: visit.peer, network };
+    let context = visit.gateway.context(visit.peer);
     let presenter =
         Presenter::Credential { class: shown.class, hash: shown.hash, plane: Plane::Web };
     let record = match visit.resource.record {

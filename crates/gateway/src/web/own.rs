@@ -105,7 +105,9 @@ impl Visit<'_> {
             Verdict::Ended { session, reason } => Err(Refusal::Ended { session, reason }),
             Verdict::Deny(denial) => Err(Refusal::Denied(denial)),
             Verdict::StepUp(step_up) => Err(Refusal::StepUp(step_up)),
-            Verdict::Allow(_) | Verdict::Unauthenticated => Err(Refusal::Unauthenticated),
+            Verdict::Allow(_) | Verdict::Unauthenticated | Verdict::Refused(_) => {
+                Err(Refusal::Unauthenticated)
+            }
         }
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use curfew_authority::{CredentialClass, DeadlineCause, Denial, DenialCause, EndReason, StepUp};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
-use secrecy::ExposeSecret;
 
 use super::answer::{Manner, Notice};
 use super::head::{Unfit, acr};
@@ -128,7 +127,6 @@ impl Visit<'_> {
         // After a form was sent there is nothing to come back to but the page it was on.
         let to = if self.manner == Manner::Navigation { self.to.as_str() } else { "/" };
         let url = sign_in_url(&portal, &self.resource.name, to, &begin.state, need);
-        debug_assert!(!url.contains(begin.cookie.expose_secret()));
         let mut notice = notice
             .header(header::SET_COOKIE, credential::set_begin(&begin.cookie))
             .link(url, "Sign in");
@@ -157,7 +155,10 @@ impl Visit<'_> {
         };
         let hint = match denial.cause {
             DenialCause::TooOld => "Sign out and in again: only a new session helps.",
-            _ => "If you need it, ask whoever writes the policy.",
+            DenialCause::NotPermitted
+            | DenialCause::Forbidden
+            | DenialCause::WrongAudience
+            | DenialCause::UnknownResource => "If you need it, ask whoever writes the policy.",
         };
         Notice::new(StatusCode::FORBIDDEN, "access_denied", "Not allowed", text)
             .hint(hint)

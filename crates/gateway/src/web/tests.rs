@@ -33,7 +33,7 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("POST", "/", &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], 400),
         ("POST", "/", &[HOST, ("transfer-encoding", "gzip, chunked")], 400),
         ("POST", "/", &[HOST, ("transfer-encoding", "chunked, chunked")], 400),
-        ("POST", "/", &[HOST, ("transfer-encoding", "\tchunked\u{b}")], 400),
+        ("POST", "/", &[HOST, ("transfer-encoding", "chunked\t, x")], 400),
         ("POST", "/", &[HOST, ("transfer-encoding", "identity")], 400),
         ("POST", "/", &[HOST, ("content-length", "3"), ("content-length", "3")], 400),
         ("POST", "/", &[HOST, ("content-length", "+3")], 400),

@@ -224,23 +224,20 @@ impl Tunnel {
         }
         permit.close(meter.closing(by, &registrar));
         drop(lease);
-        let _ = tokio::time::timeout(CLOSE_TIME, part(client_read, client_write, told)).await;
+        let _ = tokio::time::timeout(CLOSE_TIME, part(client_read, client_write, told.then_some(inward.read))).await;
         let _ = upstream_write.shutdown().now_or_never();
     }
 }
 
 /// Ends the client's connection, after its own Close where it was told to go.
-async fn part(mut read: ReadHalf<Half>, mut write: WriteHalf<Half>, told: bool) {
-    let mut discarded = [0; 1_024];
-    let mut splitter = Splitter::default();
-    while told {
-        match read.read(&mut discarded).await {
-            Ok(0) | Err(_) => break,
-            Ok(count) => {
-                let seen = splitter.feed(discarded.get(..count).unwrap_or_default());
-                if seen.map_or(true, |seen| seen.close) {
-                    break;
-                }
+async fn part(mut read: ReadHalf<Half>, mut write: WriteHalf<Half>, told: Option<Splitter>) {
+    if let Some(mut splitter) = told {
+        // What was under way is thrown away, until its answer to the Close.
+        let mut discarded = [0; 1_024];
+        while let Ok(count @ 1..) = read.read(&mut discarded).await {
+            let seen = splitter.feed(discarded.get(..count).unwrap_or_default());
+            if seen.is_ok_and(|seen| seen.close) {
+                break;
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use curfew_authority::ResourceName;
@@ -82,7 +82,7 @@ pub(super) enum Failure {
 
 /// Why the pools cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// An upstream that cannot be spoken to as configured.
     #[error("upstream of `{resource}`: {problem}")]
     Unfit {
@@ -101,16 +101,14 @@ pub enum UpstreamError {
         /// What is wrong.
         problem: String,
     },
-    /// The key for assertions cannot be made.
-    #[error("the key for assertions: {0}")]
-    Assertion(#[from] jsonwebtoken::errors::Error),
 }
 
 /// Every web resource's pool, and what signs assertions for them.
 #[derive(Debug)]
-pub struct Upstreams {
+pub(crate) struct Upstreams {
     pools: BTreeMap<ResourceName, Arc<Upstream>>,
-    pub(super) assertions: Assertions,
+    /// Made with the first request; `None` where the key turned out to be of no use.
+    assertions: OnceLock<Option<Assertions>>,
 }
 
 impl Upstreams {
@@ -118,18 +116,22 @@ impl Upstreams {
     ///
     /// # Errors
     /// When a certificate file cannot be read or a host name is none.
-    pub fn new(config: &Config, master: &MasterKey) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, UpstreamError> {
         let pools = config
             .web
             .iter()
             .map(|web| Ok((web.name.clone(), Arc::new(Upstream::new(web)?))))
             .collect::<Result<_, UpstreamError>>()?;
-        Ok(Self { pools, assertions: Assertions::new(master)? })
+        Ok(Self { pools, assertions: OnceLock::new() })
     }
 
     /// The public keys that `Curfew-Assertion` can be checked with, as a JSON Web Key Set.
-    pub fn jwks(&self) -> &str {
-        self.assertions.jwks()
+    pub(crate) fn jwks(&self, master: &MasterKey) -> Option<&str> {
+        self.assertions(master).map(Assertions::jwks)
+    }
+
+    pub(super) fn assertions(&self, master: &MasterKey) -> Option<&Assertions> {
+        self.assertions.get_or_init(|| Assertions::new(master).ok()).as_ref()
     }
 
     pub(super) fn of(&self, resource: &ResourceName) -> Option<&Arc<Upstream>> {
