@@ -158,6 +158,24 @@ impl FaultyDisk {
         }
     }
 
+    /// A disk of its own with the same files, nothing lost, no plan and no locks.
+    #[must_use]
+    pub fn copy(&self) -> FaultyDisk {
+        let state = self.lock();
+        let copy = State {
+            inodes: state.inodes.clone(),
+            names: state.names.clone(),
+            stored_names: state.stored_names.clone(),
+            pending: state.pending.clone(),
+            dirs: state.dirs.clone(),
+            capacity_bytes: state.capacity_bytes,
+            ..State::default()
+        };
+        FaultyDisk {
+            state: Arc::new(Mutex::new(copy)),
+        }
+    }
+
     /// All files there are, with what reads would give.
     #[must_use]
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -46,6 +46,8 @@ pub(crate) struct Publisher {
     cursor: Option<Cursor>,
     /// Tiles made but not written yet; at most those of one frame.
     unwritten: VecDeque<(Tile, Vec<u8>)>,
+    /// Whether partial tiles of earlier checkpoints were looked through since the log was opened.
+    mended: bool,
     /// A size whose root on disk is not the one that was written: nothing is signed from then on.
     broken: Option<u64>,
     /// The newest signed checkpoint.
@@ -75,6 +77,7 @@ impl Publisher {
             builder: TileBuilder::new(),
             cursor: None,
             unwritten: VecDeque::new(),
+            mended: false,
             broken: None,
             signed,
             unfinished: Some((note, stage)),
@@ -126,7 +129,36 @@ impl Publisher {
             .map(|(t, b)| (t, b.to_vec()))
             .collect();
         for (tile, bytes) in partial {
+            if !self.mended {
+                self.mend_partials(tile, &bytes)?;
+            }
             self.write_tile(tile, &bytes)?;
+        }
+        self.mended = true;
+        Ok(())
+    }
+
+    /// Makes right what a power cut has left of narrower forms of an incomplete tile, and removes
+    /// wider ones, which no checkpoint speaks of.
+    fn mend_partials(&self, tile: Tile, bytes: &[u8]) -> Result<(), FileError> {
+        let folder = self.dir.join(tile.partial_dir());
+        // Most often there is none.
+        let Ok(names) = self.disk.list(&folder) else {
+            return Ok(());
+        };
+        for width in names
+            .iter()
+            .filter_map(|entry| entry.name.parse::<u16>().ok())
+        {
+            let found = Tile { width, ..tile };
+            if width > 0 && width < tile.width {
+                self.write_tile(found, found.prefix(bytes))?;
+            } else if width != tile.width {
+                let path = folder.join(width.to_string());
+                self.disk
+                    .remove_file(&path)
+                    .map_err(FileError::at("remove", &path))?;
+            }
         }
         Ok(())
     }

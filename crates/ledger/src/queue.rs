@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::ENTRY_BYTES_MAX;
 use crate::error::{AppendError, WriteError};
 use crate::segment::{FRAME_HEADER_BYTES, frame_bytes};
 
@@ -19,6 +18,9 @@ pub const QUEUE_BATCHES_MAX: usize = 32;
 /// full, in bytes: 1 MiB is 256 frames of one entry each, or some 3,000 entries in batches.
 /// In segments under 4 MiB it is a quarter of the segment.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a frame with one entry of 65,535 bytes: 72 KiB with header and padding.
+const LONGEST_FRAME_BYTES: u64 = 72 * 1024;
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,17 +226,21 @@ impl Queue {
         self.successor
     }
 
-    pub(crate) fn space(&self) -> Space {
-        if self.successor != Successor::Failed {
-            return Space::Ample;
-        }
+    /// Whether what is left in the segment would not take the longest entry beside the reserve.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.left_bytes() < self.reserve_bytes + LONGEST_FRAME_BYTES
+    }
+
+    fn left_bytes(&self) -> u64 {
         let used = self.open.as_ref().map_or(0, Batch::frame_bytes);
-        let left = self.free_bytes.saturating_sub(used);
+        self.free_bytes.saturating_sub(used)
+    }
+
+    pub(crate) fn space(&self) -> Space {
         // By the longest entry, so that the answer holds whatever comes next.
-        let entry = frame_bytes(2 + ENTRY_BYTES_MAX);
-        if left >= self.reserve_bytes + entry {
+        if self.successor != Successor::Failed || !self.is_tight() {
             Space::Ample
-        } else if left >= entry {
+        } else if self.left_bytes() >= LONGEST_FRAME_BYTES {
             Space::ReserveOnly
         } else {
             Space::Exhausted

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use crate::merkle::{CompactTree, Hash, leaf_hash};
+use crate::segment::split_payload;
 
 /// Hashes in a full tile, and entries in a full bundle.
 pub const TILE_WIDTH: u16 = 256;
@@ -92,6 +93,16 @@ impl Tile {
         let tile = Tile { kind, n, width };
         // One tile, one path: leading zeros, signs, missing or surplus `x` all end here.
         (width > 0 && tile.to_string() == path).then_some(tile)
+    }
+
+    /// What this tile holds, given the bytes of one of the same number and at least its width.
+    pub(crate) fn prefix(self, bytes: &[u8]) -> &[u8] {
+        let width = usize::from(self.width);
+        let len = match self.kind {
+            TileKind::Hashes(_) => width * 32,
+            TileKind::Entries => split_payload(bytes).take(width).map(|e| 2 + e.len()).sum(),
+        };
+        &bytes[..len.min(bytes.len())]
     }
 
     /// The same tile at its full width.

@@ -283,7 +283,6 @@ impl Check<'_> {
             }
         };
         let size = walk.builder.size();
-        self.check_end(&walk, &mut signed);
         check_tree(self, size);
         self.check_segment_names();
         let count = signed.count;
@@ -482,7 +481,11 @@ impl Check<'_> {
             }
             let frame = match step {
                 Step::Frame(frame) => frame,
-                Step::End(bad) => return judge_end(&*disk, dir, &mut cursor, &segments, bad),
+                Step::End(bad) => {
+                    let torn_tail = judge_end(&*disk, dir, &mut cursor, &segments, bad)?;
+                    self.check_end(walk, signed, &cursor, bad);
+                    return Ok(torn_tail);
+                }
             };
             self.check_frame(&mut cursor, &frame, walk, signed, visitor)?;
             visitor.progress(Progress {
@@ -540,29 +543,29 @@ impl Check<'_> {
     }
 
     /// After the last entry: nothing that was signed may be left over.
-    fn check_end(&mut self, walk: &Walk, signed: &mut Signed) {
+    fn check_end(
+        &mut self,
+        walk: &Walk,
+        signed: &mut Signed,
+        cursor: &Cursor,
+        bad: Option<CorruptionKind>,
+    ) {
         let size = walk.builder.size();
-        if let Some((offset, checkpoint)) = signed.next.clone() {
-            let kind = FailureKind::TooSmall {
-                signed: checkpoint.size,
-                size,
-            };
-            let path = signed.path.clone();
+        let remembered = walk.remembered.as_ref().filter(|_| !walk.remembered_done);
+        let sizes = [
+            signed.next.as_ref().map(|next| next.1.size),
+            remembered.map(|r| r.size),
+        ];
+        // The place is where the entries end: they were signed, so something took them away.
+        let (path, offset) = (cursor.segment.path.clone(), cursor.offset);
+        if let Some(kind) = bad.filter(|_| sizes.iter().any(Option::is_some)) {
+            self.fail(&path, Some(offset), Some(size), FailureKind::Segment(kind));
+        }
+        for signed in sizes.into_iter().flatten() {
+            let kind = FailureKind::TooSmall { signed, size };
             self.fail(&path, Some(offset), Some(size), kind);
-            self.check_rest(signed);
         }
-        if let Some(remembered) = walk.remembered.as_ref().filter(|_| !walk.remembered_done) {
-            let kind = FailureKind::TooSmall {
-                signed: remembered.size,
-                size,
-            };
-            self.fail(
-                Path::new("the remembered checkpoint"),
-                None,
-                Some(size),
-                kind,
-            );
-        }
+        self.check_rest(signed);
         // Partial tiles of any size that the log has gone through.
         let partial: Vec<_> = walk
             .builder

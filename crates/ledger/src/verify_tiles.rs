@@ -26,21 +26,9 @@ pub(crate) fn check_tile(check: &mut Check<'_>, tile: Tile, expected: &[u8], req
         let width = entry.name.parse().unwrap_or(TILE_WIDTH);
         if (1..tile.width).contains(&width) {
             let partial = Tile { width, ..tile };
-            check_file(check, partial, prefix(tile.kind, expected, width), false);
+            check_file(check, partial, partial.prefix(expected), false);
         }
     }
-}
-
-/// The first `width` hashes or entries of a tile.
-fn prefix(kind: TileKind, bytes: &[u8], width: u16) -> &[u8] {
-    let len = match kind {
-        TileKind::Hashes(_) => usize::from(width) * 32,
-        TileKind::Entries => split_payload(bytes)
-            .take(width.into())
-            .map(|entry| 2 + entry.len())
-            .sum(),
-    };
-    &bytes[..len.min(bytes.len())]
 }
 
 fn check_file(check: &mut Check<'_>, tile: Tile, expected: &[u8], required: bool) {

@@ -215,6 +215,18 @@ impl Shared {
         lock(&self.queue)
     }
 
+    /// Waits, where the last segment is nearly full, until it is known whether there is a next one:
+    /// otherwise the first entries after an open would find no room.
+    fn wait_for_room(&self) {
+        let mut queue = self.queue();
+        while queue.is_tight() && queue.successor() == Successor::Preparing && !queue.closing {
+            queue = self
+                .work
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Tells the publisher that there is something new.
     pub(crate) fn wake_publisher(&self) {
         if self.publisher_idle.swap(false, Ordering::SeqCst) {
@@ -399,6 +411,7 @@ impl Writer {
         })?);
         let publish = move || run_publisher(&shared, publisher);
         writer.publisher = Some(spawn("ledger-publish", publish)?);
+        writer.shared.wait_for_room();
         Ok(writer)
     }
 
@@ -568,6 +581,7 @@ fn prepare_segments(shared: &Shared) {
                     queue = shared.queue();
                     queue.set_successor(Successor::Failed);
                 }
+                shared.work.notify_all();
                 if failed && !queue.closing {
                     let waited = shared.prepare.wait_timeout(queue, RETRY_INTERVAL);
                     queue = waited.unwrap_or_else(PoisonError::into_inner).0;

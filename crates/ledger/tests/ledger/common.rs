@@ -7,7 +7,8 @@ use std::time::Duration;
 use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::verify::{Failure, Report, Verify, verify};
 use curfew_ledger::{
-    Disk, LogKey, Observer, OpenError, Options, Recovered, VerifierKey, WriteError, Writer,
+    AppendError, Disk, LogKey, Observer, OpenError, Options, Recovered, VerifierKey, WriteError,
+    Writer,
 };
 
 pub const DIR: &str = "/log";
@@ -143,20 +144,21 @@ impl Log {
         }
     }
 
-    /// Appends entries up to `size` as fast as they are taken, and waits for the last.
-    pub fn fill(&self, size: u64) {
-        let mut index = self.writer.size();
-        while index < size {
-            match self.writer.append(entry(index)) {
-                Ok(given) => {
-                    assert_eq!(given, index);
-                    index += 1;
-                }
-                Err(curfew_ledger::AppendError::Full) => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
+    /// Appends one entry, waiting while the queue is full.
+    pub fn append(&self, bytes: &[u8]) -> u64 {
+        loop {
+            match self.writer.append(bytes) {
+                Ok(index) => return index,
+                Err(AppendError::Full) => std::thread::sleep(Duration::from_millis(1)),
                 Err(other) => panic!("{other}"),
             }
+        }
+    }
+
+    /// Appends entries up to `size` as fast as they are taken, and waits for the last.
+    pub fn fill(&self, size: u64) {
+        for index in self.writer.size()..size {
+            assert_eq!(self.append(&entry(index)), index);
         }
         self.acks.wait_durable(size);
     }

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use curfew_ledger::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use curfew_ledger::{
-    AppendError, Checkpoint, Disk as _, ENTRY_BYTES_MAX, LogReader, OpenError, Options, RealDisk,
-    Writer,
+    AppendError, Checkpoint, ENTRY_BYTES_MAX, LogReader, OpenError, Options, RealDisk, Writer,
 };
 
 use crate::common::*;
