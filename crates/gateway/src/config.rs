@@ -455,11 +455,7 @@ upstream = "http://127.0.0.1:3000"
         ];
         for (text, wanted) in cases {
             let error = parse(&text).unwrap_err();
-            assert!(
-                error.problem.contains(wanted),
-                "{} lacks {wanted}",
-                error.problem
-            );
+            assert!(error.to_string().contains(wanted), "{error} lacks {wanted}");
             assert!(error.0.place.is_some(), "{error} names no place");
         }
     }

@@ -7,6 +7,9 @@ mod live;
 mod outage;
 mod record;
 mod task;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::wildcard_enum_match_arm)]
+mod tests;
 
 use curfew_authority::{
     Ask, Authority, Command, Denial, EndReason, SessionId, StepUp, Timestamp, Verdict,

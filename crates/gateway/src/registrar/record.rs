@@ -151,6 +151,9 @@ impl Task {
             _ => Unavailable::Ledger,
         };
         self.fail(kind, error.to_string());
+        if let Some(outage) = &mut self.outage {
+            outage.refused += 1;
+        }
         kind
     }
 
