@@ -35,6 +35,10 @@ pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
 use timers::Timers;
 
+/// Ended sessions looked through for somebody's spent passwords: about 1 ms, and only after a
+/// wrong password.
+const SPENT_SESSIONS_MAX: usize = 10_000;
+
 /// All state that decides: policy, resources, accounts' standing, sessions, credentials.
 ///
 /// Two are equal when all that decides is equal.
@@ -246,6 +250,39 @@ impl Authority {
                     && issued.credential.audience.as_ref() == Some(audience)
             })
             .map(|(session, issued)| (session, &issued.credential))
+            .collect()
+    }
+
+    /// The credentials for databases that this subject could once present for `audience` and no
+    /// longer can, newest end first: to tell somebody who still knows one what became of it. Of
+    /// ended sessions the newest [`SPENT_SESSIONS_MAX`] are looked at.
+    pub fn spent_database_credentials(
+        &self,
+        subject: &SubjectName,
+        audience: &ResourceName,
+        now: Timestamp,
+    ) -> Vec<&Credential> {
+        let live = self
+            .sessions_of(subject)
+            .flat_map(|held| &held.credentials)
+            .filter_map(|hash| self.state.credentials.get(hash))
+            .filter(|issued| !issued.live(now));
+        let ended = self
+            .state
+            .burials
+            .iter()
+            .rev()
+            .take(SPENT_SESSIONS_MAX)
+            .filter_map(|(_, session)| self.tombstone(session))
+            .filter(|tombstone| tombstone.view.subject == *subject)
+            .flat_map(|tombstone| tombstone.credentials.iter().rev())
+            .filter_map(|hash| self.state.credentials.get(hash));
+        live.chain(ended)
+            .map(|issued| &issued.credential)
+            .filter(|credential| {
+                credential.class == CredentialClass::Database
+                    && credential.audience.as_ref() == Some(audience)
+            })
             .collect()
     }
 
