@@ -1,3 +1,147 @@
-//! The postgres plane.
+//! The postgres plane: PostgreSQL's wire protocol for every client and driver, unchanged.
+//!
+//! A client signs in with its Curfew name and a short-lived password of one session; Curfew speaks
+//! to the database with an account of its own. Every statement is an action: it is classed, asked
+//! for and recorded. When a limit runs out, the running statement is cancelled, the client is told
+//! why, and both sides are closed.
 
+mod cancel;
+mod conn;
+mod frame;
+mod relay;
+mod scram;
 mod sql;
+mod startup;
+mod track;
+mod upstream;
+mod words;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_authority::ResourceName;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use self::cancel::Cancels;
+use self::scram::Verifiers;
+use self::sql::Classifier;
+use self::startup::CancelKey;
+use self::upstream::Database;
+use crate::gateway::Gateway;
+use crate::listen;
+use crate::secret;
+
+/// Clients that have not proved who they are yet. Each has 10 s and at most 12 KB: together 6 MB,
+/// and at least 51 sign-ins a second get through however slow the others are.
+const ENTERING_MAX: usize = 512;
+
+/// What all connections share.
+#[derive(Debug)]
+struct Plane {
+    gateway: Arc<Gateway>,
+    databases: BTreeMap<ResourceName, Database>,
+    classifier: Classifier,
+    verifiers: Verifiers,
+    cancels: Arc<Cancels>,
+}
+
+impl Plane {
+    fn new(gateway: Arc<Gateway>) -> Self {
+        let databases = gateway.config.postgres.iter().filter_map(|config| {
+            // Its clients are refused; all other databases are served.
+            Database::load(config)
+                .map_err(|error| tracing::error!(%error, "a database cannot be set up"))
+                .ok()
+                .map(|database| (config.name.clone(), database))
+        });
+        Self {
+            databases: databases.collect(),
+            classifier: Classifier::new(),
+            verifiers: Verifiers::new(Arc::clone(&gateway)),
+            cancels: Arc::default(),
+            gateway,
+        }
+    }
+
+    /// Some text that nobody can guess.
+    fn unguessable(&self) -> String {
+        use base64::Engine as _;
+        // Without random bytes nothing that needs a secret works; a fixed text is then no worse.
+        let bytes = secret::random::<18>().unwrap_or_default();
+        base64::engine::general_purpose::STANDARD.encode(bytes)
+    }
+
+    /// A name to show where a client asked for none that can be one.
+    fn any_resource(&self) -> ResourceName {
+        let first = self.databases.keys().next().cloned();
+        first
+            .or_else(|| "database".parse().ok())
+            .unwrap_or_else(|| unreachable!("it is a name"))
+    }
+
+    /// Cancels for a client, if it may.
+    async fn cancel(&self, key: &CancelKey, within: Duration) {
+        if let Some(upstream) = self.cancels.find(key) {
+            match tokio::time::timeout(within, upstream.cancel()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a cancel request failed"),
+                Err(_) => tracing::warn!("a cancel request took too long"),
+            }
+        }
+    }
+}
+
+type Entered = (
+    tokio::net::TcpStream,
+    std::net::SocketAddr,
+    Option<tokio::sync::OwnedSemaphorePermit>,
+    Option<tokio::sync::OwnedSemaphorePermit>,
+);
+
+/// The next client, once there is room for one more that nobody knows.
+async fn enter(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    entrance: &Arc<Semaphore>,
+) -> Entered {
+    let entering = Arc::clone(entrance).acquire_owned().await.ok();
+    let (stream, address, slot) = listen::accept(listener, slots).await;
+    (stream, address, slot, entering)
+}
+
+/// Serves databases until told to stop; returns once the last connection is closed.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    gateway: Arc<Gateway>,
+    stopping: CancellationToken,
+) {
+    let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
+    let entrance = Arc::new(Semaphore::new(ENTERING_MAX));
+    let plane = Arc::new(Plane::new(gateway));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stopping.cancelled() => break,
+            // Reaped here, so that the set holds only what lives.
+            Some(_) = connections.join_next() => continue,
+            accepted = enter(&listener, &slots, &entrance) => accepted,
+        };
+        let (stream, address, slot, entering) = accepted;
+        let (plane, tls, stopping) = (Arc::clone(&plane), tls.clone(), stopping.clone());
+        connections.spawn(async move {
+            let _slot = slot;
+            let address = address.ip().to_canonical();
+            conn::serve(plane, stream, address, tls, entering, stopping).await;
+        });
+    }
+    drop(listener);
+    // Each is cut by the registrar, says so to its client and closes.
+    while connections.join_next().await.is_some() {}
+}

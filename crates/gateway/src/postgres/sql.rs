@@ -20,7 +20,9 @@ use pg_query::{Node, NodeEnum};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-pub(crate) use self::rules::{Class, Setting, encoding_is_readable, setting_kind, value_is_harmless};
+pub(crate) use self::rules::{
+    Class, Setting, encoding_is_readable, setting_kind, value_is_harmless,
+};
 
 /// The longest statement text in a log entry, in bytes (the ledger's own limit).
 const TEXT_BYTES_MAX: usize = 2_048;
@@ -66,6 +68,15 @@ impl Statement {
         }
     }
 
+    /// Something that a client runs by a name we have not seen it give.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            class: Class::Write,
+            text: "(prepared elsewhere)".into(),
+            ..Self::unreadable(0)
+        }
+    }
+
     fn weight(&self) -> u32 {
         let names = self.executes.len() + self.fetches.len() + self.prepares.len();
         let bytes = CACHE_ENTRY_BYTES + self.text.len() + names * 96;
@@ -87,31 +98,35 @@ impl Classifier {
             .max_capacity(CACHE_BYTES_MAX)
             .weigher(|_, statement: &Arc<Statement>| statement.weight())
             .build();
-        Self { seen, long: Semaphore::new(LONG_PARSES_MAX) }
+        Self {
+            seen,
+            long: Semaphore::new(LONG_PARSES_MAX),
+        }
     }
 
-    /// What this text does. Never fails: what cannot be read is of the highest class.
-    pub(crate) async fn classify(&self, text: &[u8]) -> Arc<Statement> {
+    /// What this text does, where that can be said without holding anybody up.
+    pub(crate) fn classify(&self, text: &[u8]) -> Option<Arc<Statement>> {
         let key: [u8; 32] = Sha256::digest(text).into();
-        if let Some(seen) = self.seen.get(&key) {
+        let seen = self.seen.get(&key);
+        if seen.is_some() || text.len() > INLINE_BYTES_MAX {
             return seen;
         }
-        let statement = if text.len() <= INLINE_BYTES_MAX {
-            classify(text)
-        } else {
-            self.classify_long(text.to_vec()).await
-        };
-        let statement = Arc::new(statement);
+        let statement = Arc::new(classify(text));
         self.seen.insert(key, Arc::clone(&statement));
-        statement
+        Some(statement)
     }
 
-    async fn classify_long(&self, text: Vec<u8>) -> Statement {
-        let bytes = text.len();
+    /// What a long text does. Never fails: what cannot be read is of the highest class.
+    pub(crate) async fn classify_long(&self, text: Vec<u8>) -> Arc<Statement> {
+        let (bytes, key) = (text.len(), Sha256::digest(&text).into());
         // The semaphore is never closed; if it were, nothing would be let through unread.
-        let Ok(_turn) = self.long.acquire().await else { return Statement::unreadable(bytes) };
+        let Ok(_turn) = self.long.acquire().await else {
+            return Arc::new(Statement::unreadable(bytes));
+        };
         let parsed = tokio::task::spawn_blocking(move || classify(&text)).await;
-        parsed.unwrap_or_else(|_| Statement::unreadable(bytes))
+        let statement = Arc::new(parsed.unwrap_or_else(|_| Statement::unreadable(bytes)));
+        self.seen.insert(key, Arc::clone(&statement));
+        statement
     }
 }
 
@@ -137,8 +152,12 @@ fn read(text: &str) -> Option<Statement> {
     }
     Some(Statement {
         class,
-        text: without_literals(text).unwrap_or_else(|| format!("({} bytes)", text.len())).into(),
-        fingerprint: pg_query::fingerprint(text, 0, 0).ok().map(|print| print.hex.into()),
+        text: without_literals(text)
+            .unwrap_or_else(|| format!("({} bytes)", text.len()))
+            .into(),
+        fingerprint: pg_query::fingerprint(text, 0, 0)
+            .ok()
+            .map(|print| print.hex.into()),
         executes: reading.executes,
         fetches: reading.fetches,
         prepares: reading.prepares,
@@ -155,15 +174,22 @@ struct Reading {
 
 impl Reading {
     fn top(&mut self, node: Option<&Node>) -> Class {
-        let Some(node) = node.and_then(|node| node.node.as_ref()) else { return Class::Ddl };
-        #[expect(clippy::wildcard_enum_match_arm, reason = "what is not named is of the highest class")]
+        let Some(node) = node.and_then(|node| node.node.as_ref()) else {
+            return Class::Ddl;
+        };
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "what is not named is of the highest class"
+        )]
         match node {
             NodeEnum::SelectStmt(select) => tree::look(select).class,
             NodeEnum::InsertStmt(_)
             | NodeEnum::UpdateStmt(_)
             | NodeEnum::DeleteStmt(_)
             | NodeEnum::MergeStmt(_) => tree::look(node).class.max(Class::Write),
-            NodeEnum::TruncateStmt(_) | NodeEnum::LockStmt(_) | NodeEnum::NotifyStmt(_) => Class::Write,
+            NodeEnum::TruncateStmt(_) | NodeEnum::LockStmt(_) | NodeEnum::NotifyStmt(_) => {
+                Class::Write
+            }
             NodeEnum::ConstraintsSetStmt(_) => Class::Write,
             NodeEnum::VacuumStmt(stmt) if !stmt.is_vacuumcmd => Class::Write,
             // Listening tells this connection what others notify; it changes nothing.
@@ -205,7 +231,10 @@ impl Reading {
         }
         // Only planned. Planning may call functions that claim to be immutable, so what is in the
         // statement counts, but that it would write does not.
-        #[expect(clippy::wildcard_enum_match_arm, reason = "anything else keeps its class")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "anything else keeps its class"
+        )]
         match stmt.query.as_ref().and_then(|query| query.node.as_ref()) {
             Some(
                 NodeEnum::InsertStmt(_)
@@ -272,7 +301,8 @@ fn set(stmt: &protobuf::VariableSetStmt) -> Class {
         Setting::Custom => Class::Write,
         Setting::Beyond => Class::Ddl,
         Setting::ByValue if kind == VariableSetKind::VarSetValue => {
-            let values: Option<Vec<String>> = stmt.args.iter().map(|arg| constant(Some(arg))).collect();
+            let values: Option<Vec<String>> =
+                stmt.args.iter().map(|arg| constant(Some(arg))).collect();
             let harmless = values.is_some_and(|values| {
                 let values: Vec<&str> = values.iter().map(String::as_str).collect();
                 value_is_harmless(&stmt.name, &values)
@@ -287,7 +317,9 @@ fn set(stmt: &protobuf::VariableSetStmt) -> Class {
 /// A constant as text, where the node is one.
 fn constant(node: Option<&Node>) -> Option<String> {
     use protobuf::a_const::Val;
-    let Some(NodeEnum::AConst(constant)) = &node?.node else { return None };
+    let Some(NodeEnum::AConst(constant)) = &node?.node else {
+        return None;
+    };
     match constant.val.as_ref()? {
         Val::Ival(value) => Some(value.ival.to_string()),
         Val::Fval(value) => Some(value.fval.clone()),
@@ -306,7 +338,11 @@ fn copy(stmt: &protobuf::CopyStmt) -> Class {
         .class
         .max(tree::look(&stmt.where_clause).class)
         .max(tree::look(&stmt.options).class);
-    if stmt.is_from { class.max(Class::Write) } else { class }
+    if stmt.is_from {
+        class.max(Class::Write)
+    } else {
+        class
+    }
 }
 
 /// The text with `$n` for each literal and nothing for each comment, cut to what an entry takes.
@@ -319,7 +355,11 @@ fn without_literals(text: &str) -> Option<String> {
         let digits = text.get(offset(token.start)? + 1..offset(token.end)?)?;
         digits.parse().ok()
     };
-    let highest = tokens.iter().filter(|token| token.token() == Token::Param).filter_map(param).max();
+    let highest = tokens
+        .iter()
+        .filter(|token| token.token() == Token::Param)
+        .filter_map(param)
+        .max();
     let mut next = highest.unwrap_or(0);
     let mut out = String::with_capacity(text.len().min(TEXT_BYTES_MAX + 16));
     let mut at = 0;

@@ -12,13 +12,34 @@ const TABLE: &[(&str, Class)] = &[
     ("select 1", R),
     ("table t", R),
     ("values (1), (2)", R),
-    ("select * from t where a in (1, 2) and b between 3 and 4 and c like 'x%'", R),
-    ("select a, count(*) filter (where b) over (partition by c order by d) from t group by rollup (a)", R),
-    ("with recursive r as (select 1 union all select n + 1 from r) select * from r", R),
-    ("select coalesce(a, b), nullif(a, b), greatest(a, b), case when a then b else c end from t", R),
-    ("select extract(year from now()), position('a' in b), trim(both from c), a at time zone 'utc' from t", R),
-    ("select json_object('a': 1), json_array(1, 2), '{}'::jsonb @> '{}'", R),
-    ("select * from json_table('[]', '$[*]' columns (a int path '$'))", R),
+    (
+        "select * from t where a in (1, 2) and b between 3 and 4 and c like 'x%'",
+        R,
+    ),
+    (
+        "select a, count(*) filter (where b) over (partition by c order by d) from t group by rollup (a)",
+        R,
+    ),
+    (
+        "with recursive r as (select 1 union all select n + 1 from r) select * from r",
+        R,
+    ),
+    (
+        "select coalesce(a, b), nullif(a, b), greatest(a, b), case when a then b else c end from t",
+        R,
+    ),
+    (
+        "select extract(year from now()), position('a' in b), trim(both from c), a at time zone 'utc' from t",
+        R,
+    ),
+    (
+        "select json_object('a': 1), json_array(1, 2), '{}'::jsonb @> '{}'",
+        R,
+    ),
+    (
+        "select * from json_table('[]', '$[*]' columns (a int path '$'))",
+        R,
+    ),
     ("select xmlelement(name a, 1)", R),
     ("select current_user, current_date, session_user", R),
     ("select * from t tablesample system (10)", R),
@@ -29,10 +50,19 @@ const TABLE: &[(&str, Class)] = &[
     ("select a <~~~> b from t", W),
     ("select a from t order by a using <", R),
     ("select a from t order by a using operator(evil.<)", W),
-    ("select (select max(a) from t), exists (select 1), array(select 1), row(1, 2)", R),
-    ("select pg_sleep(1), random(), clock_timestamp(), gen_random_uuid()", R),
+    (
+        "select (select max(a) from t), exists (select 1), array(select 1), row(1, 2)",
+        R,
+    ),
+    (
+        "select pg_sleep(1), random(), clock_timestamp(), gen_random_uuid()",
+        R,
+    ),
     ("select uuidv7()", R),
-    ("select pg_get_viewdef('v'::regclass), has_table_privilege('t', 'select')", R),
+    (
+        "select pg_get_viewdef('v'::regclass), has_table_privilege('t', 'select')",
+        R,
+    ),
     ("select public.upper('a')", W),
     ("select my_function(1)", W),
     ("select * from my_function(1)", W),
@@ -42,22 +72,34 @@ const TABLE: &[(&str, Class)] = &[
     ("select pg_notify('c', 'x')", W),
     ("select lo_get(1)", W),
     ("select pg_terminate_backend(1)", D),
-    ("select pg_catalog.pg_cancel_backend(pid) from pg_stat_activity", D),
+    (
+        "select pg_catalog.pg_cancel_backend(pid) from pg_stat_activity",
+        D,
+    ),
     ("select pg_read_file('/etc/passwd')", D),
     ("select pg_reload_conf()", D),
     ("select lo_import('/etc/passwd')", D),
     ("select lo_export(1, '/tmp/x')", D),
-    ("select * from dblink('host=x', 'delete from t') as d (a int)", D),
+    (
+        "select * from dblink('host=x', 'delete from t') as d (a int)",
+        D,
+    ),
     ("select query_to_xml('delete from t', true, true, '')", D),
     ("select table_to_xml('t', true, true, '')", D),
     ("select public.dblink_exec('drop table t')", D),
     ("select set_config('search_path', 'a', false)", D),
     ("select set_config('work_mem', '1MB', false)", R),
     ("select pg_catalog.set_config('role', 'admin', false)", D),
-    ("select set_config(search_path, 'admin', false) from (select 'role' as search_path) s", D),
+    (
+        "select set_config(search_path, 'admin', false) from (select 'role' as search_path) s",
+        D,
+    ),
     ("select set_config('ro' || 'le', 'admin', false)", D),
     ("select set_config('app.user', '1', false)", W),
-    ("select set_config(setting_name => 'role', new_value => 'a', is_local => false)", D),
+    (
+        "select set_config(setting_name => 'role', new_value => 'a', is_local => false)",
+        D,
+    ),
     ("select 1 where pg_terminate_backend(1)", D),
     ("select 1 order by pg_terminate_backend(1)", D),
     ("select 1 limit my_function()", W),
@@ -65,7 +107,10 @@ const TABLE: &[(&str, Class)] = &[
     ("select sum(a) over (order by my_function(a)) from t", W),
     ("select * from t tablesample system (my_function())", W),
     ("with d as (delete from t returning *) select * from d", W),
-    ("with a as (with b as (insert into t values (1) returning 1) select 1) select 1", W),
+    (
+        "with a as (with b as (insert into t values (1) returning 1) select 1) select 1",
+        W,
+    ),
     ("select * from (select 1) s for update", W),
     ("select * from t for share", W),
     ("select * from t for no key update skip locked", W),
@@ -77,8 +122,14 @@ const TABLE: &[(&str, Class)] = &[
     ("insert into t values (pg_terminate_backend(1))", D),
     ("update t set a = 1 where current of c", W),
     ("delete from t", W),
-    ("merge into t using s on t.a = s.a when matched then delete returning merge_action()", W),
-    ("insert into t values (1) on conflict (a) do update set b = excluded.b returning old.a", W),
+    (
+        "merge into t using s on t.a = s.a when matched then delete returning merge_action()",
+        W,
+    ),
+    (
+        "insert into t values (1) on conflict (a) do update set b = excluded.b returning old.a",
+        W,
+    ),
     ("truncate t", W),
     ("lock table t", W),
     ("create table t (a int)", D),
@@ -97,13 +148,22 @@ const TABLE: &[(&str, Class)] = &[
     ("security label on table t is 'x'", D),
     ("alter system set work_mem = '1MB'", D),
     ("alter role x set client_encoding = 'sjis'", D),
-    ("create function f() returns int language sql as 'select 1'", D),
+    (
+        "create function f() returns int language sql as 'select 1'",
+        D,
+    ),
     ("comment on table t is 'x'", D),
-    ("create subscription s connection 'host=x password=y' publication p", D),
+    (
+        "create subscription s connection 'host=x password=y' publication p",
+        D,
+    ),
     ("explain select 1", R),
     ("explain delete from t", R),
     ("explain delete from t where my_function()", W),
-    ("explain (costs off) with d as (delete from t returning 1) select * from d", W),
+    (
+        "explain (costs off) with d as (delete from t returning 1) select * from d",
+        W,
+    ),
     ("explain analyze select 1", R),
     ("explain analyze delete from t", W),
     ("explain (analyze) insert into t select 1", W),
@@ -132,11 +192,17 @@ const TABLE: &[(&str, Class)] = &[
     ("close c", R),
     ("begin", R),
     ("begin read only", R),
-    ("start transaction isolation level serializable, deferrable", R),
+    (
+        "start transaction isolation level serializable, deferrable",
+        R,
+    ),
     ("begin read write", W),
     ("set transaction read write", W),
     ("set session characteristics as transaction read write", W),
-    ("set session characteristics as transaction isolation level serializable", R),
+    (
+        "set session characteristics as transaction isolation level serializable",
+        R,
+    ),
     ("commit and chain", R),
     ("savepoint a; rollback to a; release a", R),
     ("prepare transaction 'x'", W),
@@ -184,7 +250,8 @@ fn awkward_statements_are_what_they_are() {
 
 #[test]
 fn names_that_are_run_later_are_told() {
-    let found = classify(b"prepare a as delete from t; execute b; fetch c; explain analyze execute d");
+    let found =
+        classify(b"prepare a as delete from t; execute b; fetch c; explain analyze execute d");
     assert_eq!(found.prepares, [("a".into(), Class::Write)]);
     assert_eq!(found.executes, ["b".into(), "d".into()]);
     assert_eq!(found.fetches, ["c".into()]);
@@ -193,13 +260,21 @@ fn names_that_are_run_later_are_told() {
 #[test]
 fn no_literal_and_no_comment_reaches_the_log() {
     let cases = [
-        ("select * from t where a = 'secret' and b = $1", "select * from t where a = $2 and b = $1"),
+        (
+            "select * from t where a = 'secret' and b = $1",
+            "select * from t where a = $2 and b = $1",
+        ),
         ("alter role x password 'secret'", "alter role x password $1"),
-        ("select 42, 4.2, b'1', x'f', E'\\'secret', $q$secret$q$", "select $1, $2, $3, $4, $5, $6"),
+        (
+            "select 42, 4.2, b'1', x'f', E'\\'secret', $q$secret$q$",
+            "select $1, $2, $3, $4, $5, $6",
+        ),
         ("/* secret */ select 1 -- secret", "select $1"),
         ("select U&'secret'", "select $1"),
-        ("create user mapping for u server s options (password 'secret')",
-         "create user mapping for u server s options (password $1)"),
+        (
+            "create user mapping for u server s options (password 'secret')",
+            "create user mapping for u server s options (password $1)",
+        ),
         ("select 'a'\n'secret'", "select $1"),
         ("do $$ secret $$", "do $1"),
     ];
@@ -208,7 +283,10 @@ fn no_literal_and_no_comment_reaches_the_log() {
         assert_eq!(&*found.text, wanted);
         assert!(found.fingerprint.is_some());
     }
-    assert_eq!(&*classify(b"alter role x password secret").text, "(unreadable, 28 bytes)");
+    assert_eq!(
+        &*classify(b"alter role x password secret").text,
+        "(unreadable, 28 bytes)"
+    );
 }
 
 #[test]
@@ -237,16 +315,27 @@ fn deep_nesting_is_refused_and_never_aborts() {
         format!("select 1{}", " union select 1".repeat(LEVELS)),
         format!("select {}true", "not ".repeat(LEVELS)),
         format!("select true{}", " and true".repeat(LEVELS)),
-        format!("select {}1{}", "(select ".repeat(LEVELS), ")".repeat(LEVELS)),
+        format!(
+            "select {}1{}",
+            "(select ".repeat(LEVELS),
+            ")".repeat(LEVELS)
+        ),
         format!("select {}1{}", "abs(".repeat(LEVELS), ")".repeat(LEVELS)),
         format!("select {}1{}", "array[".repeat(LEVELS), "]".repeat(LEVELS)),
-        format!("select {}1 else 2 {}", "case when true then ".repeat(LEVELS), "end ".repeat(LEVELS)),
+        format!(
+            "select {}1 else 2 {}",
+            "case when true then ".repeat(LEVELS),
+            "end ".repeat(LEVELS)
+        ),
     ];
     for text in shapes {
         // Workers and blocking threads of the runtime have 2 MiB of stack, as test threads do.
         let found = classify(text.as_bytes());
         let head: String = text.chars().take(30).collect();
-        assert!(found.class == Class::Ddl || found.class == Class::Read, "{head}");
+        assert!(
+            found.class == Class::Ddl || found.class == Class::Read,
+            "{head}"
+        );
     }
 }
 
@@ -256,7 +345,10 @@ fn ordinary_depth_is_read() {
     assert_eq!(classify(concatenation.as_bytes()).class, Class::Read);
     let unions = format!("select 1{}", " union all select 2".repeat(60));
     assert_eq!(classify(unions.as_bytes()).class, Class::Read);
-    let wide = format!("select * from t where {}", vec!["a = 1"; 2_000].join(" or "));
+    let wide = format!(
+        "select * from t where {}",
+        vec!["a = 1"; 2_000].join(" or ")
+    );
     assert_eq!(classify(wide.as_bytes()).class, Class::Read);
 }
 

@@ -18,12 +18,24 @@ pub(super) struct Findings {
 
 /// Looks at everything under `tree`.
 pub(super) fn look<T: Serialize + ?Sized>(tree: &T) -> Findings {
-    walk(tree, Walk { class: Class::Read, calls_only: false })
+    walk(
+        tree,
+        Walk {
+            class: Class::Read,
+            calls_only: false,
+        },
+    )
 }
 
 /// Looks at the functions and operators under `tree` and at nothing else.
 pub(super) fn look_at_calls<T: Serialize + ?Sized>(tree: &T) -> Findings {
-    walk(tree, Walk { class: Class::Read, calls_only: true })
+    walk(
+        tree,
+        Walk {
+            class: Class::Read,
+            calls_only: true,
+        },
+    )
 }
 
 fn walk<T: Serialize + ?Sized>(tree: &T, mut walk: Walk) -> Findings {
@@ -89,7 +101,8 @@ impl ser::SerializeStruct for Message<'_> {
             }
             ("FuncCall", "args") if rules::needs_arguments(&self.function) => {
                 let first = first_constant(value);
-                self.walk.raise(rules::function(&self.function, first.as_deref()));
+                self.walk
+                    .raise(rules::function(&self.function, first.as_deref()));
             }
             ("AExpr", "name") | ("SubLink", "oper_name") | ("SortBy", "use_op") => {
                 self.walk.raise(rules::operator(&names(value)));
@@ -106,11 +119,15 @@ impl ser::SerializeStruct for Message<'_> {
 
 /// The parts of a dotted name: a list of `String` nodes.
 pub(super) fn names<T: Serialize + ?Sized>(list: &T) -> Vec<String> {
-    let Ok(serde_json::Value::Array(items)) = serde_json::to_value(list) else { return Vec::new() };
+    let Ok(serde_json::Value::Array(items)) = serde_json::to_value(list) else {
+        return Vec::new();
+    };
     items
         .iter()
         .map(|item| {
-            let part = item.pointer("/node/String/sval").and_then(serde_json::Value::as_str);
+            let part = item
+                .pointer("/node/String/sval")
+                .and_then(serde_json::Value::as_str);
             // A part that is not a plain name matches nothing on any list.
             part.unwrap_or("\0").to_owned()
         })
@@ -120,7 +137,11 @@ pub(super) fn names<T: Serialize + ?Sized>(list: &T) -> Vec<String> {
 /// The first of some arguments, where it is a string constant.
 fn first_constant<T: Serialize + ?Sized>(args: &T) -> Option<String> {
     let args = serde_json::to_value(args).ok()?;
-    Some(args.pointer("/0/node/AConst/val/Sval/sval")?.as_str()?.to_owned())
+    Some(
+        args.pointer("/0/node/AConst/val/Sval/sval")?
+            .as_str()?
+            .to_owned(),
+    )
 }
 
 struct Items<'a>(&'a mut Walk);
@@ -178,7 +199,12 @@ impl<'a> ser::Serializer for &'a mut Walk {
         Ok(())
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<(), Strange> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<(), Strange> {
         Ok(())
     }
 
@@ -230,7 +256,11 @@ impl<'a> ser::Serializer for &'a mut Walk {
         if !self.calls_only {
             self.raise(rules::message(name));
         }
-        Ok(Message { walk: self, name, function: Vec::new() })
+        Ok(Message {
+            walk: self,
+            name,
+            function: Vec::new(),
+        })
     }
 
     fn serialize_struct_variant(

@@ -1,0 +1,99 @@
+//! What clients may cancel: the keys Curfew gave out, and the upstream keys they stand for.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use subtle::ConstantTimeEq;
+
+use super::startup::{CancelKey, VERSION_3_2};
+use super::upstream::CancelHandle;
+use crate::permit::CutSignal;
+use crate::secret::{self, SecretError};
+
+/// Bytes of a key in protocol 3.2; PostgreSQL's own servers use as many.
+const KEY_BYTES: usize = 32;
+/// Tries to find a number that is free. With 10,000 of 2³¹ taken, the first one nearly always is.
+const TRIES: usize = 16;
+
+/// The keys of all live connections.
+#[derive(Debug, Default)]
+pub(crate) struct Cancels {
+    live: Mutex<HashMap<i32, Entry>>,
+    /// Requests that named nothing live.
+    ignored: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Box<[u8]>,
+    upstream: CancelHandle,
+    cut: CutSignal,
+}
+
+/// A key that was given out; it opens nothing any more once this is dropped.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    cancels: Arc<Cancels>,
+    pub(crate) key: CancelKey,
+}
+
+impl Cancels {
+    fn live(&self) -> MutexGuard<'_, HashMap<i32, Entry>> {
+        // A panic while holding the map leaves it whole: each change is one insert or remove.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives out a key for a connection that lives as long as `cut` has not fired.
+    pub(crate) fn issue(
+        self: &Arc<Self>,
+        version: i32,
+        upstream: CancelHandle,
+        cut: CutSignal,
+    ) -> Result<Issued, SecretError> {
+        let bytes = secret::random::<KEY_BYTES>()?;
+        let length = if version >= VERSION_3_2 { KEY_BYTES } else { 4 };
+        let key: Box<[u8]> = bytes.get(..length).unwrap_or_default().into();
+        let mut live = self.live();
+        let mut process = 0;
+        for _ in 0..TRIES {
+            // Positive, as process numbers are.
+            process = i32::from_be_bytes(secret::random()?) & i32::MAX;
+            if process != 0 && !live.contains_key(&process) {
+                break;
+            }
+        }
+        live.insert(
+            process,
+            Entry {
+                key: key.clone(),
+                upstream,
+                cut,
+            },
+        );
+        Ok(Issued {
+            cancels: Arc::clone(self),
+            key: CancelKey { process, key },
+        })
+    }
+
+    /// What to cancel upstream for this request. Nothing where number or key are wrong or the
+    /// session is over; the client is never told.
+    pub(crate) fn find(&self, request: &CancelKey) -> Option<CancelHandle> {
+        let found = self.live().get(&request.process).and_then(|entry| {
+            let fits = bool::from(entry.key.ct_eq(&request.key)) && entry.cut.now().is_none();
+            fits.then(|| entry.upstream.clone())
+        });
+        if found.is_none() {
+            let ignored = self.ignored.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::info!(ignored, "a cancel request named nothing live");
+        }
+        found
+    }
+}
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        self.cancels.live().remove(&self.key.process);
+    }
+}

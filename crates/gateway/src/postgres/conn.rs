@@ -1,0 +1,519 @@
+//! From the first byte to a standing connection: TLS, who it is, the permit, the database.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use curfew_authority::{
+    ActionDetail, Ask, CredentialClass, CredentialHash, CredentialId, Plane as Kind, Presenter,
+    ResourceName, SubjectName, Verb,
+};
+use futures_util::FutureExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::Plane;
+use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
+use super::relay;
+use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
+use super::startup::{self, First, Startup, VERSION_3_2};
+use super::upstream::Stream;
+use super::words::Words;
+use crate::permit::{Closing, Permit};
+use crate::secret;
+
+/// From the first byte to a proved password. People do not type it: programs hold it.
+const AUTHENTICATE: Duration = Duration::from_secs(10);
+/// The largest SASL message; libpq's have about 100 bytes.
+const SASL_BYTES_MAX: usize = 2_048;
+/// The name a client gives itself, as the log takes it.
+const CLIENT_BYTES_MAX: usize = 256;
+/// How long a refusal may take to be taken by the client's kernel.
+const REFUSE: Duration = Duration::from_millis(500);
+/// How long the server may take for a cancel request of a client.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// A client that has spoken TLS.
+type Client = TlsStream<TcpStream>;
+
+/// A client that has proved a password.
+struct Proved {
+    client: Client,
+    read: BytesMut,
+    startup: Startup,
+    words: Words,
+    resource: ResourceName,
+    hash: CredentialHash,
+}
+
+/// A password that a client may know.
+#[derive(Clone)]
+struct Candidate {
+    id: CredentialId,
+    hash: CredentialHash,
+}
+
+/// How a greeting ends other than well.
+enum Stop {
+    /// Without a word: the client is gone, or must not be told anything.
+    Silently,
+    /// With a word over the open connection.
+    Refused(Box<TcpStream>, Complaint),
+    /// With a word over TLS.
+    RefusedTls(Box<Client>, Complaint),
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(_: std::io::Error) -> Self {
+        Self::Silently
+    }
+}
+
+/// Serves one client to its end. `entering` is given back once it is known who the client is.
+pub(crate) async fn serve(
+    plane: Arc<Plane>,
+    stream: TcpStream,
+    address: IpAddr,
+    tls: TlsAcceptor,
+    entering: Option<OwnedSemaphorePermit>,
+    stopping: CancellationToken,
+) {
+    let greeted = tokio::select! {
+        biased;
+        // Who is connected is cut by the registrar; who is not yet has nothing to lose.
+        () = stopping.cancelled() => return,
+        greeted = tokio::time::timeout(AUTHENTICATE, greet(&plane, stream, address, tls)) => greeted,
+    };
+    drop(entering);
+    match greeted {
+        Ok(Ok(proved)) => connect(plane, proved, address).await,
+        Ok(Err(Stop::Refused(stream, complaint))) => refuse(*stream, &complaint).await,
+        Ok(Err(Stop::RefusedTls(stream, complaint))) => refuse(*stream, &complaint).await,
+        Ok(Err(Stop::Silently)) => {}
+        Err(_) => tracing::debug!(%address, "a client took too long to authenticate"),
+    }
+}
+
+async fn refuse<S: Stream>(mut stream: S, complaint: &Complaint) {
+    let mut out = BytesMut::new();
+    complaint.write(&mut out);
+    tell(&mut stream, &mut out).await;
+}
+
+/// Writes last words and closes.
+async fn tell<S: Stream>(stream: &mut S, out: &mut BytesMut) {
+    let told = async {
+        stream.write_all_buf(out).await?;
+        stream.shutdown().await?;
+        // With something unread a close becomes a reset, and that can overtake the last words.
+        let mut nowhere = [0; 1_024];
+        while stream.read(&mut nowhere).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = tokio::time::timeout(REFUSE, told).await;
+}
+
+async fn read_packet<S: Stream>(stream: &mut S) -> std::io::Result<Result<First, Complaint>> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).await?;
+    let length = match startup::packet_length(head) {
+        Ok(length) => length,
+        Err(complaint) => return Ok(Err(complaint)),
+    };
+    let mut packet = vec![0; length];
+    let (front, rest) = packet.split_at_mut(head.len());
+    front.copy_from_slice(&head);
+    stream.read_exact(rest).await?;
+    Ok(startup::parse(&packet))
+}
+
+async fn greet(
+    plane: &Arc<Plane>,
+    stream: TcpStream,
+    address: IpAddr,
+    tls: TlsAcceptor,
+) -> Result<Proved, Stop> {
+    let mut client = encrypt(plane, stream, tls).await?;
+    let startup = match read_packet(&mut client).await? {
+        Ok(First::Startup(startup)) => startup,
+        Ok(First::Cancel(key)) => {
+            plane.cancel(&key, CANCEL).await;
+            return Err(Stop::Silently);
+        }
+        Ok(First::Ssl | First::GssEnc) => {
+            let complaint = Complaint::fatal("08P01", "the connection is encrypted already");
+            return Err(Stop::RefusedTls(Box::new(client), complaint));
+        }
+        Err(complaint) => return Err(Stop::RefusedTls(Box::new(client), complaint)),
+    };
+    if let Some(options) = &startup.negotiate {
+        let mut out = BytesMut::new();
+        frame::negotiate_protocol_version(&mut out, VERSION_3_2, options);
+        client.write_all(&out).await?;
+    }
+    match authenticate(plane, &mut client, startup, address).await? {
+        Ok((startup, words, resource, hash, read)) => Ok(Proved {
+            client,
+            read,
+            startup,
+            words,
+            resource,
+            hash,
+        }),
+        Err(complaint) => Err(Stop::RefusedTls(Box::new(client), complaint)),
+    }
+}
+
+/// Brings the connection to TLS, asked for or direct.
+async fn encrypt(
+    plane: &Arc<Plane>,
+    mut stream: TcpStream,
+    tls: TlsAcceptor,
+) -> Result<Client, Stop> {
+    /// The first byte of a TLS handshake; no startup packet of at most 10,000 bytes begins with it.
+    const HANDSHAKE: u8 = 0x16;
+    let mut first = [0; 1];
+    if stream.peek(&mut first).await? == 0 {
+        return Err(Stop::Silently);
+    }
+    if first == [HANDSHAKE] {
+        let client = tls.accept(stream).await?;
+        if client.get_ref().1.alpn_protocol() != Some(b"postgresql") {
+            let complaint =
+                Complaint::fatal("08P01", "direct TLS needs the ALPN protocol \"postgresql\"");
+            return Err(Stop::RefusedTls(Box::new(client), complaint));
+        }
+        return Ok(client);
+    }
+    let mut asked_gss = false;
+    loop {
+        match read_packet(&mut stream).await? {
+            Ok(First::Ssl) => break,
+            Ok(First::GssEnc) if !asked_gss => {
+                asked_gss = true;
+                stream.write_all(b"N").await?;
+            }
+            Ok(First::Cancel(key)) => {
+                // Older libpq sends these in the clear; the key was given over TLS.
+                plane.cancel(&key, CANCEL).await;
+                return Err(Stop::Silently);
+            }
+            Ok(First::Startup(_) | First::GssEnc) => {
+                return Err(Stop::Refused(Box::new(stream), startup::tls_required()));
+            }
+            Err(complaint) => return Err(Stop::Refused(Box::new(stream), complaint)),
+        }
+    }
+    // Bytes in the clear before the handshake were slipped in by somebody on the way
+    // (CVE-2021-23222).
+    if matches!(stream.peek(&mut first).now_or_never(), Some(Ok(1..))) {
+        let complaint = Complaint::fatal("08P01", "received unencrypted data after SSL request");
+        return Err(Stop::Refused(Box::new(stream), complaint));
+    }
+    stream.write_all(b"S").await?;
+    Ok(tls.accept(stream).await?)
+}
+
+type Authenticated = (Startup, Words, ResourceName, CredentialHash, BytesMut);
+
+/// Finds out whose password the client knows. All failures look the same from outside.
+async fn authenticate(
+    plane: &Arc<Plane>,
+    client: &mut Client,
+    startup: Startup,
+    address: IpAddr,
+) -> Result<Result<Authenticated, Complaint>, Stop> {
+    let names = startup
+        .user
+        .parse::<SubjectName>()
+        .ok()
+        .zip(startup.database.parse().ok());
+    let shown = names
+        .as_ref()
+        .map_or_else(|| plane.any_resource(), |(_, name)| Clone::clone(name));
+    let words = Words {
+        portal: plane.gateway.portal_url(),
+        resource: shown,
+    };
+    let live = match &names {
+        Some((subject, resource)) => plane.live_candidates(subject, resource).await,
+        None => Vec::new(),
+    };
+    let mut read = BytesMut::new();
+    let broken = |_| Complaint::fatal("08P01", "malformed SASL message");
+
+    let mut out = BytesMut::new();
+    frame::authentication_sasl(&mut out, MECHANISM);
+    client.write_all(&out).await?;
+    let Ok(first) = read_sasl(client, &mut read).await? else {
+        return Ok(Err(broken(())));
+    };
+    let nonce = plane.unguessable();
+    let salt = plane.verifiers.salt(&startup.user);
+    let exchange = match Exchange::begin(&first, &salt, &nonce) {
+        Ok(exchange) => exchange,
+        Err(ScramError::Binding) => {
+            let complaint = Complaint::fatal("0A000", "channel binding is not supported")
+                .hint("Connect without channel_binding=require.");
+            return Ok(Err(complaint));
+        }
+        Err(_) => return Ok(Err(broken(()))),
+    };
+    out.clear();
+    frame::authentication_sasl_continue(&mut out, exchange.server_first());
+    client.write_all(&out).await?;
+    let Ok(last) = read_sasl(client, &mut read).await? else {
+        return Ok(Err(broken(())));
+    };
+    if let Some((candidate, signature)) = plane.proved(&exchange, &last, &startup.user, &live).await
+    {
+        out.clear();
+        frame::authentication_sasl_final(&mut out, &signature);
+        client.write_all(&out).await?;
+        let resource = words.resource.clone();
+        return Ok(Ok((startup, words, resource, candidate.hash, read)));
+    }
+    if let Some((subject, resource)) = &names {
+        let spent = plane.spent_candidates(subject, resource).await;
+        if let Some((candidate, _)) = plane.proved(&exchange, &last, &startup.user, &spent).await {
+            return Ok(Err(plane
+                .refuse_hash(&words, candidate.hash, address)
+                .await));
+        }
+    }
+    plane.note_unknown(&words, address).await;
+    Ok(Err(words.no_password()))
+}
+
+/// Reads one SASL message of the client and gives its body.
+async fn read_sasl(
+    client: &mut Client,
+    read: &mut BytesMut,
+) -> std::io::Result<Result<BytesMut, ()>> {
+    let mut splitter = FrameSplitter::new(std::mem::take(read));
+    loop {
+        match splitter.head() {
+            Ok(None) => {}
+            Ok(Some(head)) if head.tag == b'p' && head.total <= SASL_BYTES_MAX => {
+                if let Some(mut message) = splitter.whole(head) {
+                    *read = std::mem::take(splitter.buffer());
+                    return Ok(Ok(message.split_off(HEAD_BYTES)));
+                }
+            }
+            Ok(Some(_)) | Err(_) => return Ok(Err(())),
+        }
+        if client.read_buf(splitter.buffer()).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+impl Plane {
+    /// The newest passwords that open this database for this subject now.
+    async fn live_candidates(
+        &self,
+        subject: &SubjectName,
+        resource: &ResourceName,
+    ) -> Vec<Candidate> {
+        let (subject, resource) = (subject.clone(), resource.clone());
+        let found = self.gateway.registrar.query(move |authority, now| {
+            let credentials = authority.database_credentials(&subject, &resource, now);
+            let newest = credentials.iter().rev().take(CANDIDATES_MAX);
+            newest
+                .map(|(_, one)| Candidate {
+                    id: one.id.clone(),
+                    hash: one.hash.clone(),
+                })
+                .collect()
+        });
+        found.await.unwrap_or_default()
+    }
+
+    /// The newest passwords that did, and no longer do.
+    async fn spent_candidates(
+        &self,
+        subject: &SubjectName,
+        resource: &ResourceName,
+    ) -> Vec<Candidate> {
+        let (subject, resource) = (subject.clone(), resource.clone());
+        let found = self.gateway.registrar.query(move |authority, now| {
+            let credentials = authority.spent_database_credentials(&subject, &resource, now);
+            let newest = credentials.into_iter().take(CANDIDATES_MAX);
+            newest
+                .map(|one| Candidate {
+                    id: one.id.clone(),
+                    hash: one.hash.clone(),
+                })
+                .collect()
+        });
+        found.await.unwrap_or_default()
+    }
+
+    /// Which of these the client has proved to know, and what it is told then.
+    async fn proved(
+        &self,
+        exchange: &Exchange,
+        last: &[u8],
+        user: &str,
+        candidates: &[Candidate],
+    ) -> Option<(Candidate, String)> {
+        let ids: Vec<CredentialId> = candidates.iter().map(|one| one.id.clone()).collect();
+        let verifiers = self.verifiers.of(user, &ids).await;
+        if verifiers.len() != candidates.len() {
+            return None;
+        }
+        let (index, signature) = exchange.finish(last, &verifiers).ok()?;
+        Some((candidates.get(index)?.clone(), signature))
+    }
+
+    /// A connection with this credential, as it is asked for.
+    async fn ask_connect(
+        &self,
+        words: &Words,
+        hash: CredentialHash,
+        address: IpAddr,
+        client: Option<&str>,
+    ) -> Result<Permit, Complaint> {
+        let action = ActionDetail {
+            verb: Verb::SqlConnect,
+            resource: words.resource.clone(),
+            context: None,
+            connection: None,
+            method: None,
+            path: None,
+            statement: None,
+            fingerprint: None,
+            client: client.map(|name| {
+                let name = name
+                    .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
+                    .unwrap_or(name);
+                name.to_owned()
+            }),
+            target: None,
+            passive: false,
+        };
+        let presenter = Presenter::Credential {
+            class: CredentialClass::Database,
+            hash,
+            plane: Kind::Postgres,
+        };
+        let ask = Ask {
+            presenter,
+            action,
+            context: self.gateway.context(address),
+        };
+        let record = self
+            .databases
+            .get(&words.resource)
+            .map_or(crate::registrar::Record::Before, |database| database.record);
+        let answer = self.gateway.registrar.ask(ask, record).await;
+        answer.map_err(|refusal| words.refusal(&refusal, Verb::SqlConnect))
+    }
+
+    /// What is said to somebody who knows a password that no longer opens anything. The registrar
+    /// records that it was used.
+    async fn refuse_hash(&self, words: &Words, hash: CredentialHash, address: IpAddr) -> Complaint {
+        match self.ask_connect(words, hash, address, None).await {
+            Err(complaint) => complaint,
+            // It opens something after all: it came to life between two questions. Once more, then.
+            Ok(_) => words.no_password(),
+        }
+    }
+
+    /// Records that somebody tried a password Curfew never gave out.
+    async fn note_unknown(&self, words: &Words, address: IpAddr) {
+        if let Ok(random) = secret::random::<32>() {
+            let hash = CredentialHash::from_sha256(random);
+            let _ = self.ask_connect(words, hash, address, None).await;
+        }
+    }
+}
+
+/// From the proved password to the standing connection, and through it to its end.
+async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
+    let Proved {
+        mut client,
+        read,
+        startup,
+        words,
+        resource,
+        hash,
+    } = proved;
+    let application = startup.application.as_deref();
+    let asked = plane.ask_connect(&words, hash, address, application).await;
+    let permit = match asked {
+        Ok(permit) => permit,
+        Err(complaint) => return refuse(client, &complaint).await,
+    };
+    let Some(database) = plane.databases.get(&resource).cloned() else {
+        // The resource is known to the authority and not set up here; the log says why.
+        let complaint = Complaint::fatal("08004", "the database is not set up")
+            .hint("Whoever runs Curfew finds the reason in its own log.");
+        close(&plane, permit);
+        return refuse(client, &complaint).await;
+    };
+    let upstream = match database.open(permit, &startup.parameters).await {
+        Ok(upstream) => upstream,
+        Err((permit, error)) => {
+            let complaint = match permit.cut().now() {
+                Some(cut) => words.cut(&cut, b'I'),
+                None => {
+                    tracing::warn!(database = %database.name, %error, "no connection to the database");
+                    error.complaint()
+                }
+            };
+            close(&plane, permit);
+            return refuse(client, &complaint).await;
+        }
+    };
+    let cut = upstream.permit.cut().clone();
+    let Ok(issued) = plane
+        .cancels
+        .issue(startup.version, upstream.cancel.clone(), cut)
+    else {
+        close(&plane, upstream.permit);
+        return;
+    };
+    let mut out = BytesMut::new();
+    for (name, value) in &upstream.parameters {
+        frame::parameter_status(&mut out, name, value);
+    }
+    frame::backend_key_data(&mut out, issued.key.process, &issued.key.key);
+    frame::ready_for_query(&mut out, b'I');
+    if client.write_all(&out).await.is_err() || client.flush().await.is_err() {
+        close(&plane, upstream.permit);
+        return;
+    }
+    let context = plane.gateway.context(address);
+    relay::run(relay::Parts {
+        plane,
+        database,
+        words,
+        context,
+        client,
+        read,
+        upstream,
+        issued,
+    })
+    .await;
+}
+
+/// Records the end of a connection on which nothing flowed.
+fn close(plane: &Plane, permit: Permit) {
+    let by = match permit.cut().now() {
+        Some(cut) => cut.cause.closed_by(),
+        None => curfew_authority::ClosedBy::Upstream,
+    };
+    let closed = plane.gateway.registrar.now();
+    permit.close(Closing {
+        by,
+        closed,
+        bytes_in: 0,
+        bytes_out: 0,
+    });
+}

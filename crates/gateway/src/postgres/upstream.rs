@@ -1,0 +1,481 @@
+//! The database behind: connecting with Curfew's own account, and cancelling there.
+//!
+//! Only a [`Permit`] opens a connection, and the connection keeps it.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use curfew_authority::ResourceName;
+use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::frontend;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::frame::{Complaint, HEAD_BYTES, take_text};
+use super::startup::CancelKey;
+use crate::config::{PostgresResource, RecordWhen, UpstreamTls};
+use crate::permit::Permit;
+use crate::registrar::Record;
+
+/// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
+/// timeout is 60 s; a person waits less.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The most that a server says before it is ready: some 30 parameters of about 50 bytes.
+const GREETING_BYTES_MAX: usize = 64 * 1_024;
+
+/// Whatever a server is reached over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// A database that cannot be set up from its configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// A file that cannot be read.
+    #[error("database `{name}`: {path}: {problem}")]
+    File {
+        /// Which database.
+        name: ResourceName,
+        /// Which file.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// No TLS can be set up.
+    #[error("database `{name}`: {problem}")]
+    Tls {
+        /// Which database.
+        name: ResourceName,
+        /// Why.
+        problem: String,
+    },
+}
+
+/// A database behind Curfew, ready to be connected to.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pub(crate) name: ResourceName,
+    pub(crate) record: Record,
+    target: Arc<Target>,
+    database: String,
+    user: String,
+    password: Option<SecretString>,
+}
+
+/// Where a server is, and how it is spoken to.
+struct Target {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a database could not be connected to. What it holds is for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The network, or TLS.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It took too long.
+    #[error("no answer within {} s", CONNECT.as_secs())]
+    Slow,
+    /// The server does not speak TLS.
+    #[error("the server does not speak TLS")]
+    NoTls,
+    /// The server wants a password and there is none, or one over a line that can be read.
+    #[error("the server asks for {0}")]
+    Authentication(&'static str),
+    /// The server refused: SQLSTATE and message.
+    #[error("the server refused: {0} {1}")]
+    Refused(String, String),
+}
+
+impl ConnectError {
+    /// What the client is told: nothing of the account Curfew uses or where the server is.
+    pub(crate) fn complaint(&self) -> Complaint {
+        match self {
+            // What the server says of its own state, or of parameters that came from the client.
+            Self::Refused(code, message) if code.starts_with("22") => {
+                Complaint::fatal("22023", message.clone())
+            }
+            Self::Refused(code, _) if code == "53300" => {
+                Complaint::fatal("53300", "the database server has too many connections")
+                    .hint("Try again later.")
+            }
+            Self::Refused(code, _) if code == "57P03" => {
+                Complaint::fatal("57P03", "the database server is not ready")
+                    .hint("Try again in a moment.")
+            }
+            Self::Refused(..) | Self::Authentication(_) | Self::NoTls => {
+                Complaint::fatal("08004", "the database server did not accept the gateway")
+                    .hint("Whoever runs Curfew finds the reason in its own log.")
+            }
+            Self::Io(_) | Self::Slow => {
+                Complaint::fatal("08006", "the database server cannot be reached")
+                    .hint("Try again later; whoever runs Curfew finds the reason in its own log.")
+            }
+        }
+    }
+}
+
+/// A connection to a database, and the permit it rests on.
+pub(crate) struct Upstream {
+    pub(crate) permit: Permit,
+    pub(crate) stream: Box<dyn Stream>,
+    /// What was read past the greeting.
+    pub(crate) rest: BytesMut,
+    /// What the server says of itself, in order.
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) cancel: CancelHandle,
+}
+
+/// How to cancel what a connection is running.
+#[derive(Clone)]
+pub(crate) struct CancelHandle {
+    target: Arc<Target>,
+    key: CancelKey,
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CancelHandle(…)")
+    }
+}
+
+impl Database {
+    /// From its configuration.
+    pub(crate) fn load(config: &PostgresResource) -> Result<Self, DatabaseError> {
+        let password = match &config.password_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|error| DatabaseError::File {
+                    name: config.name.clone(),
+                    path: path.display().to_string(),
+                    problem: error.to_string(),
+                })?;
+                Some(SecretString::from(text.trim_end_matches(['\r', '\n'])))
+            }
+            None => None,
+        };
+        let tls = match config.tls {
+            UpstreamTls::Disable => None,
+            UpstreamTls::VerifyFull => Some(client_tls(config)?),
+        };
+        Ok(Self {
+            name: config.name.clone(),
+            record: match config.record {
+                RecordWhen::ByVerb => Record::ByVerb,
+                RecordWhen::Before => Record::Before,
+            },
+            target: Arc::new(Target {
+                host: config.host.clone(),
+                port: config.port,
+                tls,
+            }),
+            database: config.database.clone(),
+            user: config.user.clone(),
+            password,
+        })
+    }
+
+    /// Connects, on the strength of this permit. Where that fails the permit comes back, so that
+    /// the end can be recorded with it.
+    pub(crate) async fn open(
+        &self,
+        permit: Permit,
+        parameters: &[(String, String)],
+    ) -> Result<Upstream, (Permit, ConnectError)> {
+        let opened = tokio::select! {
+            biased;
+            // What the permit was for is gone; nobody waits for the answer.
+            _ = permit.cut().fired() => Err(ConnectError::Slow),
+            opened = tokio::time::timeout(CONNECT, self.greet(parameters)) => {
+                opened.unwrap_or(Err(ConnectError::Slow))
+            }
+        };
+        match opened {
+            Ok(greeting) => Ok(Upstream {
+                permit,
+                stream: greeting.stream,
+                rest: greeting.rest,
+                parameters: greeting.parameters,
+                cancel: CancelHandle {
+                    target: Arc::clone(&self.target),
+                    key: greeting.key,
+                },
+            }),
+            Err(error) => Err((permit, error)),
+        }
+    }
+
+    async fn greet(&self, parameters: &[(String, String)]) -> Result<Greeting, ConnectError> {
+        let mut stream = self.target.connect().await?;
+        let mut out = BytesMut::new();
+        let own = [
+            ("user", self.user.as_str()),
+            ("database", self.database.as_str()),
+        ];
+        let passed = parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        frontend::startup_message(own.into_iter().chain(passed), &mut out)?;
+        stream.write_all(&out).await?;
+        let mut greeting = Greeting {
+            stream,
+            rest: BytesMut::with_capacity(8 * 1_024),
+            parameters: Vec::new(),
+            key: CancelKey {
+                process: 0,
+                key: Box::new([0; 4]),
+            },
+        };
+        self.authenticate(&mut greeting).await?;
+        greeting.until_ready().await?;
+        Ok(greeting)
+    }
+
+    async fn authenticate(&self, greeting: &mut Greeting) -> Result<(), ConnectError> {
+        let mut scram: Option<sasl::ScramSha256> = None;
+        loop {
+            let mut out = BytesMut::new();
+            match greeting.next().await? {
+                Message::AuthenticationOk => return Ok(()),
+                Message::AuthenticationCleartextPassword => {
+                    if self.target.can_be_overheard() {
+                        return Err(ConnectError::Authentication("a password in the clear"));
+                    }
+                    frontend::password_message(self.password()?.as_bytes(), &mut out)?;
+                }
+                Message::AuthenticationMd5Password(body) => {
+                    let password = self.password()?.as_bytes();
+                    let hash = md5_hash(self.user.as_bytes(), password, body.salt());
+                    frontend::password_message(hash.as_bytes(), &mut out)?;
+                }
+                Message::AuthenticationSasl(_) => {
+                    let password = self.password()?.as_bytes();
+                    let begun =
+                        sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
+                    frontend::sasl_initial_response(
+                        sasl::SCRAM_SHA_256,
+                        begun.message(),
+                        &mut out,
+                    )?;
+                    scram = Some(begun);
+                }
+                Message::AuthenticationSaslContinue(body) => {
+                    let scram = scram
+                        .as_mut()
+                        .ok_or(ConnectError::Authentication("nonsense"))?;
+                    scram.update(body.data())?;
+                    frontend::sasl_response(scram.message(), &mut out)?;
+                }
+                Message::AuthenticationSaslFinal(body) => {
+                    let scram = scram
+                        .as_mut()
+                        .ok_or(ConnectError::Authentication("nonsense"))?;
+                    scram.finish(body.data())?;
+                }
+                Message::NoticeResponse(_) => {}
+                _ => {
+                    return Err(ConnectError::Authentication(
+                        "something that is not supported",
+                    ));
+                }
+            }
+            greeting.stream.write_all(&out).await?;
+        }
+    }
+
+    fn password(&self) -> Result<&str, ConnectError> {
+        match &self.password {
+            Some(password) => Ok(password.expose_secret()),
+            None => Err(ConnectError::Authentication(
+                "a password, and none is configured",
+            )),
+        }
+    }
+}
+
+/// SQLSTATE and message of an ErrorResponse's body.
+fn refused(mut body: &[u8]) -> ConnectError {
+    let (mut code, mut message) = (String::new(), String::new());
+    while let Some((&field, rest)) = body.split_first() {
+        body = rest;
+        let Some(text) = take_text(&mut body) else {
+            break;
+        };
+        let text = || String::from_utf8_lossy(text).into_owned();
+        match field {
+            b'C' => code = text(),
+            b'M' => message = text(),
+            _ => {}
+        }
+    }
+    ConnectError::Refused(code, message)
+}
+
+/// TLS towards a server whose certificate must name its host.
+fn client_tls(
+    config: &PostgresResource,
+) -> Result<(TlsConnector, ServerName<'static>), DatabaseError> {
+    let failed = |problem: String| DatabaseError::Tls {
+        name: config.name.clone(),
+        problem,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(error.to_string()))?;
+    let builder = match &config.ca {
+        None => {
+            use hyper_rustls::ConfigBuilderExt as _;
+            builder
+                .with_native_roots()
+                .map_err(|error| failed(error.to_string()))?
+        }
+        Some(path) => {
+            let file = |problem: String| DatabaseError::File {
+                name: config.name.clone(),
+                path: path.display().to_string(),
+                problem,
+            };
+            let mut roots = RootCertStore::empty();
+            for certificate in
+                CertificateDer::pem_file_iter(path).map_err(|error| file(error.to_string()))?
+            {
+                let certificate = certificate.map_err(|error| file(error.to_string()))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| file(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(file("it holds no certificate".to_owned()));
+            }
+            builder.with_root_certificates(roots)
+        }
+    };
+    let name = ServerName::try_from(config.host.clone()).map_err(|_| {
+        failed(format!(
+            "`{}` is not a name a certificate can bear",
+            config.host
+        ))
+    })?;
+    Ok((
+        TlsConnector::from(Arc::new(builder.with_no_client_auth())),
+        name,
+    ))
+}
+
+impl Target {
+    async fn connect(&self) -> Result<Box<dyn Stream>, ConnectError> {
+        if self.host.starts_with('/') {
+            let path = format!("{}/.s.PGSQL.{}", self.host, self.port);
+            return Ok(Box::new(UnixStream::connect(path).await?));
+        }
+        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        let Some((connector, name)) = &self.tls else {
+            return Ok(Box::new(stream));
+        };
+        let mut out = BytesMut::new();
+        frontend::ssl_request(&mut out);
+        stream.write_all(&out).await?;
+        // One byte and no more: what came with it would be unauthenticated.
+        if stream.read_u8().await? != b'S' {
+            return Err(ConnectError::NoTls);
+        }
+        Ok(Box::new(connector.connect(name.clone(), stream).await?))
+    }
+
+    /// Whether somebody on the way could read what is sent.
+    fn can_be_overheard(&self) -> bool {
+        let local = self.host.starts_with('/')
+            || self.host == "localhost"
+            || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        self.tls.is_none() && !local
+    }
+}
+
+struct Greeting {
+    stream: Box<dyn Stream>,
+    rest: BytesMut,
+    parameters: Vec<(String, String)>,
+    key: CancelKey,
+}
+
+impl Greeting {
+    async fn next(&mut self) -> Result<Message, ConnectError> {
+        loop {
+            let head = self.rest.get(1..5).and_then(|bytes| bytes.try_into().ok());
+            if head.map(i32::from_be_bytes).is_some_and(|length| {
+                usize::try_from(length).map_or(true, |length| length > GREETING_BYTES_MAX)
+            }) {
+                return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+            }
+            // The protocol crate gives an error's fields only through another crate's trait.
+            let error = (self.rest.first() == Some(&b'E')).then(|| self.rest.clone());
+            if let Some(message) = Message::parse(&mut self.rest)? {
+                if let Some(error) = error {
+                    return Err(refused(error.get(HEAD_BYTES..).unwrap_or_default()));
+                }
+                return Ok(message);
+            }
+            if self.stream.read_buf(&mut self.rest).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    async fn until_ready(&mut self) -> Result<(), ConnectError> {
+        loop {
+            match self.next().await? {
+                Message::ParameterStatus(body) => {
+                    let pair = (body.name()?.to_owned(), body.value()?.to_owned());
+                    self.parameters.push(pair);
+                }
+                Message::BackendKeyData(body) => {
+                    let key = Box::new(body.secret_key().to_be_bytes());
+                    self.key = CancelKey {
+                        process: body.process_id(),
+                        key,
+                    };
+                }
+                Message::NoticeResponse(_) => {}
+                Message::ReadyForQuery(_) => return Ok(()),
+                _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+            }
+        }
+    }
+}
+
+impl CancelHandle {
+    /// Asks the server to cancel, and waits until it has taken the request in: it then closes the
+    /// connection, and the signal is on its way.
+    pub(crate) async fn cancel(&self) -> Result<(), ConnectError> {
+        let mut stream = self.target.connect().await?;
+        let mut out = BytesMut::new();
+        let key = self.key.key.first_chunk().copied().unwrap_or_default();
+        frontend::cancel_request(self.key.process, i32::from_be_bytes(key), &mut out);
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        let mut nothing = [0; 1];
+        // An end without TLS's goodbye is how PostgreSQL closes here.
+        let _ = stream.read(&mut nothing).await;
+        Ok(())
+    }
+}

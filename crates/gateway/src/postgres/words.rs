@@ -1,0 +1,306 @@
+//! What clients are told: refusals and ends, each with its SQLSTATE, the circumstances and how to
+//! go on. Nothing of addresses, paths or anybody's credentials is in here.
+
+use curfew_authority::{DeadlineCause, Denial, DenialCause, EndReason, ResourceName, StepUp, Verb};
+
+use super::frame::{Complaint, Severity};
+use crate::permit::{Cut, CutCause};
+use crate::registrar::{Refusal, Unavailable};
+
+/// What the texts need to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Words {
+    /// Where people sign in.
+    pub(crate) portal: String,
+    /// The resource's name.
+    pub(crate) resource: ResourceName,
+}
+
+impl Words {
+    fn sign_in(&self) -> String {
+        format!(
+            "Sign in at {} and connect with a new password, or use: curfew psql {}",
+            self.portal, self.resource
+        )
+    }
+
+    fn authenticate_again(&self) -> String {
+        format!("Authenticate again at {}, then try again.", self.portal)
+    }
+
+    /// For a statement or a connection that there is no permit for.
+    pub(crate) fn refusal(&self, refusal: &Refusal, verb: Verb) -> Complaint {
+        let complaint = match refusal {
+            Refusal::Unauthenticated => {
+                Complaint::fatal("28000", "this password is no longer valid").hint(self.sign_in())
+            }
+            Refusal::Ended { reason, .. } => Complaint::fatal("28000", "your session has ended")
+                .detail(end_reason(*reason))
+                .hint(self.sign_in()),
+            Refusal::StepUp(step_up) => self.step_up(step_up, verb),
+            Refusal::Denied(denial) => self.denial(denial, verb),
+            Refusal::Unavailable(unavailable) => unavailable_now(*unavailable),
+        };
+        if verb == Verb::SqlConnect {
+            return Complaint {
+                severity: Severity::Fatal,
+                ..complaint
+            };
+        }
+        complaint
+    }
+
+    fn step_up(&self, step_up: &StepUp, verb: Verb) -> Complaint {
+        let mut detail = Vec::new();
+        if let Some(passed) = step_up.passed {
+            detail.push(format!(
+                "The {} limit for {verb} on {} has run out.",
+                passed.cause, self.resource
+            ));
+        }
+        if let Some(level) = step_up.assurance {
+            detail.push(format!("It needs assurance level {}.", u8::from(level)));
+        }
+        detail.extend(named(
+            "Rule",
+            step_up.rules.iter().map(ToString::to_string).collect(),
+        ));
+        Complaint::error(
+            "42501",
+            format!("{verb} on {} needs fresh authentication", self.resource),
+        )
+        .detail(detail.join(" "))
+        .hint(self.authenticate_again())
+    }
+
+    fn denial(&self, denial: &Denial, verb: Verb) -> Complaint {
+        let rules: Vec<String> = denial.rules.iter().map(ToString::to_string).collect();
+        let (why, hint) = match denial.cause {
+            DenialCause::NotPermitted => (
+                format!("No rule permits {verb} on {}.", self.resource),
+                None,
+            ),
+            DenialCause::Forbidden => {
+                (format!("A rule forbids {verb} on {}.", self.resource), None)
+            }
+            DenialCause::TooOld => (
+                format!("Your session is too old for {verb} on {}.", self.resource),
+                Some(self.sign_in()),
+            ),
+            DenialCause::WrongAudience => (
+                "The password is for another resource.".to_owned(),
+                Some(self.sign_in()),
+            ),
+            DenialCause::UnknownResource => ("The resource is not known.".to_owned(), None),
+        };
+        let detail = std::iter::once(why)
+            .chain(named("Rule", rules))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let hint =
+            hint.unwrap_or_else(|| "Whoever writes Curfew's policy can permit it.".to_owned());
+        Complaint::error(
+            "42501",
+            format!("permission denied for {verb} on {}", self.resource),
+        )
+        .detail(detail)
+        .hint(hint)
+    }
+
+    /// For a connection that is cut. `status` is the server's newest transaction status.
+    pub(crate) fn cut(&self, cut: &Cut, status: u8) -> Complaint {
+        let in_transaction = status != b'I';
+        let for_idling = || match in_transaction {
+            true => Complaint::fatal(
+                "25P03",
+                "terminating connection due to idle-in-transaction timeout",
+            ),
+            false => Complaint::fatal(
+                "57P05",
+                "terminating connection due to idle-session timeout",
+            ),
+        };
+        let limit = |cause: DeadlineCause, what: &str| {
+            let length = cut
+                .limit
+                .map(|limit| format!(": {limit}"))
+                .unwrap_or_default();
+            format!("The {cause} limit of {what} has run out{length}.")
+        };
+        match cut.cause {
+            CutCause::SessionEnded(EndReason::Idle) => for_idling()
+                .detail(limit(DeadlineCause::Idle, "your session"))
+                .hint(self.sign_in()),
+            CutCause::SessionEnded(reason) => {
+                let detail = match reason {
+                    EndReason::Reauth => limit(DeadlineCause::Reauth, "your session"),
+                    EndReason::Lifetime => limit(DeadlineCause::Lifetime, "your session"),
+                    other => end_reason(other).to_owned(),
+                };
+                Complaint::fatal(
+                    "57P01",
+                    "terminating connection because your session has ended",
+                )
+                .detail(detail)
+                .hint(self.sign_in())
+            }
+            CutCause::Limit(cause) => {
+                let complaint = match cause {
+                    DeadlineCause::Idle => for_idling(),
+                    DeadlineCause::Reauth | DeadlineCause::Lifetime => Complaint::fatal(
+                        "57P01",
+                        format!("terminating connection due to a limit of {}", self.resource),
+                    ),
+                };
+                complaint
+                    .detail(limit(cause, self.resource.as_str()))
+                    .hint(self.authenticate_again())
+            }
+            CutCause::LedgerFailed => Complaint::fatal(
+                "57P01",
+                "terminating connection because the audit log cannot take entries",
+            )
+            .hint("Try again later; whoever runs Curfew has been told."),
+            CutCause::Shutdown => stopping(),
+        }
+    }
+
+    /// For a password of a session that is over, or one that has expired.
+    pub(crate) fn no_password(&self) -> Complaint {
+        Complaint::fatal("28P01", "password authentication failed").hint(format!(
+            "The user is your Curfew user name, the database is the resource's name, and the \
+                 password comes from {} or: curfew connect {}",
+            self.portal, self.resource
+        ))
+    }
+}
+
+fn named(what: &str, names: Vec<String>) -> Option<String> {
+    match names.as_slice() {
+        [] => None,
+        [one] => Some(format!("{what}: {one}.")),
+        more => Some(format!("{what}s: {}.", more.join(", "))),
+    }
+}
+
+/// When nothing can be recorded, nothing is done.
+fn unavailable_now(unavailable: Unavailable) -> Complaint {
+    let hint = "Try again later; whoever runs Curfew has been told.";
+    match unavailable {
+        Unavailable::DiskFull => Complaint::error(
+            "53100",
+            "the audit log's disk is full, so nothing can be done",
+        )
+        .hint(hint),
+        Unavailable::Ledger => Complaint::error(
+            "57P03",
+            "the audit log cannot take entries, so nothing can be done",
+        )
+        .hint(hint),
+        Unavailable::Stopping => stopping(),
+    }
+}
+
+/// For whoever is connected, or connects, while Curfew stops.
+pub(crate) fn stopping() -> Complaint {
+    Complaint::fatal("57P01", "terminating connection because Curfew is stopping")
+        .hint("Connect again in a moment.")
+}
+
+fn end_reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Idle => "It was idle for too long.",
+        EndReason::Reauth => "Its authentication grew too old.",
+        EndReason::Lifetime => "It reached its longest lifetime.",
+        EndReason::SignedOut => "You signed out.",
+        EndReason::EndedByAdmin => "An administrator ended it.",
+        EndReason::IdpSignedOut => "Your identity provider signed you out.",
+        EndReason::SharedSignal => "Your identity provider sent a signal that ended it.",
+        EndReason::Risk => "The risk grew too high.",
+        EndReason::AccountDisabled => "Your account was disabled.",
+        EndReason::TooManySessions => "You had too many sessions.",
+        EndReason::CredentialChanged => "A credential of your account was changed.",
+        EndReason::RefreshReused => "A token of it was used twice.",
+        EndReason::PolicyChanged => "A new policy no longer allows it.",
+        EndReason::Shutdown => "Curfew was stopped for good.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use curfew_authority::Span;
+
+    fn words() -> Words {
+        Words {
+            portal: "https://curfew.test".into(),
+            resource: "orders".parse().unwrap(),
+        }
+    }
+
+    fn cut(cause: CutCause) -> Cut {
+        Cut {
+            cause,
+            deadline: None,
+            limit: Some(Span::from_secs(900)),
+        }
+    }
+
+    #[test]
+    fn each_end_has_its_code() {
+        let idle = CutCause::SessionEnded(EndReason::Idle);
+        let cases = [
+            (idle, b'I', "57P05"),
+            (idle, b'T', "25P03"),
+            (idle, b'E', "25P03"),
+            (CutCause::Limit(DeadlineCause::Idle), b'I', "57P05"),
+            (CutCause::Limit(DeadlineCause::Reauth), b'I', "57P01"),
+            (CutCause::SessionEnded(EndReason::Lifetime), b'T', "57P01"),
+            (
+                CutCause::SessionEnded(EndReason::EndedByAdmin),
+                b'I',
+                "57P01",
+            ),
+            (CutCause::LedgerFailed, b'I', "57P01"),
+            (CutCause::Shutdown, b'I', "57P01"),
+        ];
+        for (cause, status, code) in cases {
+            let complaint = words().cut(&cut(cause), status);
+            assert_eq!(
+                (complaint.code, complaint.severity),
+                (code, Severity::Fatal),
+                "{cause:?}"
+            );
+            assert!(complaint.hint.is_some());
+        }
+        let idle = words().cut(&cut(idle), b'I');
+        assert_eq!(
+            idle.detail.as_deref(),
+            Some("The idle limit of your session has run out: 15m.")
+        );
+    }
+
+    #[test]
+    fn a_refused_connection_is_fatal_and_a_refused_statement_is_not() {
+        let denied = Refusal::Denied(Denial {
+            session: None,
+            cause: DenialCause::Forbidden,
+            rules: vec!["no-writes".parse().unwrap()],
+        });
+        let statement = words().refusal(&denied, Verb::SqlWrite);
+        assert_eq!(
+            (statement.severity, statement.code),
+            (Severity::Error, "42501")
+        );
+        assert_eq!(
+            statement.detail.as_deref(),
+            Some("A rule forbids sql.write on orders. Rule: no-writes.")
+        );
+        assert_eq!(
+            words().refusal(&denied, Verb::SqlConnect).severity,
+            Severity::Fatal
+        );
+        let full = words().refusal(&Refusal::Unavailable(Unavailable::DiskFull), Verb::SqlRead);
+        assert_eq!((full.severity, full.code), (Severity::Error, "53100"));
+    }
+}
