@@ -56,7 +56,11 @@ fn form(
         (status, Some(text))
     });
     let frame = Frame::signed_in("Sign in again", "", portal, viewer);
-    let csrf = frame.user.as_ref().map(|user| user.csrf.clone()).unwrap_or_default();
+    let csrf = frame
+        .user
+        .as_ref()
+        .map(|user| user.csrf.clone())
+        .unwrap_or_default();
     let template = SignInPage {
         frame,
         action: "/sign-in/again",
@@ -90,7 +94,12 @@ pub(super) async fn submit(
     sent: Result<Form<AgainForm>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    let AgainForm { csrf, password, code, returning } = sent;
+    let AgainForm {
+        csrf,
+        password,
+        code,
+        returning,
+    } = sent;
     let password = SecretString::from(password);
     returning.app(&portal)?;
     let viewer = viewer(&portal, visit.clone(), &returning).await?;
@@ -98,7 +107,10 @@ pub(super) async fn submit(
     let name = viewer.session.subject.to_string();
     match attempt(&portal, &visit, name, password, code).await? {
         Attempt::Verified(verified) => renew(&portal, viewer, *verified, &returning).await,
-        Attempt::Refused { too_many, retry_after } => {
+        Attempt::Refused {
+            too_many,
+            retry_after,
+        } => {
             let error = Some(refusal(too_many, retry_after));
             let mut response = form(&portal, &viewer, &returning, error)?;
             mark_refused(&mut response, retry_after);
@@ -118,7 +130,10 @@ async fn renew(
         tracing::error!("an account was verified that was not asked for");
         return Err(Fault::Failed);
     }
-    if returning.level().is_some_and(|level| level > verified.proof.aal) {
+    if returning
+        .level()
+        .is_some_and(|level| level > verified.proof.aal)
+    {
         return Err(Fault::TooWeak);
     }
     let (cookie, credential) = new_cookie()?;
@@ -128,7 +143,12 @@ async fn renew(
         credential,
     };
     let refused = |refusal| Fault::refused(refusal, returning.clone(), true);
-    let verdict = portal.gateway.registrar.command(command).await.map_err(refused)?;
+    let verdict = portal
+        .gateway
+        .registrar
+        .command(command)
+        .await
+        .map_err(refused)?;
     match verdict {
         Verdict::Deny(denial) => return Err(Fault::Denied(denial.cause)),
         Verdict::Ended { session, reason } => {

@@ -89,7 +89,11 @@ impl OwnSession {
         let [(_, idle, _), (_, reauth, _), (_, lifetime, _)] = deadlines(&session);
         Self {
             deadline: session.end_deadline(),
-            deadlines: Deadlines { idle, reauth, lifetime },
+            deadlines: Deadlines {
+                idle,
+                reauth,
+                lifetime,
+            },
             aal: session.proof.aal.into(),
             now,
             started_at: session.started_at,
@@ -115,7 +119,9 @@ async fn own_session(
         }
         None => visit.signed_in(&portal).await,
     };
-    let viewer = viewer.map_err(refused(&portal))?.ok_or_else(Problem::no_token)?;
+    let viewer = viewer
+        .map_err(refused(&portal))?
+        .ok_or_else(Problem::no_token)?;
     Ok(Json(OwnSession::of(viewer.session, viewer.now)))
 }
 
@@ -145,7 +151,11 @@ async fn list_sessions(
         current: view.session == viewer.session.id,
         view,
     });
-    Ok(Json(SessionList { now: viewer.now, sessions: sessions.collect(), own_only }))
+    Ok(Json(SessionList {
+        now: viewer.now,
+        sessions: sessions.collect(),
+        own_only,
+    }))
 }
 
 async fn list(portal: &Portal, viewer: &mut Viewer) -> Result<(Vec<SessionView>, bool), Refusal> {
@@ -170,13 +180,15 @@ async fn end(
 ) -> Result<Response, Problem> {
     let unknown = || Problem::not_found("There is no such session, or it is over");
     let target: SessionId = id.parse().map_err(|_| unknown())?;
-    sessions::end_one(&portal, &viewer, target).await.map_err(|not| match not {
-        NotEnded::Unknown => unknown(),
-        NotEnded::Stale => {
-            Problem::step_up(Some(OWN_END_FRESH), None, &portal.gateway.portal_url())
-        }
-        NotEnded::Refused(refusal) => refused(&portal)(refusal),
-    })?;
+    sessions::end_one(&portal, &viewer, target)
+        .await
+        .map_err(|not| match not {
+            NotEnded::Unknown => unknown(),
+            NotEnded::Stale => {
+                Problem::step_up(Some(OWN_END_FRESH), None, &portal.gateway.portal_url())
+            }
+            NotEnded::Refused(refusal) => refused(&portal)(refusal),
+        })?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -231,7 +243,9 @@ async fn resources(
         }
     }
     for database in &gateway.config.postgres {
-        let access = viewer.access(&portal, Verb::SqlConnect, &database.name).await;
+        let access = viewer
+            .access(&portal, Verb::SqlConnect, &database.name)
+            .await;
         let access = access.map_err(refused(&portal))?;
         if access != Access::Closed {
             resources.push(ListedResource {
@@ -266,22 +280,26 @@ async fn password(
     Path(name): Path<String>,
 ) -> Result<Json<PasswordAnswer>, Problem> {
     viewer.enter(&portal).await.map_err(refused(&portal))?;
-    let made = passwords::issue(&portal, &viewer, &name).await.map_err(|no| match no {
-        NoPassword::Unknown => Problem::not_found("There is no database of that name")
-            .with_hint("GET /api/v1/resources lists them"),
-        NoPassword::NotPermitted => {
-            let text = "The policy does not permit this";
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
-        }
-        NoPassword::AfterSignIn => Problem::step_up(None, None, &portal.gateway.portal_url()),
-        NoPassword::TooMany => Problem::too_many(
-            "This session has as many passwords and tokens as it can have",
-            crate::oauth::OUTAGE_RETRY_SECS,
-        )
-        .with_hint("use one you have, or sign out and in again"),
-        NoPassword::Random => Problem::unavailable("Curfew cannot make a password at the moment"),
-        NoPassword::Refused(refusal) => refused(&portal)(refusal),
-    })?;
+    let made = passwords::issue(&portal, &viewer, &name)
+        .await
+        .map_err(|no| match no {
+            NoPassword::Unknown => Problem::not_found("There is no database of that name")
+                .with_hint("GET /api/v1/resources lists them"),
+            NoPassword::NotPermitted => {
+                let text = "The policy does not permit this";
+                Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
+            }
+            NoPassword::AfterSignIn => Problem::step_up(None, None, &portal.gateway.portal_url()),
+            NoPassword::TooMany => Problem::too_many(
+                "This session has as many passwords and tokens as it can have",
+                crate::oauth::OUTAGE_RETRY_SECS,
+            )
+            .with_hint("use one you have, or sign out and in again"),
+            NoPassword::Random => {
+                Problem::unavailable("Curfew cannot make a password at the moment")
+            }
+            NoPassword::Refused(refusal) => refused(&portal)(refusal),
+        })?;
     Ok(Json(PasswordAnswer {
         user: made.user,
         password: made.password.expose_secret().to_owned(),
@@ -296,7 +314,9 @@ async fn sign_out(
     State(portal): State<Arc<Portal>>,
     Caller(viewer): Caller,
 ) -> Result<Response, Problem> {
-    end_session(&portal, viewer.session.id).await.map_err(refused(&portal))?;
+    end_session(&portal, viewer.session.id)
+        .await
+        .map_err(refused(&portal))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -316,16 +336,24 @@ async fn log(
     Caller(mut viewer): Caller,
     sent: Result<Query<LogQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(query) = sent.map_err(|_| {
-        Problem::bad_request("after, limit and wait are whole numbers")
-    })?;
+    let Query(query) =
+        sent.map_err(|_| Problem::bad_request("after, limit and wait are whole numbers"))?;
     let limit = query.limit.unwrap_or(LOG_LIMIT).clamp(1, LOG_LIMIT_MAX);
     let wait = Duration::from_secs(query.wait.unwrap_or(0).min(WAIT_SECS_MAX));
     viewer.passive |= query.wait.is_some();
-    let permit = viewer.ask(&portal, Verb::LogRead, None).await.map_err(refused(&portal))?;
-    permit.recorded().await.map_err(|error| refused(&portal)(error.into()))?;
+    let permit = viewer
+        .ask(&portal, Verb::LogRead, None)
+        .await
+        .map_err(refused(&portal))?;
+    permit
+        .recorded()
+        .await
+        .map_err(|error| refused(&portal)(error.into()))?;
     let read = wait_for_news(&portal, query.after, limit, wait, &permit).await;
-    viewer.settle(&portal, permit).await.map_err(refused(&portal))?;
+    viewer
+        .settle(&portal, permit)
+        .await
+        .map_err(refused(&portal))?;
     let found = read.map_err(|unread| match unread {
         Unread::PastEnd => Problem::not_found("The log has no entry of that number"),
         Unread::Failed => Problem::unavailable("The log cannot be read at the moment"),
@@ -372,8 +400,11 @@ fn log_json(found: &Forward, after: Option<u64>) -> Vec<u8> {
         (None, after) => after,
     };
     let next = next.map_or("null".to_owned(), |index| index.to_string());
-    let mut json = format!("{{\"size\":{},\"next_after\":{next},\"entries\":[", found.size)
-        .into_bytes();
+    let mut json = format!(
+        "{{\"size\":{},\"next_after\":{next},\"entries\":[",
+        found.size
+    )
+    .into_bytes();
     let readable = found.entries.iter().filter(|(_, entry)| {
         // A ledger that holds anything else is for `curfew-verify` to judge.
         serde_json::from_slice::<serde::de::IgnoredAny>(entry).is_ok()
@@ -402,7 +433,13 @@ mod tests {
         let json = log_json(&Forward { entries, size: 9 }, Some(4));
         let wanted = r#"{"size":9,"next_after":7,"entries":[{"index":5,"entry":{"v":1,"b":2,"a":3}},{"index":7,"entry":{"v":1}}]}"#;
         assert_eq!(String::from_utf8(json).unwrap(), wanted);
-        let none = log_json(&Forward { entries: Vec::new(), size: 9 }, Some(8));
+        let none = log_json(
+            &Forward {
+                entries: Vec::new(),
+                size: 9,
+            },
+            Some(8),
+        );
         assert_eq!(none, br#"{"size":9,"next_after":8,"entries":[]}"#);
     }
 

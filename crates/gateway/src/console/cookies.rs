@@ -88,7 +88,10 @@ mod tests {
         let set = set(SESSION, &"cfs_x".to_owned().into()).unwrap();
         assert!(set.is_sensitive());
         let set = set.to_str().unwrap().to_owned();
-        assert_eq!(set, "__Host-curfew=cfs_x; Path=/; Secure; HttpOnly; SameSite=Lax");
+        assert_eq!(
+            set,
+            "__Host-curfew=cfs_x; Path=/; Secure; HttpOnly; SameSite=Lax"
+        );
         for (header, name) in [(expire_session(), SESSION), (expire_form(), FORM)] {
             let text = header.to_str().unwrap();
             assert_eq!(text, format!("{name}=; {ATTRIBUTES}; Max-Age=0"));

@@ -39,7 +39,10 @@ pub(super) fn same_origin(headers: &HeaderMap, portal: &str) -> bool {
     if site.is_some_and(|site| site != "same-origin") {
         return false;
     }
-    match headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("?")) {
+    match headers
+        .get(ORIGIN)
+        .map(|value| value.to_str().unwrap_or("?"))
+    {
         None => true,
         Some("null") => site.is_some(),
         Some(origin) => origin.eq_ignore_ascii_case(portal),

@@ -70,7 +70,14 @@ fn ask_for_code(portal: &Portal, viewer: &Viewer, code: &str, wrong: bool) -> Re
         code: text::cut(code, 18),
         error: wrong.then_some("This code is not waiting for an answer. Check it, or start again."),
     };
-    page(if wrong { StatusCode::NOT_FOUND } else { StatusCode::OK }, &template)
+    page(
+        if wrong {
+            StatusCode::NOT_FOUND
+        } else {
+            StatusCode::OK
+        },
+        &template,
+    )
 }
 
 /// Asks for a code, or for what to do with the one that came.
@@ -80,7 +87,10 @@ pub(super) async fn show(
     sent: Result<Query<Code>, QueryRejection>,
 ) -> Result<Response, Fault> {
     let Query(sent) = sent.map_err(|_| Fault::Malformed)?;
-    viewer.enter(&portal).await.map_err(|refusal| viewer.fault(refusal))?;
+    viewer
+        .enter(&portal)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
     if sent.user_code.is_empty() {
         return Ok(ask_for_code(&portal, &viewer, "", false));
     }
@@ -89,14 +99,22 @@ pub(super) async fn show(
     };
     let found = portal
         .devices
-        .find(&code.digest(&portal.gateway.master), &viewer.session.id, viewer.now)
+        .find(
+            &code.digest(&portal.gateway.master),
+            &viewer.session.id,
+            viewer.now,
+        )
         .map_err(|_| Fault::TooManyCodes)?;
     let Some(request) = found else {
         return Ok(ask_for_code(&portal, &viewer, &sent.user_code, true));
     };
     let frame = Frame::signed_in("Connect a device", "", &portal, &viewer);
     let template = ConfirmPage {
-        csrf: frame.user.as_ref().map(|user| user.csrf.clone()).unwrap_or_default(),
+        csrf: frame
+            .user
+            .as_ref()
+            .map(|user| user.csrf.clone())
+            .unwrap_or_default(),
         frame,
         code: code.to_string(),
         same_address: request.address == viewer.visit.address,
@@ -116,7 +134,10 @@ pub(super) async fn decide(
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
     viewer.check_form(&portal, &sent.csrf)?;
-    viewer.enter(&portal).await.map_err(|refusal| viewer.fault(refusal))?;
+    viewer
+        .enter(&portal)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
     let approved = match sent.choice.as_str() {
         "approve" => true,
         "deny" => false,
@@ -124,7 +145,11 @@ pub(super) async fn decide(
     };
     let code = UserCode::parse(&sent.user_code).ok_or(Fault::Malformed)?;
     let session = viewer.session.id.clone();
-    let choice = if approved { Choice::Approve(session) } else { Choice::Deny };
+    let choice = if approved {
+        Choice::Approve(session)
+    } else {
+        Choice::Deny
+    };
     let digest = code.digest(&portal.gateway.master);
     // Throttled like the entry of a code: a form can be sent without its page.
     let waiting = portal

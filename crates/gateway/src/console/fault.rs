@@ -81,7 +81,12 @@ impl Fault {
     /// comes back to.
     pub(super) fn refused(refusal: Refusal, returning: Returning, navigation: bool) -> Self {
         let sign_in = |returning, ended| {
-            Self::SignIn(SignIn { returning, ended, forget: true, navigation })
+            Self::SignIn(SignIn {
+                returning,
+                ended,
+                forget: true,
+                navigation,
+            })
         };
         match refusal {
             Refusal::Unauthenticated => sign_in(returning, None),
@@ -148,9 +153,13 @@ impl Fault {
                 "Open the page again and repeat what you did.",
                 HOME,
             ),
-            Self::Handover(text) => {
-                notice(StatusCode::BAD_REQUEST, "The app cannot be opened", text, "", HOME)
-            }
+            Self::Handover(text) => notice(
+                StatusCode::BAD_REQUEST,
+                "The app cannot be opened",
+                text,
+                "",
+                HOME,
+            ),
             Self::TooWeak | Self::TooManyCodes | Self::TooManyCredentials => self.limit_notice(),
             Self::Unavailable(unavailable) => notice(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -213,7 +222,9 @@ impl IntoResponse for Fault {
         let mut response = match &self {
             Self::SignIn(sign_in) if sign_in.navigation => {
                 let mut to = format!("/sign-in{}", sign_in.returning.query());
-                let reason = sign_in.ended.and_then(|ended| serde_json::to_value(ended).ok());
+                let reason = sign_in
+                    .ended
+                    .and_then(|ended| serde_json::to_value(ended).ok());
                 if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
                     to.push(if to.contains('?') { '&' } else { '?' });
                     to.push_str(&format!("ended={reason}"));
@@ -222,9 +233,24 @@ impl IntoResponse for Fault {
             }
             Self::Again(returning) => see_other(&format!("/sign-in/again{}", returning.query())),
             _ => {
-                let Notice { status, title, text, hint, link: (href, label) } = self.notice();
+                let Notice {
+                    status,
+                    title,
+                    text,
+                    hint,
+                    link: (href, label),
+                } = self.notice();
                 let frame = Frame::signed_out(title);
-                page(status, &NoticePage { frame, text, hint, href, label })
+                page(
+                    status,
+                    &NoticePage {
+                        frame,
+                        text,
+                        hint,
+                        href,
+                        label,
+                    },
+                )
             }
         };
         let headers = response.headers_mut();

@@ -50,7 +50,11 @@ pub(super) struct User {
 impl Frame {
     /// For pages that anybody may see.
     pub(super) fn signed_out(title: &str) -> Self {
-        Self { title: title.to_owned(), here: "", user: None }
+        Self {
+            title: title.to_owned(),
+            here: "",
+            user: None,
+        }
     }
 
     /// For pages of a session.
@@ -72,7 +76,11 @@ impl Frame {
             extends_by_click: end.cause == DeadlineCause::Idle,
             extends_by_sign_in: end.cause == DeadlineCause::Reauth,
         };
-        Self { title: title.to_owned(), here, user: Some(user) }
+        Self {
+            title: title.to_owned(),
+            here,
+            user: Some(user),
+        }
     }
 }
 
@@ -106,7 +114,10 @@ pub(super) async fn protect(
         // One year (ASVS 3.4.1).
         (STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
         (X_FRAME_OPTIONS, "DENY"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (
+            HeaderName::from_static("cross-origin-opener-policy"),
+            "same-origin",
+        ),
     ];
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
@@ -134,12 +145,18 @@ fn content_security_policy(portal: &Portal) -> String {
 
 /// The style of all pages.
 pub(super) async fn style() -> Response {
-    asset("text/css; charset=utf-8", include_str!("../../templates/curfew.css").to_owned())
+    asset(
+        "text/css; charset=utf-8",
+        include_str!("../../templates/curfew.css").to_owned(),
+    )
 }
 
 /// The mark in the browser's tab.
 pub(super) async fn icon() -> Response {
-    asset("image/svg+xml", include_str!("../../templates/curfew.svg").to_owned())
+    asset(
+        "image/svg+xml",
+        include_str!("../../templates/curfew.svg").to_owned(),
+    )
 }
 
 /// How long a page's session goes on.
@@ -152,7 +169,10 @@ pub(super) struct Left {
 /// locks without a script, and whether or not the network is there.
 pub(super) async fn countdown(left: Result<Query<Left>, QueryRejection>) -> Response {
     let left = left.map_or(0, |Query(left)| left.s);
-    asset("text/css; charset=utf-8", countdown_style(left.min(COUNTDOWN_SECS_MAX)))
+    asset(
+        "text/css; charset=utf-8",
+        countdown_style(left.min(COUNTDOWN_SECS_MAX)),
+    )
 }
 
 fn countdown_style(left: u64) -> String {

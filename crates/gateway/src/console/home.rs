@@ -61,11 +61,27 @@ struct Database {
 
 /// The three clocks of a session.
 pub(super) fn deadlines(session: &LiveSession) -> [(DeadlineCause, Timestamp, Span); 3] {
-    let Limits { idle, reauth, lifetime } = session.limits;
+    let Limits {
+        idle,
+        reauth,
+        lifetime,
+    } = session.limits;
     [
-        (DeadlineCause::Idle, session.active_at.saturating_add(idle), idle),
-        (DeadlineCause::Reauth, session.authenticated_at.saturating_add(reauth), reauth),
-        (DeadlineCause::Lifetime, session.started_at.saturating_add(lifetime), lifetime),
+        (
+            DeadlineCause::Idle,
+            session.active_at.saturating_add(idle),
+            idle,
+        ),
+        (
+            DeadlineCause::Reauth,
+            session.authenticated_at.saturating_add(reauth),
+            reauth,
+        ),
+        (
+            DeadlineCause::Lifetime,
+            session.started_at.saturating_add(lifetime),
+            lifetime,
+        ),
     ]
 }
 
@@ -103,7 +119,9 @@ async fn apps(portal: &Portal, viewer: &Viewer) -> Result<Vec<App>, Refusal> {
 async fn databases(portal: &Portal, viewer: &Viewer) -> Result<Vec<Database>, Refusal> {
     let mut databases = Vec::new();
     for database in &portal.gateway.config.postgres {
-        let access = viewer.access(portal, Verb::SqlConnect, &database.name).await?;
+        let access = viewer
+            .access(portal, Verb::SqlConnect, &database.name)
+            .await?;
         if access != Access::Closed {
             databases.push(Database {
                 name: database.name.to_string(),
@@ -129,7 +147,10 @@ pub(super) async fn show(
     State(portal): State<Arc<Portal>>,
     mut viewer: Viewer,
 ) -> Result<Response, Fault> {
-    viewer.enter(&portal).await.map_err(|refusal| viewer.fault(refusal))?;
+    viewer
+        .enter(&portal)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
     let found = async {
         let apps = apps(&portal, &viewer).await?;
         let databases = databases(&portal, &viewer).await?;
@@ -140,7 +161,11 @@ pub(super) async fn show(
     let frame = Frame::signed_in("Start", "/", &portal, &viewer);
     let session = &viewer.session;
     let template = HomePage {
-        csrf: frame.user.as_ref().map(|user| user.csrf.clone()).unwrap_or_default(),
+        csrf: frame
+            .user
+            .as_ref()
+            .map(|user| user.csrf.clone())
+            .unwrap_or_default(),
         frame,
         subject: session.subject.to_string(),
         roles: roles_text(&session.roles),
@@ -179,15 +204,20 @@ pub(super) async fn password(
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
     viewer.check_form(&portal, &sent.csrf)?;
-    viewer.enter(&portal).await.map_err(|refusal| viewer.fault(refusal))?;
-    let made = passwords::issue(&portal, &viewer, &name).await.map_err(|no| match no {
-        NoPassword::Unknown => Fault::NotFound("There is no database of that name."),
-        NoPassword::NotPermitted => Fault::Denied(curfew_authority::DenialCause::NotPermitted),
-        NoPassword::AfterSignIn => Fault::Again(viewer.visit.returning()),
-        NoPassword::TooMany => Fault::TooManyCredentials,
-        NoPassword::Random => Fault::Failed,
-        NoPassword::Refused(refusal) => viewer.fault(refusal),
-    })?;
+    viewer
+        .enter(&portal)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
+    let made = passwords::issue(&portal, &viewer, &name)
+        .await
+        .map_err(|no| match no {
+            NoPassword::Unknown => Fault::NotFound("There is no database of that name."),
+            NoPassword::NotPermitted => Fault::Denied(curfew_authority::DenialCause::NotPermitted),
+            NoPassword::AfterSignIn => Fault::Again(viewer.visit.returning()),
+            NoPassword::TooMany => Fault::TooManyCredentials,
+            NoPassword::Random => Fault::Failed,
+            NoPassword::Refused(refusal) => viewer.fault(refusal),
+        })?;
     let template = PasswordPage {
         frame: Frame::signed_in("Database password", "/", &portal, &viewer),
         database: made.database.to_string(),

@@ -146,8 +146,13 @@ fn details(entry: &Value) -> String {
 fn tone(kind: &str) -> &'static str {
     match kind {
         "session.started" | "recording.resumed" => "good",
-        "sign_in.refused" | "action.denied" | "session.used_after_end" | "credential.unknown"
-        | "credential.refused" | "recording.failed" | "clock.stepped" => "bad",
+        "sign_in.refused"
+        | "action.denied"
+        | "session.used_after_end"
+        | "credential.unknown"
+        | "credential.refused"
+        | "recording.failed"
+        | "clock.stepped" => "bad",
         _ => "",
     }
 }
@@ -163,7 +168,9 @@ impl Row {
             own => own,
         };
         let time = text_of(&entry, "time").to_owned();
-        let seconds = time.split_once('.').map_or(time.as_str(), |(seconds, _)| seconds);
+        let seconds = time
+            .split_once('.')
+            .map_or(time.as_str(), |(seconds, _)| seconds);
         Self {
             index,
             time_text: seconds.replacen('T', " ", 1),
@@ -210,7 +217,11 @@ fn signed(back: &Back) -> Option<Signed> {
     let parsed = Note::parse(note.as_bytes()).ok()?;
     let checkpoint = Checkpoint::parse(parsed.text()).ok()?;
     let size = checkpoint.size;
-    Some(Signed { size, behind: back.size.saturating_sub(size), note })
+    Some(Signed {
+        size,
+        behind: back.size.saturating_sub(size),
+        note,
+    })
 }
 
 /// The page.
@@ -225,13 +236,21 @@ pub(super) async fn show(
     let asked = viewer.ask(&portal, Verb::LogRead, None).await;
     let permit = asked.map_err(|refusal| viewer.fault(refusal))?;
     // Recorded before it is read: the reading then stands in what is shown.
-    viewer.settle(&portal, permit).await.map_err(|refusal| viewer.fault(refusal))?;
+    viewer
+        .settle(&portal, permit)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
     let looked_for = filter.clone();
     let back = shelf::back(&portal, before, PAGE, move |entry| looked_for.takes(entry))
         .await
         .map_err(unread)?;
-    let subjects = subjects(&portal, &back).await.map_err(|refusal| viewer.fault(refusal))?;
-    let rows = back.entries.iter().map(|(index, bytes)| Row::of(*index, bytes, &subjects));
+    let subjects = subjects(&portal, &back)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
+    let rows = back
+        .entries
+        .iter()
+        .map(|(index, bytes)| Row::of(*index, bytes, &subjects));
     let template = LogPage {
         rows: rows.collect(),
         frame: Frame::signed_in("Log", "/log", &portal, &viewer),
@@ -268,7 +287,10 @@ pub(super) async fn entry(
     let asked = viewer.ask(&portal, Verb::LogRead, None).await;
     let permit = asked.map_err(|refusal| viewer.fault(refusal))?;
     let bytes = shelf::one(&portal, index).await;
-    viewer.settle(&portal, permit).await.map_err(|refusal| viewer.fault(refusal))?;
+    viewer
+        .settle(&portal, permit)
+        .await
+        .map_err(|refusal| viewer.fault(refusal))?;
     let kind = HeaderValue::from_static("application/json; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], bytes.map_err(unread)?).into_response())
 }
@@ -286,7 +308,11 @@ mod tests {
     const ALLOWED: &[u8] = br#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","kind":"action.allowed","session":"s_000000000000000000000001","verb":"web.read","resource":"shop","path":"/a","rules":["r"]}"#;
 
     fn filter(kind: &str, session: &str) -> Filter {
-        Filter { kind: kind.into(), session: session.into(), before: String::new() }
+        Filter {
+            kind: kind.into(),
+            session: session.into(),
+            before: String::new(),
+        }
     }
 
     #[test]
@@ -313,9 +339,16 @@ mod tests {
             BTreeMap::from([("s_000000000000000000000001".to_owned(), "ada".to_owned())]);
         let row = Row::of(7, ALLOWED, &subjects);
         assert_eq!(row.time_text, "2026-11-23 16:40:00");
-        assert_eq!((row.subject.as_str(), row.resource.as_str()), ("ada", "shop"));
+        assert_eq!(
+            (row.subject.as_str(), row.resource.as_str()),
+            ("ada", "shop")
+        );
         assert_eq!(row.details, "path /a · rules [\"r\"] · verb web.read");
-        assert_eq!(Row::of(8, b"\xff", &subjects).kind, "", "what is no entry breaks nothing");
+        assert_eq!(
+            Row::of(8, b"\xff", &subjects).kind,
+            "",
+            "what is no entry breaks nothing"
+        );
     }
 
     #[test]
@@ -330,7 +363,11 @@ mod tests {
             from: 5,
             filtered: true,
             size: 9,
-            signed: Some(Signed { size: 1, behind: 8, note: "<script>\n".into() }),
+            signed: Some(Signed {
+                size: 1,
+                behind: 8,
+                note: "<script>\n".into(),
+            }),
         }
         .render()
         .unwrap();

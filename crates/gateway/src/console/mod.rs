@@ -81,7 +81,9 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 /// Whether programs, not people, read the answers under this path.
 fn is_for_programs(path: &str) -> bool {
-    ["/api/", "/oauth/", "/.well-known/"].iter().any(|prefix| path.starts_with(prefix))
+    ["/api/", "/oauth/", "/.well-known/"]
+        .iter()
+        .any(|prefix| path.starts_with(prefix))
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -58,7 +58,10 @@ pub(super) async fn issue(
         .iter()
         .find(|database| database.name.as_str() == name)
         .ok_or(NoPassword::Unknown)?;
-    match viewer.access(portal, Verb::SqlConnect, &database.name).await? {
+    match viewer
+        .access(portal, Verb::SqlConnect, &database.name)
+        .await?
+    {
         Access::Open => {}
         Access::AfterSignIn => return Err(NoPassword::AfterSignIn),
         Access::Closed => return Err(NoPassword::NotPermitted),
@@ -122,7 +125,13 @@ pub(super) fn port(gateway: &Gateway) -> u16 {
 impl DatabasePassword {
     /// The connection as psql takes it, without the password.
     pub(super) fn conninfo(&self) -> String {
-        let Self { user, host, port, database, .. } = self;
+        let Self {
+            user,
+            host,
+            port,
+            database,
+            ..
+        } = self;
         format!(
             "host={host} port={port} dbname={database} user={user} \
              sslmode=verify-full sslrootcert=system"

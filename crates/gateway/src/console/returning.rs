@@ -81,7 +81,10 @@ impl Returning {
 
     /// The assurance level that is needed, if the link names one.
     pub(super) fn level(&self) -> Option<Aal> {
-        self.aal.parse::<u8>().ok().and_then(|level| level.try_into().ok())
+        self.aal
+            .parse::<u8>()
+            .ok()
+            .and_then(|level| level.try_into().ok())
     }
 
     /// The end that a link names. Anybody can write such a link, so it says nothing but this.
@@ -92,8 +95,15 @@ impl Returning {
 
     /// The query that carries all this to another page, with its question mark.
     pub(super) fn query(&self) -> String {
-        let state = if self.state.len() <= STATE_BYTES_MAX { self.state.as_str() } else { "" };
-        let level = self.level().map(|level| u8::from(level).to_string()).unwrap_or_default();
+        let state = if self.state.len() <= STATE_BYTES_MAX {
+            self.state.as_str()
+        } else {
+            ""
+        };
+        let level = self
+            .level()
+            .map(|level| u8::from(level).to_string())
+            .unwrap_or_default();
         let resource = match self.resource.parse::<ResourceName>() {
             Ok(resource) => String::from(resource),
             Err(_) => String::new(),
@@ -151,7 +161,10 @@ mod tests {
         ] {
             assert_eq!(Returning::local(to).path(), "/", "{to:?}");
         }
-        assert_eq!(Returning::local("/log?kind=action").path(), "/log?kind=action");
+        assert_eq!(
+            Returning::local("/log?kind=action").path(),
+            "/log?kind=action"
+        );
     }
 
     #[test]
@@ -178,7 +191,11 @@ mod tests {
     #[test]
     fn only_reasons_from_the_closed_list_are_shown() {
         let ended = |text: &str| {
-            Returning { ended: text.into(), ..Returning::default() }.ended()
+            Returning {
+                ended: text.into(),
+                ..Returning::default()
+            }
+            .ended()
         };
         assert_eq!(ended("idle"), Some(EndReason::Idle));
         assert_eq!(ended("Your account is locked, call 555-0100"), None);
@@ -189,7 +206,12 @@ mod tests {
     fn a_stronger_or_fresh_sign_in_can_be_asked_for() {
         let wants = |reauth: &str, aal: &str, held| {
             let reauth = reauth.to_owned();
-            Returning { reauth, aal: aal.into(), ..Returning::default() }.wants_fresh(held)
+            Returning {
+                reauth,
+                aal: aal.into(),
+                ..Returning::default()
+            }
+            .wants_fresh(held)
         };
         assert!(wants("1", "", Aal::Two));
         assert!(wants("", "3", Aal::Two));

@@ -97,7 +97,10 @@ pub(super) async fn live(
 /// The person's own sessions.
 pub(super) async fn own_rows(portal: &Portal, viewer: &Viewer) -> Result<Vec<Row>, Refusal> {
     let views = live(portal, Some(viewer.session.subject.clone())).await?;
-    Ok(views.iter().map(|view| Row::of(view, viewer, false)).collect())
+    Ok(views
+        .iter()
+        .map(|view| Row::of(view, viewer, false))
+        .collect())
 }
 
 /// All live sessions for those who may see them, one's own for everybody else.
@@ -109,7 +112,10 @@ async fn rows(portal: &Portal, viewer: &mut Viewer) -> Result<(Vec<Row>, bool), 
             let gateway = curfew_authority::ResourceName::gateway();
             let access = viewer.access(portal, Verb::SessionEnd, &gateway).await?;
             let may_end = access != Access::Closed;
-            let rows = views.iter().map(|view| Row::of(view, viewer, may_end)).collect();
+            let rows = views
+                .iter()
+                .map(|view| Row::of(view, viewer, may_end))
+                .collect();
             Ok((rows, false))
         }
         Err(Refusal::Denied(_)) => Ok((own_rows(portal, viewer).await?, true)),
@@ -125,8 +131,20 @@ pub(super) async fn show(
     let found = rows(&portal, &mut viewer).await;
     let (rows, own_only) = found.map_err(|refusal| viewer.fault(refusal))?;
     let frame = Frame::signed_in("Live sessions", "/sessions", &portal, &viewer);
-    let csrf = frame.user.as_ref().map(|user| user.csrf.clone()).unwrap_or_default();
-    Ok(page(StatusCode::OK, &SessionsPage { frame, rows, own_only, csrf }))
+    let csrf = frame
+        .user
+        .as_ref()
+        .map(|user| user.csrf.clone())
+        .unwrap_or_default();
+    Ok(page(
+        StatusCode::OK,
+        &SessionsPage {
+            frame,
+            rows,
+            own_only,
+            csrf,
+        },
+    ))
 }
 
 /// Why a session was not ended.
@@ -171,11 +189,20 @@ pub(super) async fn end_one(
         (EndReason::SignedOut, None)
     } else {
         // Asked before it is said whether there is such a session.
-        let permit = viewer.ask(portal, Verb::SessionEnd, Some(target.clone())).await?;
+        let permit = viewer
+            .ask(portal, Verb::SessionEnd, Some(target.clone()))
+            .await?;
         (EndReason::EndedByAdmin, Some(permit))
     };
     let cause = EndCause { reason, by };
-    let verdict = portal.gateway.registrar.command(Command::End { session: target, cause }).await?;
+    let verdict = portal
+        .gateway
+        .registrar
+        .command(Command::End {
+            session: target,
+            cause,
+        })
+        .await?;
     drop(permit);
     if matches!(verdict, Verdict::Refused(_) | Verdict::Unauthenticated) {
         return Err(NotEnded::Unknown);
@@ -194,10 +221,12 @@ pub(super) async fn end(
     viewer.check_form(&portal, &sent.csrf)?;
     let unknown = Fault::NotFound("There is no such session, or it is over.");
     let target: SessionId = id.parse().map_err(|_| unknown.clone())?;
-    end_one(&portal, &viewer, target).await.map_err(|not| match not {
-        NotEnded::Unknown => unknown,
-        NotEnded::Stale => Fault::Again(super::returning::Returning::local("/sessions")),
-        NotEnded::Refused(refusal) => viewer.fault(refusal),
-    })?;
+    end_one(&portal, &viewer, target)
+        .await
+        .map_err(|not| match not {
+            NotEnded::Unknown => unknown,
+            NotEnded::Stale => Fault::Again(super::returning::Returning::local("/sessions")),
+            NotEnded::Refused(refusal) => viewer.fault(refusal),
+        })?;
     Ok(Redirect::to("/sessions").into_response())
 }

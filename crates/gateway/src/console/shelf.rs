@@ -53,7 +53,10 @@ pub(super) struct Forward {
 impl Shelf {
     /// The ledger in this folder.
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, reader: Mutex::new(None) }
+        Self {
+            dir,
+            reader: Mutex::new(None),
+        }
     }
 
     fn with<T>(
@@ -96,7 +99,12 @@ impl Shelf {
                     }
                 }
             }
-            Ok(Back { entries, from, size, checkpoint: self.checkpoint() })
+            Ok(Back {
+                entries,
+                from,
+                size,
+                checkpoint: self.checkpoint(),
+            })
         })
     }
 
@@ -130,7 +138,9 @@ impl Shelf {
     fn checkpoint(&self) -> Option<String> {
         let file = std::fs::File::open(self.dir.join("checkpoint")).ok()?;
         let mut text = String::new();
-        file.take(CHECKPOINT_BYTES_MAX).read_to_string(&mut text).ok()?;
+        file.take(CHECKPOINT_BYTES_MAX)
+            .read_to_string(&mut text)
+            .ok()?;
         Some(text)
     }
 }
@@ -186,5 +196,8 @@ pub(super) async fn forward(
 
 /// One entry.
 pub(super) async fn one(portal: &Arc<Portal>, index: u64) -> Result<Vec<u8>, Unread> {
-    blocking(portal, move |shelf| shelf.with(|reader| reader.entry(index))).await
+    blocking(portal, move |shelf| {
+        shelf.with(|reader| reader.entry(index))
+    })
+    .await
 }

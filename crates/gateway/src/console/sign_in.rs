@@ -107,7 +107,9 @@ pub(super) async fn show(
         .map(|reason| format!("{}.", end_text(reason)));
     let mut response = form(&portal, &visit, &returning, String::new(), None, note)?;
     if forget {
-        response.headers_mut().append(SET_COOKIE, cookies::expire_session());
+        response
+            .headers_mut()
+            .append(SET_COOKIE, cookies::expire_session());
     }
     Ok(response)
 }
@@ -151,7 +153,9 @@ fn is_form_cookie(text: &str) -> bool {
     // 43 = ⌈32 bytes · 4 / 3⌉ in base64url.
     text.strip_prefix(FORM_PREFIX).is_some_and(|rest| {
         rest.len() == 43
-            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     })
 }
 
@@ -162,7 +166,13 @@ pub(super) async fn submit(
     sent: Result<Form<SignInForm>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    let SignInForm { csrf, name, password, code, returning } = sent;
+    let SignInForm {
+        csrf,
+        name,
+        password,
+        code,
+        returning,
+    } = sent;
     let password = SecretString::from(password);
     returning.app(&portal)?;
     if !is_own_form(&portal, &visit, &csrf) {
@@ -172,7 +182,10 @@ pub(super) async fn submit(
     }
     match attempt(&portal, &visit, name.clone(), password, code).await? {
         Attempt::Verified(verified) => start(&portal, visit, *verified, &returning).await,
-        Attempt::Refused { too_many, retry_after } => {
+        Attempt::Refused {
+            too_many,
+            retry_after,
+        } => {
             let error = Some(refusal(too_many, retry_after));
             let mut response = form(&portal, &visit, &returning, name, error, None)?;
             mark_refused(&mut response, retry_after);
@@ -206,7 +219,9 @@ pub(super) fn refusal(too_many: bool, retry_after: Option<Span>) -> (StatusCode,
 pub(super) fn mark_refused(response: &mut Response, retry_after: Option<Span>) {
     if response.status() == StatusCode::TOO_MANY_REQUESTS {
         let wait = retry_after.map_or(1, whole_secs);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(wait));
     } else {
         let challenge = HeaderValue::from_static("Bearer realm=\"curfew\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -286,7 +301,9 @@ pub(super) fn arrive(
         Err(fault) => fault.into_response(),
     };
     response.headers_mut().append(SET_COOKIE, set);
-    response.headers_mut().append(SET_COOKIE, cookies::expire_form());
+    response
+        .headers_mut()
+        .append(SET_COOKIE, cookies::expire_form());
     Ok(response)
 }
 
@@ -296,7 +313,10 @@ async fn start(
     verified: Verified,
     returning: &Returning,
 ) -> Result<Response, Fault> {
-    if returning.level().is_some_and(|level| level > verified.proof.aal) {
+    if returning
+        .level()
+        .is_some_and(|level| level > verified.proof.aal)
+    {
         return Err(Fault::TooWeak);
     }
     let (cookie, credential) = new_cookie()?;
@@ -310,7 +330,12 @@ async fn start(
         credential,
     };
     let refused = |refusal| Fault::refused(refusal, returning.clone(), false);
-    let verdict = portal.gateway.registrar.command(command).await.map_err(refused)?;
+    let verdict = portal
+        .gateway
+        .registrar
+        .command(command)
+        .await
+        .map_err(refused)?;
     if let Verdict::Deny(denial) = verdict {
         return Err(Fault::Denied(denial.cause));
     }
@@ -327,8 +352,14 @@ async fn end_old(portal: &Portal, visit: Visit) -> Result<(), Fault> {
     let Ok(Some(old)) = visit.signed_in(portal).await else {
         return Ok(());
     };
-    let cause = EndCause { reason: EndReason::SignedOut, by: None };
-    let command = Command::End { session: old.session.id, cause };
+    let cause = EndCause {
+        reason: EndReason::SignedOut,
+        by: None,
+    };
+    let command = Command::End {
+        session: old.session.id,
+        cause,
+    };
     portal
         .gateway
         .registrar
@@ -351,7 +382,10 @@ mod tests {
             subject: None,
             name: name.into(),
             csrf: "token".into(),
-            returning: Returning { resource: "shop".into(), ..Returning::local(to) },
+            returning: Returning {
+                resource: "shop".into(),
+                ..Returning::local(to)
+            },
             error: Some(REFUSED.into()),
             note: None,
         }
@@ -364,7 +398,10 @@ mod tests {
         let html = template("\"><script>alert(1)</script>", "/\"><img src=x>");
         assert!(!html.contains("<script"), "{html}");
         assert!(!html.contains("<img src=x"), "{html}");
-        assert!(html.contains("&#34;&#62;&#60;script&#62;"), "the name is kept, as text");
+        assert!(
+            html.contains("&#34;&#62;&#60;script&#62;"),
+            "the name is kept, as text"
+        );
     }
 
     #[test]
@@ -386,9 +423,15 @@ mod tests {
 
     #[test]
     fn all_refusals_read_the_same_but_for_too_many() {
-        assert_eq!(refusal(false, None), refusal(false, Some(Span::from_secs(9))));
+        assert_eq!(
+            refusal(false, None),
+            refusal(false, Some(Span::from_secs(9)))
+        );
         let (status, text) = refusal(true, Some(Span::from_millis(1_001)));
-        assert_eq!((status.as_u16(), text.as_str()), (429, "Too many attempts. Try again in 2 s."));
+        assert_eq!(
+            (status.as_u16(), text.as_str()),
+            (429, "Too many attempts. Try again in 2 s.")
+        );
     }
 
     #[test]

@@ -37,7 +37,10 @@ pub(super) struct Token {
 
 /// Ends a session because its own person wants it.
 pub(super) async fn end_session(portal: &Portal, session: SessionId) -> Result<(), Refusal> {
-    let cause = EndCause { reason: EndReason::SignedOut, by: None };
+    let cause = EndCause {
+        reason: EndReason::SignedOut,
+        by: None,
+    };
     let command = Command::End { session, cause };
     // Whatever the verdict, the session is not live any more.
     portal.gateway.registrar.command(command).await.map(drop)
@@ -45,8 +48,12 @@ pub(super) async fn end_session(portal: &Portal, session: SessionId) -> Result<(
 
 /// The page as an answer that makes the browser forget.
 fn signed_out() -> Response {
-    let mut response =
-        page(StatusCode::OK, &SignedOutPage { frame: Frame::signed_out("You are signed out") });
+    let mut response = page(
+        StatusCode::OK,
+        &SignedOutPage {
+            frame: Frame::signed_out("You are signed out"),
+        },
+    );
     let headers = response.headers_mut();
     headers.append(SET_COOKIE, cookies::expire_session());
     // Not "cookies": that would clear the cookies of every host of the domain.
@@ -83,7 +90,9 @@ pub(super) async fn submit(
             let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
             viewer.check_form(&portal, &sent.csrf)?;
             let session = viewer.session.id.clone();
-            end_session(&portal, session).await.map_err(|refusal| viewer.fault(refusal))?;
+            end_session(&portal, session)
+                .await
+                .map_err(|refusal| viewer.fault(refusal))?;
             Ok(signed_out())
         }
         Err(Refusal::Unavailable(unavailable)) => Err(Fault::Unavailable(unavailable)),

@@ -5,7 +5,9 @@ use curfew_authority::{DeadlineCause, Span, Timestamp};
 /// A moment to the second, in UTC: `2026-11-23 16:40:00`.
 pub(super) fn moment(at: Timestamp) -> String {
     let text = at.to_string();
-    let seconds = text.split_once('.').map_or(text.as_str(), |(seconds, _)| seconds);
+    let seconds = text
+        .split_once('.')
+        .map_or(text.as_str(), |(seconds, _)| seconds);
     seconds.trim_end_matches('Z').replacen('T', " ", 1)
 }
 
@@ -21,7 +23,12 @@ pub(super) fn span(span: Span) -> String {
     };
     match secs {
         0..MINUTE => format!("{secs} s"),
-        MINUTE..HOUR => pair(secs / MINUTE, "min", if secs < 10 * MINUTE { secs % MINUTE } else { 0 }, "s"),
+        MINUTE..HOUR => pair(
+            secs / MINUTE,
+            "min",
+            if secs < 10 * MINUTE { secs % MINUTE } else { 0 },
+            "s",
+        ),
         HOUR..DAY => pair(secs / HOUR, "h", secs % HOUR / MINUTE, "min"),
         _ => pair(secs / DAY, "d", secs % DAY / HOUR, "h"),
     }
@@ -67,7 +74,10 @@ mod tests {
 
     #[test]
     fn moments_are_in_utc_to_the_second() {
-        assert_eq!(moment(Timestamp::from_micros(1_700_000_000_123_456)), "2023-11-14 22:13:20");
+        assert_eq!(
+            moment(Timestamp::from_micros(1_700_000_000_123_456)),
+            "2023-11-14 22:13:20"
+        );
     }
 
     #[test]

@@ -117,14 +117,29 @@ impl Visit {
             Some((session, now)) => {
                 let query = self.uri.query().unwrap_or_default();
                 let passive = query.split('&').any(|pair| pair == "passive=1");
-                Ok(Viewer { visit: self, class, hash, session, now, passive })
+                Ok(Viewer {
+                    visit: self,
+                    class,
+                    hash,
+                    session,
+                    now,
+                    passive,
+                })
             }
             // The question is asked for its entry: somebody holds what opens nothing.
             None => {
-                let presenter = Presenter::Credential { class, hash, plane: Plane::Console };
+                let presenter = Presenter::Credential {
+                    class,
+                    hash,
+                    plane: Plane::Console,
+                };
                 let action = self.action(Verb::SessionStart, None, true);
                 let context = self.context(portal);
-                let ask = Ask { presenter, action, context };
+                let ask = Ask {
+                    presenter,
+                    action,
+                    context,
+                };
                 match portal.gateway.registrar.ask(ask, Record::Before).await {
                     Err(refusal) => Err(refusal),
                     Ok(_) => Err(Refusal::Unauthenticated),
@@ -137,9 +152,10 @@ impl Visit {
     /// and the refusal says so.
     pub(super) async fn signed_in(self, portal: &Portal) -> Result<Option<Viewer>, Refusal> {
         match cookies::get(&self.headers, cookies::SESSION).map(str::to_owned) {
-            Some(cookie) => {
-                self.present(portal, CredentialClass::Cookie, &cookie).await.map(Some)
-            }
+            Some(cookie) => self
+                .present(portal, CredentialClass::Cookie, &cookie)
+                .await
+                .map(Some),
             None => Ok(None),
         }
     }
@@ -149,7 +165,9 @@ impl Visit {
         let mut all = self.headers.get_all(AUTHORIZATION).iter();
         let text = all.next().filter(|_| all.next().is_none())?.to_str().ok()?;
         let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then(|| token.trim().to_owned())
     }
 }
 
@@ -202,10 +220,12 @@ impl Viewer {
                 self.now = now;
                 Ok(())
             }
-            None => Err(ended.map_or(Refusal::Unauthenticated, |reason| Refusal::Ended {
-                session: self.session.id.clone(),
-                reason,
-            })),
+            None => Err(
+                ended.map_or(Refusal::Unauthenticated, |reason| Refusal::Ended {
+                    session: self.session.id.clone(),
+                    reason,
+                }),
+            ),
         }
     }
 
@@ -286,9 +306,12 @@ impl FromRequestParts<Arc<Portal>> for Viewer {
         let (returning, navigation) = (visit.returning(), visit.is_navigation());
         match visit.signed_in(portal).await {
             Ok(Some(viewer)) => Ok(viewer),
-            Ok(None) => {
-                Err(Fault::SignIn(SignIn { returning, ended: None, forget: false, navigation }))
-            }
+            Ok(None) => Err(Fault::SignIn(SignIn {
+                returning,
+                ended: None,
+                forget: false,
+                navigation,
+            })),
             Err(refusal) => Err(Fault::refused(refusal, returning, navigation)),
         }
     }

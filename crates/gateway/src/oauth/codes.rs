@@ -347,7 +347,15 @@ mod tests {
             assert_eq!(UserCode::parse(text).unwrap().to_string(), "BCDF-GHJK");
         }
         let long = "B".repeat(100);
-        for text in ["", "BCDF-GHJ", "BCDF-GHJKL", "ACDF-GHJK", "BCDF_GHJK", "ÄCDFGHJK", &long] {
+        for text in [
+            "",
+            "BCDF-GHJ",
+            "BCDF-GHJKL",
+            "ACDF-GHJK",
+            "BCDF_GHJK",
+            "ÄCDFGHJK",
+            &long,
+        ] {
             assert!(UserCode::parse(text).is_none(), "{text:?}");
         }
     }
@@ -372,7 +380,11 @@ mod tests {
         assert_eq!((shown.address, shown.made), (address(1), at(0)));
         assert!(codes.decide(&USER, Choice::Approve(session(1)), at(7)));
         assert!(!codes.decide(&USER, Choice::Deny, at(8)), "decided once");
-        assert_eq!(codes.find(&USER, &session(1), at(8)), Ok(None), "shown no more");
+        assert_eq!(
+            codes.find(&USER, &session(1), at(8)),
+            Ok(None),
+            "shown no more"
+        );
         assert_eq!(codes.poll(&DEVICE, at(10)), Poll::Approved(session(1)));
         assert_eq!(codes.poll(&DEVICE, at(20)), Poll::Unknown, "single use");
     }
@@ -414,7 +426,11 @@ mod tests {
         }
         assert_eq!(open(100, 1, at(0)), Err(Full));
         open(101, 2, at(0)).unwrap();
-        assert_eq!(open(101, 3, at(0)), Err(Full), "a user code is never there twice");
+        assert_eq!(
+            open(101, 3, at(0)),
+            Err(Full),
+            "a user code is never there twice"
+        );
         open(100, 1, at(1_200)).unwrap();
         assert_eq!(codes.state().waiting.len(), 1);
     }
@@ -427,7 +443,14 @@ mod tests {
             assert_eq!(codes.find(&[7; 32], &session(1), at(1)), Ok(None));
         }
         assert_eq!(codes.find(&USER, &session(1), at(2)), Err(TooManyMisses));
-        assert!(codes.find(&USER, &session(2), at(2)).unwrap().is_some(), "others go on");
-        assert_eq!(codes.find(&[7; 32], &session(1), at(601)), Ok(None), "for a while");
+        assert!(
+            codes.find(&USER, &session(2), at(2)).unwrap().is_some(),
+            "others go on"
+        );
+        assert_eq!(
+            codes.find(&[7; 32], &session(1), at(601)),
+            Ok(None),
+            "for a while"
+        );
     }
 }

@@ -173,7 +173,10 @@ async fn token(
     let code = request
         .device_code
         .ok_or_else(|| Problem::bad_request("device_code is missing"))?;
-    match oauth.codes.poll(&device_digest(&code), oauth.gateway.registrar.now()) {
+    match oauth
+        .codes
+        .poll(&device_digest(&code), oauth.gateway.registrar.now())
+    {
         Poll::Pending => Err(refuse(
             "authorization_pending",
             "Nobody has approved the device yet",
@@ -205,7 +208,9 @@ async fn issue(gateway: &Gateway, session: SessionId) -> Result<TokenAnswer, Pro
         })
         .await
         .map_err(refused)?;
-    let expires = now.saturating_add(token_life(gateway)).min(ends.ok_or_else(over)?);
+    let expires = now
+        .saturating_add(token_life(gateway))
+        .min(ends.ok_or_else(over)?);
     let secret = secret::token(TOKEN_PREFIX).map_err(random)?;
     let credential = Credential {
         id: secret::credential_id().map_err(random)?,
@@ -224,10 +229,12 @@ async fn issue(gateway: &Gateway, session: SessionId) -> Result<TokenAnswer, Pro
             token_type: "Bearer",
             expires_in: expires.saturating_since(now).as_duration().as_secs(),
         }),
-        Verdict::Refused(curfew_authority::Refusal::TooManyCredentials(_)) => Err(Problem::too_many(
-            "The session that approved the device has as many tokens as it can have",
-            super::OUTAGE_RETRY_SECS,
-        )),
+        Verdict::Refused(curfew_authority::Refusal::TooManyCredentials(_)) => {
+            Err(Problem::too_many(
+                "The session that approved the device has as many tokens as it can have",
+                super::OUTAGE_RETRY_SECS,
+            ))
+        }
         Verdict::StepUp(_)
         | Verdict::Deny(_)
         | Verdict::Ended { .. }

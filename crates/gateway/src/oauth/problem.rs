@@ -114,7 +114,10 @@ impl Problem {
         );
         let mut challenge = "error=\"insufficient_user_authentication\"".to_owned();
         if let Some(max_age) = max_age {
-            challenge.push_str(&format!(", max_age=\"{}\"", max_age.as_duration().as_secs()));
+            challenge.push_str(&format!(
+                ", max_age=\"{}\"",
+                max_age.as_duration().as_secs()
+            ));
         }
         if let Some(aal) = assurance {
             challenge.push_str(&format!(", acr_values=\"aal{}\"", u8::from(aal)));
@@ -134,9 +137,11 @@ impl Problem {
             Refusal::Unauthenticated => Self::invalid_token("The token is not valid"),
             Refusal::Ended { reason, .. } => Self::invalid_token(end_text(*reason)),
             Refusal::StepUp(step_up) => Self::stepped_up(step_up, portal),
-            Refusal::Denied(denial) => {
-                Self::new(StatusCode::FORBIDDEN, "forbidden", denial_text(denial.cause))
-            }
+            Refusal::Denied(denial) => Self::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                denial_text(denial.cause),
+            ),
             Refusal::Unavailable(unavailable) => Self::unavailable(outage_text(*unavailable)),
         }
     }
@@ -239,9 +244,16 @@ mod tests {
             rules: Vec::new(),
         };
         let cases = [
-            (Refusal::Unauthenticated, 401, Some("Bearer realm=\"curfew\", error=\"invalid_token\"")),
             (
-                Refusal::Ended { session: session(), reason },
+                Refusal::Unauthenticated,
+                401,
+                Some("Bearer realm=\"curfew\", error=\"invalid_token\""),
+            ),
+            (
+                Refusal::Ended {
+                    session: session(),
+                    reason,
+                },
                 401,
                 Some("Bearer realm=\"curfew\", error=\"invalid_token\""),
             ),

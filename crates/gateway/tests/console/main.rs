@@ -1,0 +1,8 @@
+//! The portal, through its real listener.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+mod device;
+mod kit;
+mod pages;
+mod sessions;
+mod sign_in;
