@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::Portal;
-use super::fault::{Fault, SignIn};
+use super::fault::{Fault, Limit, SignIn};
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use super::sign_in::{Attempt, SignInPage, arrive, attempt, mark_refused, new_cookie, refusal};
@@ -36,12 +36,12 @@ pub(super) struct AgainForm {
 async fn viewer(portal: &Portal, visit: Visit, returning: &Returning) -> Result<Viewer, Fault> {
     match visit.signed_in(portal).await {
         Ok(Some(viewer)) => Ok(viewer),
-        Ok(None) => Err(Fault::SignIn(SignIn {
+        Ok(None) => Err(Fault::SignIn(Box::new(SignIn {
             returning: returning.clone(),
             ended: None,
             forget: false,
             navigation: true,
-        })),
+        }))),
         Err(refusal) => Err(Fault::refused(refusal, returning.clone(), true)),
     }
 }
@@ -134,7 +134,7 @@ async fn renew(
         .level()
         .is_some_and(|level| level > verified.proof.aal)
     {
-        return Err(Fault::TooWeak);
+        return Err(Fault::Limit(Limit::TooWeak));
     }
     let (cookie, credential) = new_cookie()?;
     let command = Command::Reauthenticate {

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::frame::{Frame, page};
 use super::viewer::Viewer;
 use super::{Portal, text};
@@ -104,7 +104,7 @@ pub(super) async fn show(
             &viewer.session.id,
             viewer.now,
         )
-        .map_err(|_| Fault::TooManyCodes)?;
+        .map_err(|_| Fault::Limit(Limit::Codes))?;
     let Some(request) = found else {
         return Ok(ask_for_code(&portal, &viewer, &sent.user_code, true));
     };
@@ -155,7 +155,7 @@ pub(super) async fn decide(
     let waiting = portal
         .devices
         .find(&digest, &viewer.session.id, viewer.now)
-        .map_err(|_| Fault::TooManyCodes)?;
+        .map_err(|_| Fault::Limit(Limit::Codes))?;
     if waiting.is_none() || !portal.devices.decide(&digest, choice, viewer.now) {
         return Ok(ask_for_code(&portal, &viewer, "", true));
     }

@@ -15,9 +15,9 @@ use crate::{Refusal, Unavailable};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
     /// Nobody is signed in.
-    SignIn(SignIn),
+    SignIn(Box<SignIn>),
     /// Somebody is, but must authenticate again.
-    Again(Returning),
+    Again(Box<Returning>),
     /// Signed in, and not permitted.
     Denied(DenialCause),
     /// There is nothing of that name.
@@ -30,16 +30,23 @@ pub(super) enum Fault {
     Forged,
     /// The way back to the app is not there.
     Handover(String),
-    /// Curfew cannot do better than it did; asking again would lead nowhere.
-    TooWeak,
-    /// Too many wrong device codes.
-    TooManyCodes,
-    /// The session has as many credentials as it can.
-    TooManyCredentials,
+    /// A limit that doing it again does not lift.
+    Limit(Limit),
     /// Nothing is admitted for now.
     Unavailable(Unavailable),
     /// Something failed that the person cannot help.
     Failed,
+}
+
+/// What doing it again does not help against.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Limit {
+    /// A stronger sign-in is wanted than the account has.
+    TooWeak,
+    /// Too many wrong device codes.
+    Codes,
+    /// The session has as many credentials as it can.
+    Credentials,
 }
 
 /// Nobody is signed in, and how that is told.
@@ -61,7 +68,8 @@ struct Notice {
     title: &'static str,
     text: String,
     hint: &'static str,
-    link: (&'static str, &'static str),
+    href: &'static str,
+    label: &'static str,
 }
 
 #[derive(askama::Template)]
@@ -74,19 +82,17 @@ struct NoticePage {
     label: &'static str,
 }
 
-const HOME: (&str, &str) = ("/", "Go to the start page");
-
 impl Fault {
     /// What the registrar refused to a signed-in page; `returning` is where re-authentication
     /// comes back to.
     pub(super) fn refused(refusal: Refusal, returning: Returning, navigation: bool) -> Self {
         let sign_in = |returning, ended| {
-            Self::SignIn(SignIn {
+            Self::SignIn(Box::new(SignIn {
                 returning,
                 ended,
                 forget: true,
                 navigation,
-            })
+            }))
         };
         match refusal {
             Refusal::Unauthenticated => sign_in(returning, None),
@@ -94,7 +100,7 @@ impl Fault {
             Refusal::StepUp(step_up) => {
                 let aal = step_up.assurance.map(|level| u8::from(level).to_string());
                 let aal = aal.unwrap_or_default();
-                Self::Again(Returning { aal, ..returning })
+                Self::Again(Box::new(Returning { aal, ..returning }))
             }
             Refusal::Denied(denial) => Self::Denied(denial.cause),
             Refusal::Unavailable(unavailable) => Self::Unavailable(unavailable),
@@ -102,110 +108,154 @@ impl Fault {
     }
 
     fn notice(&self) -> Notice {
-        let notice = |status, title, text: &str, hint, link| Notice {
-            status,
-            title,
-            text: text.to_owned(),
-            hint,
-            link,
-        };
         match self {
-            Self::SignIn(sign_in) => notice(
+            Self::SignIn(sign_in) => Notice::new(
                 StatusCode::UNAUTHORIZED,
                 "You are not signed in",
                 sign_in.ended.map_or("Nothing was done.", end_text),
                 "Sign in, then do it again.",
-                ("/sign-in", "Sign in"),
-            ),
-            Self::Again(_) => notice(
+            )
+            .with_link("/sign-in", "Sign in"),
+            Self::Again(_) => Notice::new(
                 StatusCode::UNAUTHORIZED,
                 "A fresh sign-in is needed",
                 "This needs a fresh or stronger sign-in.",
                 "",
-                ("/sign-in/again", "Sign in again"),
-            ),
-            Self::Denied(cause) => notice(
+            )
+            .with_link("/sign-in/again", "Sign in again"),
+            Self::Denied(cause) => Notice::new(
                 StatusCode::FORBIDDEN,
                 "Not permitted",
                 denial_text(*cause),
                 "Ask whoever keeps the policy if you need this.",
-                HOME,
             ),
-            Self::NotFound(text) => notice(StatusCode::NOT_FOUND, "Not found", text, "", HOME),
-            Self::Method => notice(
+            Self::NotFound(text) => Notice::new(StatusCode::NOT_FOUND, "Not found", text, ""),
+            Self::Method => Notice::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "This address does not work that way",
                 "The page exists, but it does not take this kind of request.",
                 "",
-                HOME,
             ),
-            Self::Malformed => notice(
+            Self::Malformed => Notice::new(
                 StatusCode::BAD_REQUEST,
                 "That was not understood",
                 "The request is not complete or not well formed.",
                 "Open the page again and repeat what you did.",
-                HOME,
             ),
-            Self::Forged => notice(
+            Self::Forged => Notice::new(
                 StatusCode::FORBIDDEN,
                 "This form is out of date",
                 "The form was not sent from a current page of Curfew, so nothing was done.",
                 "Open the page again and repeat what you did.",
-                HOME,
             ),
-            Self::Handover(text) => notice(
+            Self::Handover(text) => Notice::new(
                 StatusCode::BAD_REQUEST,
                 "The app cannot be opened",
                 text,
                 "",
-                HOME,
             ),
-            Self::TooWeak | Self::TooManyCodes | Self::TooManyCredentials => self.limit_notice(),
-            Self::Unavailable(unavailable) => notice(
+            Self::Limit(limit) => limit.notice(),
+            Self::Unavailable(unavailable) => Notice::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Not available at the moment",
                 outage_text(*unavailable),
                 "Nothing was done. Try again in a few seconds.",
-                HOME,
             ),
-            Self::Failed => notice(
+            Self::Failed => Notice::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Not available at the moment",
                 "Curfew could not finish this.",
                 "Try again in a few seconds. If it goes on, tell whoever runs Curfew.",
-                HOME,
             ),
         }
     }
 
-    fn limit_notice(&self) -> Notice {
-        let notice = |status, title, text: &str, hint| Notice {
-            status,
-            title,
-            text: text.to_owned(),
-            hint,
-            link: HOME,
+    /// Where the browser is sent instead of a page.
+    fn elsewhere(&self) -> Option<String> {
+        if let Self::Again(returning) = self {
+            return Some(format!("/sign-in/again{}", returning.query()));
+        }
+        let Self::SignIn(sign_in) = self else {
+            return None;
         };
+        let mut to = format!("/sign-in{}", sign_in.returning.query());
+        let reason = sign_in
+            .ended
+            .and_then(|ended| serde_json::to_value(ended).ok());
+        if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
+            to.push(if to.contains('?') { '&' } else { '?' });
+            to.push_str(&format!("ended={reason}"));
+        }
+        sign_in.navigation.then_some(to)
+    }
+}
+
+impl Limit {
+    fn notice(self) -> Notice {
         match self {
-            Self::TooManyCodes => notice(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many wrong codes",
-                "Too many codes were entered that are not waiting for an answer.",
-                "Wait ten minutes, then start again on the device.",
-            ),
-            Self::TooManyCredentials => notice(
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many passwords",
-                "This session has as many passwords and tokens as it can have.",
-                "Use one you have, or sign out and in again.",
-            ),
-            _ => notice(
+            Self::TooWeak => Notice::new(
                 StatusCode::FORBIDDEN,
                 "A stronger sign-in is needed",
                 "This needs a stronger way to sign in than your account has here.",
                 "Signing in again the same way will not help.",
             ),
+            Self::Codes => Notice::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many wrong codes",
+                "Too many codes were entered that are not waiting for an answer.",
+                "Wait ten minutes, then start again on the device.",
+            ),
+            Self::Credentials => Notice::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many passwords",
+                "This session has as many passwords and tokens as it can have.",
+                "Use one you have, or sign out and in again.",
+            ),
         }
+    }
+}
+
+impl Notice {
+    fn new(status: StatusCode, title: &'static str, text: &str, hint: &'static str) -> Self {
+        let text = text.to_owned();
+        Self {
+            status,
+            title,
+            text,
+            hint,
+            href: "/",
+            label: "Go to the start page",
+        }
+    }
+
+    fn with_link(self, href: &'static str, label: &'static str) -> Self {
+        Self {
+            href,
+            label,
+            ..self
+        }
+    }
+
+    fn into_page(self) -> Response {
+        let Self {
+            status,
+            title,
+            text,
+            hint,
+            href,
+            label,
+        } = self;
+        let frame = Frame::signed_out(title);
+        page(
+            status,
+            &NoticePage {
+                frame,
+                text,
+                hint,
+                href,
+                label,
+            },
+        )
     }
 }
 
@@ -219,42 +269,12 @@ fn see_other(to: &str) -> Response {
 
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
-        let mut response = match &self {
-            Self::SignIn(sign_in) if sign_in.navigation => {
-                let mut to = format!("/sign-in{}", sign_in.returning.query());
-                let reason = sign_in
-                    .ended
-                    .and_then(|ended| serde_json::to_value(ended).ok());
-                if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
-                    to.push(if to.contains('?') { '&' } else { '?' });
-                    to.push_str(&format!("ended={reason}"));
-                }
-                see_other(&to)
-            }
-            Self::Again(returning) => see_other(&format!("/sign-in/again{}", returning.query())),
-            _ => {
-                let Notice {
-                    status,
-                    title,
-                    text,
-                    hint,
-                    link: (href, label),
-                } = self.notice();
-                let frame = Frame::signed_out(title);
-                page(
-                    status,
-                    &NoticePage {
-                        frame,
-                        text,
-                        hint,
-                        href,
-                        label,
-                    },
-                )
-            }
+        let mut response = match self.elsewhere() {
+            Some(to) => see_other(&to),
+            None => self.notice().into_page(),
         };
         let headers = response.headers_mut();
-        if matches!(&self, Self::SignIn(SignIn { forget: true, .. })) {
+        if matches!(&self, Self::SignIn(sign_in) if sign_in.forget) {
             headers.append(SET_COOKIE, cookies::expire_session());
         }
         if response.status() == StatusCode::UNAUTHORIZED {
@@ -274,12 +294,12 @@ mod tests {
     use super::*;
 
     fn sign_in(navigation: bool) -> Fault {
-        Fault::SignIn(SignIn {
+        Fault::SignIn(Box::new(SignIn {
             returning: Returning::local("/log?kind=action"),
             ended: Some(EndReason::Idle),
             forget: true,
             navigation,
-        })
+        }))
     }
 
     #[test]
@@ -302,14 +322,14 @@ mod tests {
     #[test]
     fn refusals_have_the_status_that_http_gives_them() {
         let cases = [
-            (Fault::Again(Returning::local("/")), 303),
+            (Fault::Again(Box::new(Returning::local("/"))), 303),
             (Fault::Denied(DenialCause::Forbidden), 403),
             (Fault::NotFound(""), 404),
             (Fault::Method, 405),
             (Fault::Malformed, 400),
             (Fault::Forged, 403),
-            (Fault::TooWeak, 403),
-            (Fault::TooManyCodes, 429),
+            (Fault::Limit(Limit::TooWeak), 403),
+            (Fault::Limit(Limit::Codes), 429),
             (Fault::Unavailable(Unavailable::DiskFull), 503),
             (Fault::Failed, 503),
         ];

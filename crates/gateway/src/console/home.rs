@@ -9,7 +9,7 @@ use axum::response::Response;
 use curfew_authority::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
 use secrecy::ExposeSecret;
 
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::frame::{Frame, page};
 use super::passwords::{self, NoPassword};
 use super::sessions::{Row, own_rows};
@@ -213,8 +213,8 @@ pub(super) async fn password(
         .map_err(|no| match no {
             NoPassword::Unknown => Fault::NotFound("There is no database of that name."),
             NoPassword::NotPermitted => Fault::Denied(curfew_authority::DenialCause::NotPermitted),
-            NoPassword::AfterSignIn => Fault::Again(viewer.visit.returning()),
-            NoPassword::TooMany => Fault::TooManyCredentials,
+            NoPassword::AfterSignIn => Fault::Again(Box::new(viewer.visit.returning())),
+            NoPassword::TooMany => Fault::Limit(Limit::Credentials),
             NoPassword::Random => Fault::Failed,
             NoPassword::Refused(refusal) => viewer.fault(refusal),
         })?;

@@ -14,6 +14,7 @@ use curfew_authority::{
 use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::home::roles_text;
+use super::returning::Returning;
 use super::sign_out::{Token, end_session};
 use super::viewer::{Access, Viewer};
 use super::{Portal, text};
@@ -225,7 +226,7 @@ pub(super) async fn end(
         .await
         .map_err(|not| match not {
             NotEnded::Unknown => unknown,
-            NotEnded::Stale => Fault::Again(super::returning::Returning::local("/sessions")),
+            NotEnded::Stale => Fault::Again(Box::new(Returning::local("/sessions"))),
             NotEnded::Refused(refusal) => viewer.fault(refusal),
         })?;
     Ok(Redirect::to("/sessions").into_response())

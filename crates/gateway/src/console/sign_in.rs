@@ -15,7 +15,7 @@ use curfew_identity::{SignInError, Verified};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::fault::Fault;
+use super::fault::{Fault, Limit};
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use super::viewer::Visit;
@@ -91,7 +91,7 @@ pub(super) async fn show(
     let mut ended = returning.ended();
     match visit.clone().signed_in(&portal).await {
         Ok(Some(viewer)) if returning.wants_fresh(viewer.session.proof.aal) => {
-            return Err(Fault::Again(returning));
+            return Err(Fault::Again(Box::new(returning)));
         }
         Ok(Some(viewer)) => return returning.go(&portal, viewer.session.id),
         Ok(None) => {}
@@ -317,7 +317,7 @@ async fn start(
         .level()
         .is_some_and(|level| level > verified.proof.aal)
     {
-        return Err(Fault::TooWeak);
+        return Err(Fault::Limit(Limit::TooWeak));
     }
     let (cookie, credential) = new_cookie()?;
     let session = secret::session_id().map_err(|_| Fault::Failed)?;

@@ -306,12 +306,12 @@ impl FromRequestParts<Arc<Portal>> for Viewer {
         let (returning, navigation) = (visit.returning(), visit.is_navigation());
         match visit.signed_in(portal).await {
             Ok(Some(viewer)) => Ok(viewer),
-            Ok(None) => Err(Fault::SignIn(SignIn {
+            Ok(None) => Err(Fault::SignIn(Box::new(SignIn {
                 returning,
                 ended: None,
                 forget: false,
                 navigation,
-            })),
+            }))),
             Err(refusal) => Err(Fault::refused(refusal, returning, navigation)),
         }
     }
