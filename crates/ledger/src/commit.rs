@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::disk::DiskFile;
-use crate::error::{FileError, OpenError, WriteError};
+use crate::error::{FileError, WriteError};
 use crate::merkle::{CompactTree, leaf_hash};
+use crate::note::LogKey;
 use crate::prepare::name_segment;
 use crate::queue::{Batch, Successor};
 use crate::recover::End;
@@ -27,21 +28,17 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, end: End) -> Result<Committer, OpenError> {
-        let mut nonce = [0; 8];
-        getrandom::fill(&mut nonce).map_err(|error| OpenError::System {
-            doing: "get random bytes",
-            source: error.into(),
-        })?;
-        Ok(Committer {
+    pub(crate) fn new(shared: Arc<Shared>, end: End, key: &LogKey) -> Committer {
+        let epoch = end.epoch + 1;
+        Committer {
             shared,
             tree: end.tree,
             file: end.segment.file,
             path: end.segment.path,
             offset: end.offset,
-            epoch: end.epoch + 1,
-            nonce: u64::from_le_bytes(nonce),
-        })
+            epoch,
+            nonce: key.frame_nonce(epoch),
+        }
     }
 
     /// Body of the thread. Ends when the writer is closed and nothing is queued, or on an error.

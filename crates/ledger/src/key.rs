@@ -152,6 +152,17 @@ impl LogKey {
         &self.name
     }
 
+    /// The number that marks the frames of an epoch: only the holder of the key can tell it, so no
+    /// entry can pass for a frame, and recovery can check it (see [`crate::segment`]).
+    pub(crate) fn frame_nonce(&self, epoch: u64) -> u64 {
+        // The zero byte keeps this apart from notes, which have no control characters.
+        let text = format!("\0curfew frame nonce {epoch}");
+        let hash = crate::merkle::leaf_hash(&self.sign(text.as_bytes()));
+        let mut nonce = [0; 8];
+        nonce.copy_from_slice(&hash.0[..8]);
+        u64::from_le_bytes(nonce)
+    }
+
     pub(crate) fn sign(&self, text: &[u8]) -> [u8; 64] {
         self.key.sign(text).to_bytes()
     }

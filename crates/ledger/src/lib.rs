@@ -31,10 +31,12 @@ mod checkpoints;
 mod commit;
 pub mod disk;
 mod error;
+mod failure;
 pub mod faulty;
 mod key;
 pub mod merkle;
 pub mod note;
+pub mod options;
 mod prepare;
 mod publisher;
 mod queue;
@@ -52,9 +54,10 @@ pub use error::{
 };
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
+pub use options::Options;
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::{Entries, LogReader};
-pub use writer::{Observer, Options, Recovered, Space, TornTail, Writer};
+pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 
 /// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.
 pub const ENTRY_BYTES_MAX: usize = 65_535;

@@ -24,11 +24,11 @@ use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
 use crate::merkle::{CompactTree, Hash, leaf_hash};
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::note::{Checkpoint, LogKey, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::read::{Cursor, Step};
 use crate::segment::{
-    BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, PAYLOAD_BYTES_MAX, Segment,
-    list_segments,
+    BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
+    Segment, list_segments,
 };
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
@@ -78,10 +78,11 @@ pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     guard: &Path,
-    key: &VerifierKey,
+    key: &LogKey,
 ) -> Result<End, OpenError> {
-    let guard = read_guard(&**disk, guard, key)?;
-    let (last, records_end) = read_last_checkpoint(&**disk, dir, key)?;
+    let verifier = key.verifier();
+    let guard = read_guard(&**disk, guard, &verifier)?;
+    let (last, records_end) = read_last_checkpoint(&**disk, dir, &verifier)?;
     let mut signed = vec![guard];
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
     signed.extend(last);
@@ -89,7 +90,8 @@ pub(crate) fn recover(
     let mut scan = Scan::new(signed.iter().map(|s| s.checkpoint.size));
     let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
     let (segments, bad) = scan.walk(&mut cursor)?;
-    let torn_tail = judge_end(&**disk, dir, &mut cursor, &segments, bad)?;
+    let genuine = |header: &FrameHeader| header.nonce == key.frame_nonce(header.epoch);
+    let torn_tail = judge_end(&**disk, dir, &mut cursor, &segments, bad, &genuine)?;
     check_signed(&scan, &signed)?;
 
     let (offset, first) = (cursor.offset, cursor.segment.first);
@@ -253,13 +255,15 @@ impl Scan {
     }
 }
 
-/// Tells a torn tail from damage.
+/// Tells a torn tail from damage. `genuine` says whether a frame was written by the log's writer;
+/// who does not hold the key takes every frame for genuine.
 pub(crate) fn judge_end(
     disk: &dyn Disk,
     dir: &Path,
     cursor: &mut Cursor,
     walked: &[u64],
     bad: Option<CorruptionKind>,
+    genuine: &dyn Fn(&FrameHeader) -> bool,
 ) -> Result<Option<TornTail>, OpenError> {
     let (offset, index) = (cursor.offset, cursor.next);
     for first in list_segments(disk, dir).map_err(open_error)? {
@@ -286,6 +290,7 @@ pub(crate) fn judge_end(
     while at < used {
         if let Found::Frame(later) = cursor.segment.find(at)?
             && later.header.durable > index
+            && genuine(&later.header)
         {
             let kind = bad.unwrap_or(CorruptionKind::NoFrame);
             return Err(cursor.segment.corruption(offset, index, kind).into());

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | 8 | magic `CURFEWF1` |
 //! | 8 | 8 | epoch: grows by one each time the log is opened for writing |
-//! | 16 | 8 | a random number of that opening |
+//! | 16 | 8 | a number that only the holder of the log's key can tell for that epoch |
 //! | 24 | 8 | index of the first entry |
 //! | 32 | 8 | number of entries that were durable when the frame was written |
 //! | 40 | 4 | number of entries, at least 1 |
@@ -20,8 +20,8 @@
 //!
 //! The payload is encoded as in tlog-tiles bundles, so that making tiles is copying. The fifth
 //! field tells a torn write from damage: a bad frame at index `i` is damage as soon as a later
-//! frame says that more than `i` entries were durable. The random number keeps an entry from
-//! passing for a frame: nobody who writes entries can know it.
+//! frame says that more than `i` entries were durable. The third keeps an entry, of which a torn
+//! write may leave any block, from passing for such a frame.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ pub enum CorruptionKind {
 pub struct FrameHeader {
     /// Grows by one each time the log is opened for writing.
     pub epoch: u64,
-    /// A random number of that opening.
+    /// A number that only the holder of the log's key can tell for that epoch.
     pub nonce: u64,
     /// Index of the first entry.
     pub first: u64,

@@ -19,112 +19,24 @@ use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
 use crate::merkle::empty_root;
-use crate::note::{Checkpoint, LogKey};
+use crate::note::Checkpoint;
+use crate::options::Options;
 use crate::prepare::{Prepared, name_segment, prepare};
 use crate::publisher::{Publisher, Stage};
 use crate::queue::{Queue, Successor};
 use crate::read::Entries;
 use crate::recover::{End, recover};
-use crate::segment::{
-    BLOCK_BYTES, FOLDER, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, list_segments, segment_path,
-};
+use crate::segment::{FOLDER, list_segments, segment_path};
 
 pub use crate::queue::Space;
 pub use crate::recover::TornTail;
-
-/// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting
-/// the next one is rare, and reading the last one at open takes well under a second.
-pub const SEGMENT_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
-
-/// Default bound on entries queued and not yet durable: 65,536, 60 ms at a million a second.
-pub const QUEUE_ENTRIES_DEFAULT: usize = 65_536;
-
-/// Default bound on the payload of a batch, in bytes: at 1 MiB a sync still takes under 1 ms, and
-/// larger batches were measured to be slower.
-pub const BATCH_BYTES_DEFAULT: usize = 1024 * 1024;
-
-/// Largest bound on the payload of a batch, in bytes; recovery rewrites four batches.
-pub const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
-
-/// Default time between two checkpoints while entries come in.
-pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Time after which a segment that could not be made, or a checkpoint that could not be published,
 /// is tried again.
 pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a log is opened.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The directory of the log.
-    pub dir: PathBuf,
-    /// The file with the last signed checkpoint. Keep it apart from `dir`, best on another disk: it
-    /// is what tells the log from an older copy of it.
-    pub guard: PathBuf,
-    /// The key that signs checkpoints; its name is the origin of the log.
-    pub key: LogKey,
-    /// Size of a new segment, in bytes: 256 KiB to 1 GiB, a multiple of 4 KiB.
-    pub segment_bytes: u64,
-    /// Most entries queued and not yet durable, at least 1.
-    pub queue_entries_max: usize,
-    /// Most payload bytes in one batch, 1 to 4 MiB. A longer entry is a batch of its own.
-    pub batch_bytes_max: usize,
-    /// Time between two checkpoints while entries come in, 1 ms or more.
-    pub publish_interval: Duration,
-}
-
-impl Options {
-    /// Options with the defaults.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>, guard: impl Into<PathBuf>, key: LogKey) -> Options {
-        Options {
-            dir: dir.into(),
-            guard: guard.into(),
-            key,
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-            queue_entries_max: QUEUE_ENTRIES_DEFAULT,
-            batch_bytes_max: BATCH_BYTES_DEFAULT,
-            publish_interval: PUBLISH_INTERVAL_DEFAULT,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let refuse = |option, value, must| {
-            Err(OpenError::Option {
-                option,
-                value,
-                must,
-            })
-        };
-        let segment = self.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment)
-            || !segment.is_multiple_of(BLOCK_BYTES)
-        {
-            return refuse(
-                "segment_bytes",
-                segment,
-                "256 KiB to 1 GiB, in steps of 4 KiB",
-            );
-        }
-        if !(1..=BATCH_BYTES_LIMIT).contains(&self.batch_bytes_max) {
-            return refuse(
-                "batch_bytes_max",
-                self.batch_bytes_max as u64,
-                "1 byte to 4 MiB",
-            );
-        }
-        if self.queue_entries_max == 0 {
-            return refuse("queue_entries_max", 0, "at least 1");
-        }
-        if self.publish_interval < Duration::from_millis(1) {
-            return refuse("publish_interval", 0, "at least 1 ms");
-        }
-        Ok(())
-    }
-}
-
-/// Hears what the writer does. Must return fast and never call the writer's `close`: the next batch
-/// waits for it.
+/// Hears what the writer does. Must return fast, since the next batch waits for it, and must not close
+/// or drop the writer, which would wait for it in turn.
 pub trait Observer: Send + Sync + 'static {
     /// Every entry with an index below `size` is durable. Called in order, from the committer
     /// thread, once per batch.
@@ -332,7 +244,7 @@ impl Writer {
             return Err(OpenError::Missing { dir });
         }
         let lock = take_lock(&*disk, &dir)?;
-        let end = recover(&disk, &dir, &options.guard, &options.key.verifier())?;
+        let end = recover(&disk, &dir, &options.guard, &options.key)?;
         let size = end.tree.size();
         let torn_tail = end.torn_tail.clone();
         let recovered = Recovered {
@@ -355,6 +267,7 @@ impl Writer {
         let size = end.tree.size();
         let (checkpoint, note) = end.signed.clone();
         let (listed, records_end) = end.published.clone();
+        let key = options.key.clone();
         let stage = if listed.as_ref() == Some(&note) {
             Stage::Listed
         } else {
@@ -394,7 +307,7 @@ impl Writer {
         );
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();
-        let committer = Committer::new(shared.clone(), end)?;
+        let committer = Committer::new(shared.clone(), end, &key);
         // Held from here on, so that an error below ends the threads started before it.
         let mut writer = Writer {
             shared,
@@ -409,7 +322,7 @@ impl Writer {
         writer.preparer = Some(spawn("ledger-prepare", move || {
             prepare_segments(&preparing)
         })?);
-        let publish = move || run_publisher(&shared, publisher);
+        let publish = move || run_publisher(&shared, publisher, size);
         writer.publisher = Some(spawn("ledger-publish", publish)?);
         writer.shared.wait_for_room();
         Ok(writer)
@@ -592,24 +505,32 @@ fn prepare_segments(shared: &Shared) {
 }
 
 /// Body of the publisher thread. Gives the outcome of the last try.
-fn run_publisher(shared: &Shared, mut publisher: Publisher) -> Result<(), PublishError> {
-    // The first round checks and mends what the last run left.
+fn run_publisher(
+    shared: &Shared,
+    mut publisher: Publisher,
+    size_at_open: u64,
+) -> Result<(), PublishError> {
+    // The first round checks and mends what the last run left, and signs only what it left
+    // unsigned.
+    let mut size = size_at_open;
     loop {
-        let outcome = publish_once(shared, &mut publisher);
+        let outcome = publish_once(shared, &mut publisher, size);
         let pause = match &outcome {
             Ok(()) => shared.publish_interval,
             Err(_) => RETRY_INTERVAL.max(shared.publish_interval),
         };
-        match wait_for_work(shared, &publisher, pause, outcome.is_err()) {
+        let order = wait_for_work(shared, &publisher, pause, outcome.is_err());
+        size = shared.durable.load(Ordering::SeqCst);
+        match order {
             PublisherOrder::Run => {}
-            PublisherOrder::Finish => return publish_once(shared, &mut publisher),
+            PublisherOrder::Finish => return publish_once(shared, &mut publisher, size),
             PublisherOrder::Stop => return outcome,
         }
     }
 }
 
-fn publish_once(shared: &Shared, publisher: &mut Publisher) -> Result<(), PublishError> {
-    let outcome = publisher.publish(shared.durable.load(Ordering::SeqCst));
+fn publish_once(shared: &Shared, publisher: &mut Publisher, size: u64) -> Result<(), PublishError> {
+    let outcome = publisher.publish(size);
     match &outcome {
         Ok(Some(note)) => {
             lock(&shared.note).clone_from(note);

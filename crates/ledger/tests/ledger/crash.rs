@@ -259,3 +259,47 @@ fn a_missing_or_stray_segment_is_damage() {
     other.put(Path::new("/log/segments/notes.txt"), b"not ours");
     open(&other, options()).unwrap().check_entries(14_000);
 }
+
+#[test]
+fn an_entry_cannot_pass_for_a_frame() {
+    // Somebody gets a copy of a frame into the log as an entry, aligned as a frame would be.
+    let source = disk();
+    let log = create(&source, options());
+    log.fill_one_by_one(3);
+    let frame = source.files()[&segment(0)][8192..12_288].to_vec();
+    let mut forged = vec![b' '; 4096 - 84 - 2];
+    forged.extend_from_slice(&frame);
+    // It even claims a later place; only its number cannot be right.
+    let disk = disk();
+    let log = create(
+        &disk,
+        Options {
+            key: other_key(),
+            ..options()
+        },
+    );
+    log.writer.append(b"first").unwrap();
+    log.acks.wait_durable(1);
+    log.writer.append(&forged).unwrap();
+    log.acks.wait_durable(2);
+    let mut bytes = disk.files()[&segment(0)].clone();
+    let copy = disk.copy();
+    drop(log);
+    // The write of that entry was torn: its first block never reached the disk.
+    bytes[4096..8192].fill(0);
+    copy.put(&segment(0), &bytes);
+    let log = open(
+        &copy,
+        Options {
+            key: other_key(),
+            ..options()
+        },
+    )
+    .unwrap();
+    assert_eq!(log.recovered.size, 1);
+    assert_eq!(log.recovered.torn_tail.as_ref().unwrap().offset, 4096);
+}
+
+fn other_key() -> curfew_ledger::LogKey {
+    curfew_ledger::LogKey::from_seed("example.com/curfew", &[6; 32]).unwrap()
+}

@@ -179,19 +179,17 @@ fn tiles_lost_in_a_power_cut_are_made_again() {
     let log = create(&disk, options());
     log.fill(1_000);
     log.writer.close().unwrap();
-    let mut lost = 0;
-    for path in disk
+    let tiles = disk
         .files()
         .into_keys()
-        .filter(|path| path.starts_with("/log/tile"))
-    {
+        .filter(|path| path.starts_with("/log/tile"));
+    for (lost, path) in tiles.enumerate() {
         // Gone, empty, or full of zeros.
         match lost % 3 {
             0 => disk.delete(&path),
             1 => disk.put(&path, &[]),
             _ => disk.put(&path, &[0; 8192]),
         }
-        lost += 1;
     }
     assert!(check(&disk).is_err());
     open(&disk, options()).unwrap().writer.close().unwrap();

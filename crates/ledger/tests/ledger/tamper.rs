@@ -268,6 +268,54 @@ fn swapped_files_and_records_are_named() {
     expect_named(&disk, &segment(0), "swapped frames");
 }
 
+/// Checksums are for crashes, not for people: whoever changes an entry can make a new one.
+#[test]
+fn a_changed_entry_with_a_new_checksum_is_named() {
+    let disk = disk();
+    let log = create(&disk, options());
+    log.fill_one_by_one(4);
+    log.writer.close().unwrap();
+    let mut bytes = disk.files()[&segment(0)].clone();
+    let frame = &mut bytes[4096..8192];
+    frame[90] ^= 1;
+    let end = 84 + u32::from_le_bytes(frame[44..48].try_into().unwrap()) as usize;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..80]), &frame[84..end]);
+    frame[80..84].copy_from_slice(&crc.to_le_bytes());
+    disk.put(&segment(0), &bytes);
+    let failures = expect_named(&disk, &segment(0), "change");
+    let failure = failures
+        .iter()
+        .find(|failure| failure.path == segment(0))
+        .unwrap();
+    assert_eq!(
+        (failure.offset, failure.index),
+        (Some(4096), Some(1)),
+        "{failure}"
+    );
+    assert!(matches!(
+        open(&disk, options()),
+        Err(curfew_ledger::OpenError::Corrupt(_))
+    ));
+}
+
+/// Bytes in the gap after a frame, and after the last frame of a segment that was left.
+#[test]
+fn bytes_where_nothing_belongs_are_named() {
+    let original = log().files()[&segment(0)].clone();
+    let gap = (0..original.len() / 4096).map(|block| block * 4096 + 4095);
+    let gap = gap
+        .clone()
+        .find(|at| original[at - 8..=*at].iter().all(|byte| *byte == 0))
+        .unwrap();
+    for at in [gap, original.len() - 1] {
+        let disk = log();
+        let mut bytes = original.clone();
+        bytes[at] = 1;
+        disk.put(&segment(0), &bytes);
+        expect_named(&disk, &segment(0), "a stray byte");
+    }
+}
+
 /// Everything but the signatures is made anew around one changed entry.
 #[test]
 fn a_log_rewritten_in_all_its_parts_fails_at_the_first_checkpoint_after_the_change() {
