@@ -188,13 +188,20 @@ impl Handover {
         offers.retain(|_, offer| now.saturating_duration_since(offer.made) < OFFER_LIFE);
         let own = || offers.iter().filter(|(_, offer)| offer.session == session);
         if own().count() >= OFFERS_PER_SESSION_MAX {
-            let oldest = own().min_by_key(|(_, offer)| offer.made).map(|(hash, _)| *hash);
+            let oldest = own()
+                .min_by_key(|(_, offer)| offer.made)
+                .map(|(hash, _)| *hash);
             oldest.and_then(|hash| offers.remove(&hash));
         }
         if offers.len() >= OFFERS_MAX {
             return Err(HandoverError::Full);
         }
-        let offer = Offer { session, resource, state, made: now };
+        let offer = Offer {
+            session,
+            resource,
+            state,
+            made: now,
+        };
         offers.insert(digest(code.expose_secret()), offer);
         Ok(code)
     }
@@ -235,7 +242,10 @@ fn digest(text: &str) -> [u8; 32] {
 /// 32 bytes in base64url without padding, in the one canonical spelling.
 fn decode(text: &str) -> Option<[u8; 32]> {
     // 43 = ⌈32 · 4 / 3⌉
-    (text.len() == 43).then(|| URL_SAFE_NO_PAD.decode(text).ok())??.try_into().ok()
+    (text.len() == 43)
+        .then(|| URL_SAFE_NO_PAD.decode(text).ok())??
+        .try_into()
+        .ok()
 }
 
 /// Where to send a browser that needs a session for `resource`: the portal's sign-in page.
@@ -259,7 +269,9 @@ pub fn sign_in_url(
         url.push_str(&format!("&aal={}", u8::from(aal)));
     }
     // The name that the log uses too.
-    let reason = need.ended.map(|reason| serde_json::to_value(reason).unwrap_or_default());
+    let reason = need
+        .ended
+        .map(|reason| serde_json::to_value(reason).unwrap_or_default());
     if let Some(reason) = reason.as_ref().and_then(serde_json::Value::as_str) {
         url.push_str(&format!("&ended={reason}"));
     }
@@ -284,7 +296,9 @@ fn encode(text: &str) -> impl fmt::Display + '_ {
 /// backslash, control or non-ASCII character (browsers read some of these as `/` or drop them),
 /// no fragment, and does not lead back to Curfew's own paths.
 pub fn local_path(to: &str) -> Option<&str> {
-    let plain = to.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
+    let plain = to
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'\\' && byte != b'#');
     let own = to.starts_with("/.curfew/");
     (plain && to.len() <= TO_BYTES_MAX && to.starts_with('/') && !to.starts_with("//") && !own)
         .then_some(to)
@@ -310,18 +324,33 @@ mod tests {
         let offer = || handover.offer(session(1), shop(), &begin.state).unwrap();
 
         let code = offer();
-        assert_eq!(handover.redeem(code.expose_secret(), &shop(), cookie), Some(session(1)));
-        assert_eq!(handover.redeem(code.expose_secret(), &shop(), cookie), None, "replay");
+        assert_eq!(
+            handover.redeem(code.expose_secret(), &shop(), cookie),
+            Some(session(1))
+        );
+        assert_eq!(
+            handover.redeem(code.expose_secret(), &shop(), cookie),
+            None,
+            "replay"
+        );
 
         let code = offer();
         let other = Handover::begin(None).unwrap();
         let stolen = handover.redeem(code.expose_secret(), &shop(), other.cookie.expose_secret());
         assert_eq!(stolen, None, "another browser");
-        assert_eq!(handover.redeem(code.expose_secret(), &shop(), cookie), None, "used up");
+        assert_eq!(
+            handover.redeem(code.expose_secret(), &shop(), cookie),
+            None,
+            "used up"
+        );
 
         let code = offer();
         let wiki = "wiki".parse().unwrap();
-        assert_eq!(handover.redeem(code.expose_secret(), &wiki, cookie), None, "another app");
+        assert_eq!(
+            handover.redeem(code.expose_secret(), &wiki, cookie),
+            None,
+            "another app"
+        );
         assert_eq!(handover.redeem("", &shop(), cookie), None);
         assert_eq!(handover.redeem(&begin.state, &shop(), cookie), None);
     }
@@ -332,10 +361,16 @@ mod tests {
         let begin = Handover::begin(None).unwrap();
         let start = Instant::now();
         for (after, wanted) in [(59_999, Some(session(1))), (60_000, None)] {
-            let code = handover.offer_at(session(1), shop(), &begin.state, start).unwrap();
+            let code = handover
+                .offer_at(session(1), shop(), &begin.state, start)
+                .unwrap();
             let then = start + Duration::from_millis(after);
-            let got =
-                handover.redeem_at(code.expose_secret(), &shop(), begin.cookie.expose_secret(), then);
+            let got = handover.redeem_at(
+                code.expose_secret(),
+                &shop(),
+                begin.cookie.expose_secret(),
+                then,
+            );
             assert_eq!(got, wanted);
         }
     }
@@ -348,16 +383,27 @@ mod tests {
         let codes: Vec<_> = (0..=OFFERS_PER_SESSION_MAX)
             .map(|at| {
                 let at = start + Duration::from_millis(u64::try_from(at).unwrap());
-                handover.offer_at(session(1), shop(), &begin.state, at).unwrap()
+                handover
+                    .offer_at(session(1), shop(), &begin.state, at)
+                    .unwrap()
             })
             .collect();
         assert_eq!(handover.offers().len(), OFFERS_PER_SESSION_MAX);
         let cookie = begin.cookie.expose_secret();
-        assert_eq!(handover.redeem(codes[0].expose_secret(), &shop(), cookie), None);
-        assert!(handover.redeem(codes[1].expose_secret(), &shop(), cookie).is_some());
+        assert_eq!(
+            handover.redeem(codes[0].expose_secret(), &shop(), cookie),
+            None
+        );
+        assert!(
+            handover
+                .redeem(codes[1].expose_secret(), &shop(), cookie)
+                .is_some()
+        );
         // Nothing that has run out stays.
         let later = start + OFFER_LIFE * 2;
-        handover.offer_at(session(2), shop(), &begin.state, later).unwrap();
+        handover
+            .offer_at(session(2), shop(), &begin.state, later)
+            .unwrap();
         assert_eq!(handover.offers().len(), 1);
     }
 
@@ -382,8 +428,19 @@ mod tests {
         }
         let long = format!("/{}", "a".repeat(TO_BYTES_MAX));
         let bad = [
-            "", "a", "//evil.example", "/\\evil.example", "https://evil.example", "/a\tb", "/a\r\nb",
-            "/a b", "/ä", "\t//evil.example", "/.curfew/arrive?code=x", "/#x", long.as_str(),
+            "",
+            "a",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\tb",
+            "/a\r\nb",
+            "/a b",
+            "/ä",
+            "\t//evil.example",
+            "/.curfew/arrive?code=x",
+            "/#x",
+            long.as_str(),
         ];
         for bad in bad {
             assert_eq!(local_path(bad), None, "{bad:?}");
@@ -392,8 +449,11 @@ mod tests {
 
     #[test]
     fn links_carry_their_values_encoded() {
-        let need =
-            Need { reauth: true, assurance: Some(Aal::Two), ended: Some(EndReason::SignedOut) };
+        let need = Need {
+            reauth: true,
+            assurance: Some(Aal::Two),
+            ended: Some(EndReason::SignedOut),
+        };
         let url = sign_in_url("https://p.test:8443", &shop(), "/a?b=c&d=e", "S", need);
         let wanted = "https://p.test:8443/sign-in?resource=shop&to=/a%3Fb%3Dc%26d%3De&state=S&reauth=1&aal=2&ended=signed_out";
         assert_eq!(url, wanted);

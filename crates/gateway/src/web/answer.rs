@@ -48,7 +48,15 @@ impl Notice {
         text: impl Into<String>,
     ) -> Self {
         let text = text.into();
-        Self { status, error, title, text, hint: "", link: None, headers: Vec::new() }
+        Self {
+            status,
+            error,
+            title,
+            text,
+            hint: "",
+            link: None,
+            headers: Vec::new(),
+        }
     }
 
     pub(super) fn hint(mut self, hint: &'static str) -> Self {
@@ -78,8 +86,14 @@ impl Notice {
         let fixed = [
             (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
             (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-            (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-            (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+            (
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            ),
+            (
+                header::REFERRER_POLICY,
+                HeaderValue::from_static("no-referrer"),
+            ),
             (header::STRICT_TRANSPORT_SECURITY, HSTS),
         ];
         headers.extend(fixed);
@@ -122,7 +136,14 @@ impl Notice {
             Some((href, label)) => (href.as_str(), *label),
             None => ("", ""),
         };
-        let page = Page { title: self.title, text: &self.text, hint: self.hint, href, label, style: STYLE };
+        let page = Page {
+            title: self.title,
+            text: &self.text,
+            hint: self.hint,
+            href,
+            label,
+            style: STYLE,
+        };
         page.render().unwrap_or_default()
     }
 }
@@ -178,7 +199,9 @@ fn content_policy() -> String {
 
 /// A body with this text.
 pub(super) fn full(text: String) -> Body {
-    Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed_unsync()
+    Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body with nothing in it.
@@ -192,16 +215,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_shows_text_as_text_and_runs_nothing() {
-        let notice = Notice::new(StatusCode::FORBIDDEN, "access_denied", "No", "<script>x</script>")
-            .link("/?a=1&b=\"".to_owned(), "Go");
+        let notice = Notice::new(
+            StatusCode::FORBIDDEN,
+            "access_denied",
+            "No",
+            "<script>x</script>",
+        )
+        .link("/?a=1&b=\"".to_owned(), "Go");
         let response = notice.answer(Manner::Page);
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
         assert!(!response.headers().contains_key(header::LOCATION));
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
         assert!(policy.starts_with("default-src 'none'"));
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let text = std::str::from_utf8(&bytes).unwrap();
-        assert!(!text.contains("<script>") && !text.contains("b=\"\""), "{text}");
-        assert!(text.contains(STYLE) && text.contains("<h1>No</h1>"), "{text}");
+        assert!(
+            !text.contains("<script>") && !text.contains("b=\"\""),
+            "{text}"
+        );
+        assert!(
+            text.contains(STYLE) && text.contains("<h1>No</h1>"),
+            "{text}"
+        );
     }
 }

@@ -77,13 +77,21 @@ impl Assertions {
         let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
         jwk.common.key_id = Some(id.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let header = Header { kid: Some(id), ..Header::new(Algorithm::EdDSA) };
+        let header = Header {
+            kid: Some(id),
+            ..Header::new(Algorithm::EdDSA)
+        };
         let keys: Value = json!({ "keys": [serde_json::to_value(&jwk)?] });
         let kept = moka::sync::Cache::builder()
             .max_capacity(KEPT_MAX)
             .time_to_live(REUSE)
             .build();
-        Ok(Self { key, header, jwks: keys.to_string(), kept })
+        Ok(Self {
+            key,
+            header,
+            jwks: keys.to_string(),
+            kept,
+        })
     }
 
     /// The public key as a JSON Web Key Set.
@@ -119,7 +127,9 @@ impl Assertions {
         issuer: &str,
     ) -> Result<HeaderValue, Unsigned> {
         // Resources compare with the wall clock, so that is what stands in it.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let claims = Claims {
             iss: issuer,
             aud: resource.as_str(),
@@ -163,8 +173,15 @@ mod tests {
                 aal: Aal::Two,
                 at: Timestamp::from_micros(1_000_000),
             },
-            limits: Limits { idle: hour, reauth: hour, lifetime: hour },
-            deadline: Deadline { at: Timestamp::MAX, cause: DeadlineCause::Idle },
+            limits: Limits {
+                idle: hour,
+                reauth: hour,
+                lifetime: hour,
+            },
+            deadline: Deadline {
+                at: Timestamp::MAX,
+                cause: DeadlineCause::Idle,
+            },
             rules: Vec::new(),
         }
     }
@@ -175,7 +192,9 @@ mod tests {
         let master = MasterKey::create(&dir.path().join("key")).unwrap();
         let assertions = Assertions::new(&master).unwrap();
         let shop = "shop".parse().unwrap();
-        let value = assertions.of(&grant(), &shop, "https://curfew.test").unwrap();
+        let value = assertions
+            .of(&grant(), &shop, "https://curfew.test")
+            .unwrap();
 
         let keys: JwkSet = serde_json::from_str(assertions.jwks()).unwrap();
         let header = jsonwebtoken::decode_header(value.to_str().unwrap()).unwrap();
@@ -193,8 +212,13 @@ mod tests {
         assert_eq!(claims["acr"], "aal2");
         assert_eq!(claims["auth_time"], 1);
         assert!(check("wiki").is_err(), "another audience");
-        let again = assertions.of(&grant(), &shop, "https://curfew.test").unwrap();
+        let again = assertions
+            .of(&grant(), &shop, "https://curfew.test")
+            .unwrap();
         assert_eq!(again, value, "one signature serves many requests");
-        assert!(!assertions.jwks().contains("\"d\""), "only the public half is published");
+        assert!(
+            !assertions.jwks().contains("\"d\""),
+            "only the public half is published"
+        );
     }
 }

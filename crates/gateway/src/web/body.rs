@@ -48,13 +48,15 @@ impl Meter {
     }
 
     pub(super) fn count_to_resource(&self, bytes: usize) {
-        self.to_resource.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+        self.to_resource
+            .fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
         let moved = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.store(moved, Ordering::Relaxed);
     }
 
     pub(super) fn count_to_client(&self, bytes: usize) {
-        self.to_client.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+        self.to_client
+            .fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Waits until nothing has come from the client for `span`.
@@ -95,7 +97,11 @@ impl Upload {
         }
         let signal = signal.clone();
         let cut = Box::pin(async move { signal.fired().await });
-        Body::new(Self { inner, cut, meter: Arc::clone(meter) })
+        Body::new(Self {
+            inner,
+            cut,
+            meter: Arc::clone(meter),
+        })
     }
 }
 
@@ -111,7 +117,9 @@ impl http_body::Body for Upload {
             return Poll::Ready(Some(Err(Stopped.into())));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let size = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref().map(Buf::remaining));
+        let size = frame
+            .as_ref()
+            .and_then(|frame| frame.as_ref().ok()?.data_ref().map(Buf::remaining));
         self.meter.count_to_resource(size.unwrap_or(0));
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
@@ -158,7 +166,11 @@ impl Shared {
             let mut flow = self.flow();
             let Some(live) = flow.live.take() else { return };
             flow.cut = true;
-            let Live { inner, lease, permit } = live;
+            let Live {
+                inner,
+                lease,
+                permit,
+            } = live;
             drop((inner, lease));
             permit.close(self.meter.closing(cut.cause.closed_by(), &self.registrar));
             flow.waker.take()
@@ -170,7 +182,14 @@ impl Shared {
 
     /// It ended by itself.
     fn end(&self, flow: &mut Flow, by: ClosedBy, whole: bool) {
-        let Some(Live { inner, lease, permit }) = flow.live.take() else { return };
+        let Some(Live {
+            inner,
+            lease,
+            permit,
+        }) = flow.live.take()
+        else {
+            return;
+        };
         drop(inner);
         if whole {
             lease.finish();
@@ -203,9 +222,17 @@ impl Download {
             return super::answer::empty();
         }
         let signal = permit.cut().clone();
-        let live = Some(Live { inner, lease, permit });
+        let live = Some(Live {
+            inner,
+            lease,
+            permit,
+        });
         let shared = Arc::new(Shared {
-            flow: Mutex::new(Flow { live, cut: false, waker: None }),
+            flow: Mutex::new(Flow {
+                live,
+                cut: false,
+                waker: None,
+            }),
             meter: Arc::clone(meter),
             registrar: registrar.clone(),
             long,
@@ -249,7 +276,9 @@ impl http_body::Body for Download {
                 Poll::Ready(Some(Err(error.into())))
             }
             Some(Ok(frame)) => {
-                shared.meter.count_to_client(frame.data_ref().map_or(0, Buf::remaining));
+                shared
+                    .meter
+                    .count_to_client(frame.data_ref().map_or(0, Buf::remaining));
                 if over {
                     shared.end(&mut flow, ClosedBy::Upstream, true);
                 }

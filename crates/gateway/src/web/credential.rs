@@ -44,14 +44,19 @@ pub(super) fn shown(headers: &HeaderMap) -> Result<Option<Shown>, Unfit> {
     if text.len() > SECRET_BYTES_MAX {
         return Err(Unfit::bad("the credential is too long"));
     }
-    Ok(Some(Shown { class, hash: secret::hash(text) }))
+    Ok(Some(Shown {
+        class,
+        hash: secret::hash(text),
+    }))
 }
 
 fn token(headers: &HeaderMap) -> Result<Option<&str>, Unfit> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let first = values.next();
     if values.next().is_some() {
-        return Err(Unfit::bad("the request has more than one Authorization header"));
+        return Err(Unfit::bad(
+            "the request has more than one Authorization header",
+        ));
     }
     Ok(first.and_then(own_token))
 }
@@ -111,7 +116,10 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     {
         headers.insert(header::COOKIE, value);
     }
-    if headers.get(header::AUTHORIZATION).is_some_and(|value| own_token(value).is_some()) {
+    if headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| own_token(value).is_some())
+    {
         headers.remove(header::AUTHORIZATION);
     }
 }
@@ -127,8 +135,12 @@ pub(super) fn strip_set_cookies(headers: &mut HeaderMap) {
     if !headers.get_all(header::SET_COOKIE).iter().any(own) {
         return;
     }
-    let kept: Vec<HeaderValue> =
-        headers.get_all(header::SET_COOKIE).iter().filter(|value| !own(value)).cloned().collect();
+    let kept: Vec<HeaderValue> = headers
+        .get_all(header::SET_COOKIE)
+        .iter()
+        .filter(|value| !own(value))
+        .cloned()
+        .collect();
     headers.remove(header::SET_COOKIE);
     for value in kept {
         headers.append(header::SET_COOKIE, value);
@@ -136,7 +148,9 @@ pub(super) fn strip_set_cookies(headers: &mut HeaderMap) {
 }
 
 fn set_cookie(name: &str, value: &str, max_age: Option<u32>) -> Option<HeaderValue> {
-    let age = max_age.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
+    let age = max_age
+        .map(|seconds| format!("; Max-Age={seconds}"))
+        .unwrap_or_default();
     let text = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Lax{age}");
     let mut value = HeaderValue::try_from(text).ok()?;
     value.set_sensitive(true);

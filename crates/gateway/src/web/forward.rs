@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use curfew_authority::{ClosedBy, ResourceName};
 use http::header;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Download, Meter, Upload};
@@ -32,7 +31,13 @@ pub(super) struct Passage {
 impl Visit<'_> {
     /// Sends the request on and brings back the answer.
     pub(super) async fn forward(&self, permit: Permit, passage: Passage) -> Response<Body> {
-        let Passage { mut head, body, shape, upgrade, passive } = passage;
+        let Passage {
+            mut head,
+            body,
+            shape,
+            upgrade,
+            passive,
+        } = passage;
         let name = &self.resource.name;
         let Some(upstream) = self.gateway.upstreams.of(name) else {
             return self.failed(Failure::Unreachable);
@@ -48,8 +53,9 @@ impl Visit<'_> {
 
         // What a person has sent and waits for is activity until the answer begins.
         let busy = (!passive && shape == Shape::Plain).then(|| permit.activity().busy());
-        let (permit, answer) =
-            upstream.exchange(permit, request, &self.authority, shape, &meter).await;
+        let (permit, answer) = upstream
+            .exchange(permit, request, &self.authority, shape, &meter)
+            .await;
         drop(busy);
         let (response, lease) = match answer {
             Ok(answered) => answered,
@@ -82,8 +88,15 @@ impl Visit<'_> {
     ) -> Option<Trusted<'a>> {
         let grant = permit.grant();
         let assertions = self.gateway.upstreams.assertions(&self.gateway.master)?;
-        let assertion = assertions.of(grant, name, &self.gateway.portal_url()).ok()?;
-        Some(Trusted { grant, address, authority: &self.authority, assertion: Some(assertion) })
+        let assertion = assertions
+            .of(grant, name, &self.gateway.portal_url())
+            .ok()?;
+        Some(Trusted {
+            grant,
+            address,
+            authority: &self.authority,
+            assertion: Some(assertion),
+        })
     }
 
     /// Waits until the entry is durable: no byte of the answer goes out before.
@@ -109,6 +122,11 @@ impl Visit<'_> {
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         head::to_client(&mut head.headers, head.status);
+        // Only a HEAD may speak of a length that does not follow; a 304 could, and hyper takes its
+        // word for it.
+        if body.is_end_stream() && !self.bodyless {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         let long = is_event_stream(&head.headers);
         let registrar = &self.gateway.registrar;
         let body = Download::wrap(body, lease, permit, meter, registrar, long);
@@ -131,11 +149,24 @@ impl Visit<'_> {
         let (mut head, _) = response.into_parts();
         head::to_client(&mut head.headers, head.status);
         head.headers.remove(header::CACHE_CONTROL);
-        let switched = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")];
+        let switched = [
+            (header::CONNECTION, "upgrade"),
+            (header::UPGRADE, "websocket"),
+        ];
         head.headers
             .extend(switched.map(|(name, value)| (name, http::HeaderValue::from_static(value))));
         let (meter, registrar) = (std::sync::Arc::clone(meter), self.gateway.registrar.clone());
-        tokio::spawn(Tunnel { client, upstream, lease, permit, meter, registrar }.run());
+        tokio::spawn(
+            Tunnel {
+                client,
+                upstream,
+                lease,
+                permit,
+                meter,
+                registrar,
+            }
+            .run(),
+        );
         plain(head.status, head.headers, answer::empty())
     }
 }
@@ -150,6 +181,8 @@ fn plain(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(|kind| Bytes::copy_from_slice(kind.as_bytes()));
-    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with(b"text/event-stream"))
+    const KIND: &[u8] = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE);
+    let start = kind.and_then(|kind| kind.as_bytes().get(..KIND.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(KIND))
 }

@@ -39,15 +39,21 @@ impl Splitter {
         let mut seen = Seen::default();
         while !bytes.is_empty() {
             if self.left > 0 {
-                let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+                let most = usize::try_from(self.left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
                 let (_, rest) = bytes.split_at(most);
                 self.left -= u64::try_from(most).unwrap_or(self.left);
                 seen.data |= self.is_data;
                 bytes = rest;
                 continue;
             }
-            let Some((first, rest)) = bytes.split_first() else { break };
-            let Some(place) = self.header.get_mut(self.have) else { return Err(NotFrames) };
+            let Some((first, rest)) = bytes.split_first() else {
+                break;
+            };
+            let Some(place) = self.header.get_mut(self.have) else {
+                return Err(NotFrames);
+            };
             *place = *first;
             self.have += 1;
             bytes = rest;
@@ -101,7 +107,9 @@ impl Splitter {
 
 /// A Close frame. A client's must be masked, a server's must not.
 pub(super) fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
-    let end = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at));
+    let end = (0..=REASON_BYTES_MAX)
+        .rev()
+        .find(|at| reason.is_char_boundary(*at));
     let reason = end.and_then(|end| reason.get(..end)).unwrap_or(reason);
     let mut payload = code.to_be_bytes().to_vec();
     payload.extend_from_slice(reason.as_bytes());
@@ -199,7 +207,13 @@ mod tests {
     fn pings_are_not_data_and_a_length_beyond_63_bits_is_refused() {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.feed(&frame(9, 5, true)), Ok(Seen::default()));
-        assert_eq!(splitter.feed(&frame(1, 0, true)), Ok(Seen { data: true, close: false }));
+        assert_eq!(
+            splitter.feed(&frame(1, 0, true)),
+            Ok(Seen {
+                data: true,
+                close: false
+            })
+        );
         let huge = [0x82, 127, 0xff, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(splitter.feed(&huge), Err(NotFrames));
     }
@@ -210,7 +224,13 @@ mod tests {
             for mask in [None, Some([9, 8, 7, 6])] {
                 let frame = close_frame(3008, reason, mask);
                 let mut splitter = Splitter::default();
-                assert_eq!(splitter.feed(&frame), Ok(Seen { data: false, close: true }));
+                assert_eq!(
+                    splitter.feed(&frame),
+                    Ok(Seen {
+                        data: false,
+                        close: true
+                    })
+                );
                 assert_eq!(splitter.until_boundary(), Some(0));
                 assert!(frame.len() <= 2 + 4 + 125);
             }

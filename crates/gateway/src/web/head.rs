@@ -22,7 +22,10 @@ pub(super) struct Unfit {
 
 impl Unfit {
     pub(super) const fn bad(text: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, text }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            text,
+        }
     }
 }
 
@@ -43,7 +46,10 @@ pub(super) fn check(head: &Parts, host: &str) -> Result<Shape, Unfit> {
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
         let text = "the only expectation that is met is 100-continue";
-        return Err(Unfit { status: StatusCode::EXPECTATION_FAILED, text });
+        return Err(Unfit {
+            status: StatusCode::EXPECTATION_FAILED,
+            text,
+        });
     }
     shape(head)
 }
@@ -51,12 +57,18 @@ pub(super) fn check(head: &Parts, host: &str) -> Result<Shape, Unfit> {
 fn check_target(head: &Parts, host: &str) -> Result<(), Unfit> {
     if head.method == Method::CONNECT || head.method.as_str().len() > METHOD_BYTES_MAX {
         let text = "this method is not served here";
-        return Err(Unfit { status: StatusCode::NOT_IMPLEMENTED, text });
+        return Err(Unfit {
+            status: StatusCode::NOT_IMPLEMENTED,
+            text,
+        });
     }
     // TRACE would show the client the headers that only the resource may see.
     if head.method == Method::TRACE {
         let text = "TRACE is not allowed";
-        return Err(Unfit { status: StatusCode::METHOD_NOT_ALLOWED, text });
+        return Err(Unfit {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            text,
+        });
     }
     if !head.uri.path().starts_with('/') {
         return Err(Unfit::bad("the request target is not a path"));
@@ -65,8 +77,15 @@ fn check_target(head: &Parts, host: &str) -> Result<(), Unfit> {
         return Err(Unfit::bad("the path can be read in two ways"));
     }
     let mut named = 0;
-    let authorities = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let hosts = head.headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);
+    let authorities = head
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    let hosts = head
+        .headers
+        .get_all(header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes);
     for authority in authorities.into_iter().chain(hosts) {
         named += 1;
         if !names_host(authority, host) {
@@ -81,7 +100,9 @@ fn check_target(head: &Parts, host: &str) -> Result<(), Unfit> {
 
 /// Whether `authority` is `host`, alone or with a port.
 fn names_host(authority: &[u8], host: &str) -> bool {
-    let Some((name, port)) = authority.split_at_checked(host.len()) else { return false };
+    let Some((name, port)) = authority.split_at_checked(host.len()) else {
+        return false;
+    };
     let port_fits = match port.split_first() {
         None => true,
         Some((b':', digits)) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
@@ -95,7 +116,9 @@ fn names_host(authority: &[u8], host: &str) -> bool {
 /// disagree about the path.
 fn is_ambiguous(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
-    let hidden = ["%5c", "%00", "%0a", "%0d", "\\"].iter().any(|text| lower.contains(text));
+    let hidden = ["%5c", "%00", "%0a", "%0d", "\\"]
+        .iter()
+        .any(|text| lower.contains(text));
     let plain = lower.replace("%2e", ".").replace("%2f", "/");
     hidden
         || plain.split('/').any(|segment| {
@@ -139,14 +162,26 @@ fn shape(head: &Parts) -> Result<Shape, Unfit> {
     }
     if wanted != ["websocket"] {
         let text = "the only upgrade that is served is websocket";
-        return Err(Unfit { status: StatusCode::NOT_IMPLEMENTED, text });
+        return Err(Unfit {
+            status: StatusCode::NOT_IMPLEMENTED,
+            text,
+        });
     }
     let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
-        || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+        || head
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .is_some_and(|length| length != "0");
     let version = head.headers.get(header::SEC_WEBSOCKET_VERSION);
-    let key = head.headers.get_all(header::SEC_WEBSOCKET_KEY).iter().count();
+    let key = head
+        .headers
+        .get_all(header::SEC_WEBSOCKET_KEY)
+        .iter()
+        .count();
     if head.method != Method::GET || has_body || key != 1 || version.is_none_or(|it| it != "13") {
-        return Err(Unfit::bad("this is not a WebSocket handshake of version 13"));
+        return Err(Unfit::bad(
+            "this is not a WebSocket handshake of version 13",
+        ));
     }
     Ok(Shape::WebSocket)
 }
@@ -198,8 +233,11 @@ fn is_reserved(name: &HeaderName) -> bool {
 }
 
 /// Headers with which a framework would treat a recorded read as a write.
-const METHOD_OVERRIDES: [&str; 3] =
-    ["x-http-method-override", "x-http-method", "x-method-override"];
+const METHOD_OVERRIDES: [&str; 3] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+];
 
 /// What the resource is told about who is asking. It can trust every word.
 pub(super) struct Trusted<'a> {
@@ -214,8 +252,12 @@ pub(super) struct Trusted<'a> {
 pub(super) fn to_upstream(head: &mut Parts, shape: Shape, trusted: Trusted<'_>) {
     let trailers = tokens(&head.headers, &header::TE).any(|token| token == "trailers");
     strip_hop_by_hop(&mut head.headers);
-    let reserved: Vec<HeaderName> =
-        head.headers.keys().filter(|name| is_reserved(name)).cloned().collect();
+    let reserved: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| is_reserved(name))
+        .cloned()
+        .collect();
     for name in reserved {
         head.headers.remove(name);
     }
@@ -229,11 +271,14 @@ pub(super) fn to_upstream(head: &mut Parts, shape: Shape, trusted: Trusted<'_>) 
     head.headers.remove(header::HOST);
     credential::strip(&mut head.headers);
     if trailers {
-        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        head.headers
+            .insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if shape == Shape::WebSocket {
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        head.headers
+            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers
+            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     trusted.put_on(&mut head.headers);
 }
@@ -271,8 +316,11 @@ pub(super) fn is_websocket_answer(headers: &HeaderMap) -> bool {
 pub(super) fn to_client(headers: &mut HeaderMap, status: StatusCode) {
     strip_hop_by_hop(headers);
     credential::strip_set_cookies(headers);
-    let own: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("curfew-")).cloned().collect();
+    let own: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("curfew-"))
+        .cloned()
+        .collect();
     for name in own {
         headers.remove(name);
     }

@@ -25,7 +25,11 @@ mod tunnel;
 mod upstream;
 
 #[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -66,6 +70,8 @@ struct Visit<'a> {
     /// Path and query.
     to: String,
     manner: Manner,
+    /// A HEAD request: the answer speaks of a body that it does not have.
+    bodyless: bool,
     /// The cookie of a sign-in that this browser has begun.
     begin: Option<String>,
     shown: Option<CredentialClass>,
@@ -87,8 +93,13 @@ pub(crate) async fn respond(
         peer,
         authority: public_authority(&resource.host, &gateway.portal_url()),
         named: named_authority(&head),
-        to: head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+        to: head
+            .uri
+            .path_and_query()
+            .map_or("/", |path| path.as_str())
+            .to_owned(),
         manner: origin::manner(&head, resource.kind, shape.unwrap_or(Shape::Plain)),
+        bodyless: head.method == http::Method::HEAD,
         begin: None,
         shown: None,
     };
@@ -103,7 +114,9 @@ pub(crate) async fn respond(
     if own::is_own(head.uri.path()) {
         return visit.own(&head, shown).await;
     }
-    let Some(shown) = shown else { return visit.unknown() };
+    let Some(shown) = shown else {
+        return visit.unknown();
+    };
     // Before the question: what another site sends is nobody's activity.
     let changes = shape == Shape::WebSocket || !head.method.is_safe();
     if changes
@@ -115,7 +128,20 @@ pub(crate) async fn respond(
     let (ask, record) = question(&visit, &head, shape, shown);
     let passive = ask.action.passive;
     match gateway.registrar.ask(ask, record).await {
-        Ok(permit) => visit.forward(permit, Passage { head, body, shape, upgrade, passive }).await,
+        Ok(permit) => {
+            visit
+                .forward(
+                    permit,
+                    Passage {
+                        head,
+                        body,
+                        shape,
+                        upgrade,
+                        passive,
+                    },
+                )
+                .await
+        }
         Err(refusal) => visit.refuse(&refusal),
     }
 }
@@ -134,9 +160,16 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         Shape::Plain => Verb::WebWrite,
     };
     let path = head.uri.path();
-    let client = head.headers.get(header::USER_AGENT).and_then(|client| client.to_str().ok());
+    let client = head
+        .headers
+        .get(header::USER_AGENT)
+        .and_then(|client| client.to_str().ok());
     let passive = origin::is_speculative(&head.headers)
-        || visit.resource.passive.iter().any(|prefix| path.starts_with(prefix.as_str()));
+        || visit
+            .resource
+            .passive
+            .iter()
+            .any(|prefix| path.starts_with(prefix.as_str()));
     let action = ActionDetail {
         verb,
         resource: visit.resource.name.clone(),
@@ -151,19 +184,32 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         passive,
     };
     let context = visit.gateway.context(visit.peer);
-    let presenter =
-        Presenter::Credential { class: shown.class, hash: shown.hash, plane: Plane::Web };
+    let presenter = Presenter::Credential {
+        class: shown.class,
+        hash: shown.hash,
+        plane: Plane::Web,
+    };
     let record = match visit.resource.record {
         RecordWhen::ByVerb => Record::ByVerb,
         RecordWhen::Before => Record::Before,
     };
-    (Ask { presenter, action, context }, record)
+    (
+        Ask {
+            presenter,
+            action,
+            context,
+        },
+        record,
+    )
 }
 
 /// The first `most` bytes of a text, not more, and no half character.
 fn cut(text: &str, most: usize) -> &str {
     let end = text.len().min(most);
-    (0..=end).rev().find_map(|end| text.get(..end)).unwrap_or_default()
+    (0..=end)
+        .rev()
+        .find_map(|end| text.get(..end))
+        .unwrap_or_default()
 }
 
 /// The resource's host with the port of the portal, since both are served by one listener. What
@@ -178,7 +224,10 @@ fn public_authority(host: &str, portal: &str) -> String {
 }
 
 fn named_authority(head: &Parts) -> String {
-    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = head
+        .headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     authority.or(host).unwrap_or_default().to_owned()
 }

@@ -19,7 +19,10 @@ const FETCH_MODE: &str = "sec-fetch-mode";
 pub(super) fn is_foreign(headers: &HeaderMap, authority: &str) -> bool {
     let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
     let site_foreign = site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"));
-    let mut origins = headers.get_all(header::ORIGIN).iter().map(|origin| origin.as_bytes());
+    let mut origins = headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .map(|origin| origin.as_bytes());
     let origin_foreign = match (origins.next(), origins.next()) {
         (None, _) => false,
         (Some(b"null"), None) => site != Some(b"same-origin"),
@@ -46,8 +49,10 @@ pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.to_ascii_lowercase().contains("text/html"));
     // Where the browser says what it does, that counts; older ones only say what they take.
-    let navigates =
-        head.headers.get(FETCH_MODE).map_or(html, |mode| mode.as_bytes() == b"navigate");
+    let navigates = head
+        .headers
+        .get(FETCH_MODE)
+        .map_or(html, |mode| mode.as_bytes() == b"navigate");
     match (kind, shape, navigates) {
         (WebKind::App, Shape::Plain, true) if head.method.is_safe() => Manner::Navigation,
         (WebKind::App, Shape::Plain, true) => Manner::Page,
@@ -57,7 +62,9 @@ pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
 
 /// Whether the browser did this by itself, ahead of the person.
 pub(super) fn is_speculative(headers: &HeaderMap) -> bool {
-    let purpose = headers.get("sec-purpose").and_then(|purpose| purpose.to_str().ok());
+    let purpose = headers
+        .get("sec-purpose")
+        .and_then(|purpose| purpose.to_str().ok());
     purpose.is_some_and(|purpose| purpose.starts_with("prefetch"))
 }
 
@@ -69,7 +76,9 @@ mod tests {
 
     fn head(method: &str, headers: &[(&str, &str)]) -> Parts {
         let builder = Request::builder().method(method);
-        let request = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+        let request = headers.iter().fold(builder, |builder, (name, value)| {
+            builder.header(*name, *value)
+        });
         request.body(()).unwrap().into_parts().0
     }
 
@@ -78,13 +87,19 @@ mod tests {
         let own: [&[(&str, &str)]; 6] = [
             &[],
             &[("origin", "https://shop.test:8443")],
-            &[("origin", "https://SHOP.test:8443"), ("sec-fetch-site", "same-origin")],
+            &[
+                ("origin", "https://SHOP.test:8443"),
+                ("sec-fetch-site", "same-origin"),
+            ],
             &[("sec-fetch-site", "same-origin")],
             &[("sec-fetch-site", "none")],
             &[("origin", "null"), ("sec-fetch-site", "same-origin")],
         ];
         for headers in own {
-            assert!(!is_foreign(&head("POST", headers).headers, "shop.test:8443"), "{headers:?}");
+            assert!(
+                !is_foreign(&head("POST", headers).headers, "shop.test:8443"),
+                "{headers:?}"
+            );
         }
         let foreign: [&[(&str, &str)]; 8] = [
             &[("origin", "https://evil.test")],
@@ -94,10 +109,16 @@ mod tests {
             &[("origin", "null")],
             &[("sec-fetch-site", "cross-site")],
             &[("sec-fetch-site", "same-site")],
-            &[("origin", "https://shop.test:8443"), ("sec-fetch-site", "cross-site")],
+            &[
+                ("origin", "https://shop.test:8443"),
+                ("sec-fetch-site", "cross-site"),
+            ],
         ];
         for headers in foreign {
-            assert!(is_foreign(&head("POST", headers).headers, "shop.test:8443"), "{headers:?}");
+            assert!(
+                is_foreign(&head("POST", headers).headers, "shop.test:8443"),
+                "{headers:?}"
+            );
         }
         let plain = head("POST", &[("origin", "https://shop.test")]);
         assert!(!is_foreign(&plain.headers, "shop.test:443"));
@@ -108,16 +129,56 @@ mod tests {
         let html = ("accept", "text/html,*/*");
         let navigate = ("sec-fetch-mode", "navigate");
         let cases: [(&str, &[(&str, &str)], WebKind, Shape, Manner); 7] = [
-            ("GET", &[html], WebKind::App, Shape::Plain, Manner::Navigation),
-            ("GET", &[navigate], WebKind::App, Shape::Plain, Manner::Navigation),
-            ("GET", &[html, ("sec-fetch-mode", "cors")], WebKind::App, Shape::Plain, Manner::Program),
+            (
+                "GET",
+                &[html],
+                WebKind::App,
+                Shape::Plain,
+                Manner::Navigation,
+            ),
+            (
+                "GET",
+                &[navigate],
+                WebKind::App,
+                Shape::Plain,
+                Manner::Navigation,
+            ),
+            (
+                "GET",
+                &[html, ("sec-fetch-mode", "cors")],
+                WebKind::App,
+                Shape::Plain,
+                Manner::Program,
+            ),
             ("GET", &[], WebKind::App, Shape::Plain, Manner::Program),
-            ("POST", &[html, navigate], WebKind::App, Shape::Plain, Manner::Page),
-            ("GET", &[html, navigate], WebKind::Api, Shape::Plain, Manner::Program),
-            ("GET", &[html], WebKind::App, Shape::WebSocket, Manner::Program),
+            (
+                "POST",
+                &[html, navigate],
+                WebKind::App,
+                Shape::Plain,
+                Manner::Page,
+            ),
+            (
+                "GET",
+                &[html, navigate],
+                WebKind::Api,
+                Shape::Plain,
+                Manner::Program,
+            ),
+            (
+                "GET",
+                &[html],
+                WebKind::App,
+                Shape::WebSocket,
+                Manner::Program,
+            ),
         ];
         for (method, headers, kind, shape, wanted) in cases {
-            assert_eq!(manner(&head(method, headers), kind, shape), wanted, "{method} {headers:?}");
+            assert_eq!(
+                manner(&head(method, headers), kind, shape),
+                wanted,
+                "{method} {headers:?}"
+            );
         }
     }
 }

@@ -43,7 +43,8 @@ struct Arrival {
 
 /// Whether a path is Curfew's own.
 pub(super) fn is_own(path: &str) -> bool {
-    path.strip_prefix(OWN_PATHS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(OWN_PATHS)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Visit<'_> {
@@ -54,9 +55,15 @@ impl Visit<'_> {
             (SIGN_OUT_PATH, &Method::POST) => self.sign_out(head, shown).await,
             (ARRIVE_PATH | SIGN_OUT_PATH, _) => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
-                self.unfit(Unfit { status, text: "this method is not allowed here" })
+                self.unfit(Unfit {
+                    status,
+                    text: "this method is not allowed here",
+                })
             }
-            _ => self.unfit(Unfit { status: StatusCode::NOT_FOUND, text: "nothing is here" }),
+            _ => self.unfit(Unfit {
+                status: StatusCode::NOT_FOUND,
+                text: "nothing is here",
+            }),
         }
     }
 
@@ -99,7 +106,10 @@ impl Visit<'_> {
             expires: None,
         };
         let cookie = credential::set_session(&token).ok_or(Refusal::Unauthenticated)?;
-        let command = Command::IssueCredential(NewCredential { session, credential });
+        let command = Command::IssueCredential(NewCredential {
+            session,
+            credential,
+        });
         match self.gateway.registrar.command(command).await? {
             Verdict::Done => Ok(cookie),
             Verdict::Ended { session, reason } => Err(Refusal::Ended { session, reason }),
@@ -138,13 +148,22 @@ impl Visit<'_> {
             .query(move |authority, _| {
                 let (session, credential) = authority.credential(&shown.hash)?;
                 let fits = credential.class == shown.class
-                    && credential.audience.as_ref().is_none_or(|audience| *audience == resource);
+                    && credential
+                        .audience
+                        .as_ref()
+                        .is_none_or(|audience| *audience == resource);
                 fits.then(|| session.clone())
             })
             .await?;
         if let Some(session) = session {
-            let cause = EndCause { reason: EndReason::SignedOut, by: None };
-            self.gateway.registrar.command(Command::End { session, cause }).await?;
+            let cause = EndCause {
+                reason: EndReason::SignedOut,
+                by: None,
+            };
+            self.gateway
+                .registrar
+                .command(Command::End { session, cause })
+                .await?;
         }
         Ok(())
     }

@@ -46,7 +46,11 @@ impl Visit<'_> {
             "Please sign in",
             "This needs a session.",
         );
-        self.to_sign_in(notice, Need::default(), "Bearer realm=\"curfew\"".to_owned())
+        self.to_sign_in(
+            notice,
+            Need::default(),
+            "Bearer realm=\"curfew\"".to_owned(),
+        )
     }
 
     /// The registrar gave no permit.
@@ -75,15 +79,28 @@ impl Visit<'_> {
         if self.shown == Some(CredentialClass::Cookie) {
             notice = notice.header(header::SET_COOKIE, credential::clear_session());
         }
-        let challenge =
-            format!("Bearer realm=\"curfew\", error=\"invalid_token\", error_description=\"{text}\"");
-        self.to_sign_in(notice, Need { ended, ..Need::default() }, challenge)
+        let challenge = format!(
+            "Bearer realm=\"curfew\", error=\"invalid_token\", error_description=\"{text}\""
+        );
+        self.to_sign_in(
+            notice,
+            Need {
+                ended,
+                ..Need::default()
+            },
+            challenge,
+        )
     }
 
     fn step_up(&self, step_up: &StepUp) -> Response<Body> {
-        let text = match (step_up.passed.map(|deadline| deadline.cause), step_up.assurance) {
+        let text = match (
+            step_up.passed.map(|deadline| deadline.cause),
+            step_up.assurance,
+        ) {
             (_, Some(_)) => "This needs a stronger sign-in.",
-            (Some(DeadlineCause::Idle), _) => "Nothing was done for too long; sign in again for this.",
+            (Some(DeadlineCause::Idle), _) => {
+                "Nothing was done for too long; sign in again for this."
+            }
             (Some(_), _) | (None, None) => "This needs a fresh sign-in.",
         };
         // RFC 9470 section 3. A limit that ran out is met by an authentication of now.
@@ -108,7 +125,11 @@ impl Visit<'_> {
             "Please sign in again",
             text,
         );
-        let need = Need { reauth: true, assurance: step_up.assurance, ended: None };
+        let need = Need {
+            reauth: true,
+            assurance: step_up.assurance,
+            ended: None,
+        };
         self.to_sign_in(notice, need, challenge)
     }
 
@@ -118,14 +139,21 @@ impl Visit<'_> {
         if self.manner == Manner::Program {
             let notice = notice
                 .hint("Sign in at the link, or use a bearer token.")
-                .link(format!("{portal}{}", crate::handover::SIGN_IN_PATH), "Sign in");
+                .link(
+                    format!("{portal}{}", crate::handover::SIGN_IN_PATH),
+                    "Sign in",
+                );
             return challenged(notice, challenge).answer(Manner::Program);
         }
         let Ok(begin) = Handover::begin(self.begin.as_deref()) else {
             return self.unavailable(Unavailable::Ledger);
         };
         // After a form was sent there is nothing to come back to but the page it was on.
-        let to = if self.manner == Manner::Navigation { self.to.as_str() } else { "/" };
+        let to = if self.manner == Manner::Navigation {
+            self.to.as_str()
+        } else {
+            "/"
+        };
         let url = sign_in_url(&portal, &self.resource.name, to, &begin.state, need);
         let mut notice = notice
             .header(header::SET_COOKIE, credential::set_begin(&begin.cookie))
@@ -171,10 +199,18 @@ impl Visit<'_> {
             Unavailable::Ledger => "The audit log cannot be written, so nothing is let through.",
             Unavailable::Stopping => "The gateway is stopping.",
         };
-        Notice::new(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", "Not just now", text)
-            .hint("Try again in a few seconds.")
-            .header(header::RETRY_AFTER, Some(HeaderValue::from(RETRY_AFTER.as_secs())))
-            .answer(self.manner)
+        Notice::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "temporarily_unavailable",
+            "Not just now",
+            text,
+        )
+        .hint("Try again in a few seconds.")
+        .header(
+            header::RETRY_AFTER,
+            Some(HeaderValue::from(RETRY_AFTER.as_secs())),
+        )
+        .answer(self.manner)
     }
 
     /// The permit was taken back before the answer came.
@@ -216,20 +252,35 @@ impl Visit<'_> {
     pub(super) fn failed(&self, failure: Failure) -> Response<Body> {
         let (status, text) = match failure {
             Failure::Unreachable => (StatusCode::BAD_GATEWAY, "The service cannot be reached."),
-            Failure::Broken | Failure::Cut(_) => {
-                (StatusCode::BAD_GATEWAY, "The service broke off before it answered.")
-            }
-            Failure::Slow => (StatusCode::GATEWAY_TIMEOUT, "The service took too long to answer."),
-            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "The service has too much to do."),
+            Failure::Broken | Failure::Cut(_) => (
+                StatusCode::BAD_GATEWAY,
+                "The service broke off before it answered.",
+            ),
+            Failure::Slow => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "The service took too long to answer.",
+            ),
+            Failure::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The service has too much to do.",
+            ),
         };
         let retry = (failure == Failure::Busy).then(|| HeaderValue::from(RETRY_AFTER.as_secs()));
-        Notice::new(status, "upstream_failed", "No answer from the service", text)
-            .hint("Your session is not affected. Try again in a while.")
-            .header(header::RETRY_AFTER, retry)
-            .answer(self.manner)
+        Notice::new(
+            status,
+            "upstream_failed",
+            "No answer from the service",
+            text,
+        )
+        .hint("Your session is not affected. Try again in a while.")
+        .header(header::RETRY_AFTER, retry)
+        .answer(self.manner)
     }
 }
 
 fn challenged(notice: Notice, challenge: String) -> Notice {
-    notice.header(header::WWW_AUTHENTICATE, HeaderValue::try_from(challenge).ok())
+    notice.header(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::try_from(challenge).ok(),
+    )
 }

@@ -14,8 +14,13 @@ use super::{credential, cut, named_authority, own, public_authority};
 use crate::secret;
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
-    let builder = Request::builder().method(method).uri(target).version(Version::HTTP_11);
-    let request = headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value));
+    let builder = Request::builder()
+        .method(method)
+        .uri(target)
+        .version(Version::HTTP_11);
+    let request = headers.iter().fold(builder, |builder, (name, value)| {
+        builder.header(*name, *value)
+    });
     request.body(()).unwrap().into_parts().0
 }
 
@@ -29,16 +34,59 @@ const HOST: (&str, &str) = ("host", "shop.test:8443");
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
     let cases: [(&str, &str, &[(&str, &str)], u16); 25] = [
-        ("POST", "/", &[HOST, ("content-length", "3"), ("transfer-encoding", "chunked")], 400),
-        ("POST", "/", &[HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], 400),
-        ("POST", "/", &[HOST, ("transfer-encoding", "gzip, chunked")], 400),
-        ("POST", "/", &[HOST, ("transfer-encoding", "chunked, chunked")], 400),
-        ("POST", "/", &[HOST, ("transfer-encoding", "chunked\t, x")], 400),
+        (
+            "POST",
+            "/",
+            &[
+                HOST,
+                ("content-length", "3"),
+                ("transfer-encoding", "chunked"),
+            ],
+            400,
+        ),
+        (
+            "POST",
+            "/",
+            &[
+                HOST,
+                ("transfer-encoding", "chunked"),
+                ("transfer-encoding", "chunked"),
+            ],
+            400,
+        ),
+        (
+            "POST",
+            "/",
+            &[HOST, ("transfer-encoding", "gzip, chunked")],
+            400,
+        ),
+        (
+            "POST",
+            "/",
+            &[HOST, ("transfer-encoding", "chunked, chunked")],
+            400,
+        ),
+        (
+            "POST",
+            "/",
+            &[HOST, ("transfer-encoding", "chunked\t, x")],
+            400,
+        ),
         ("POST", "/", &[HOST, ("transfer-encoding", "identity")], 400),
-        ("POST", "/", &[HOST, ("content-length", "3"), ("content-length", "3")], 400),
+        (
+            "POST",
+            "/",
+            &[HOST, ("content-length", "3"), ("content-length", "3")],
+            400,
+        ),
         ("POST", "/", &[HOST, ("content-length", "+3")], 400),
         ("POST", "/", &[HOST, ("content-length", "3, 3")], 400),
-        ("POST", "/", &[HOST, ("content-length", "99999999999999999999")], 400),
+        (
+            "POST",
+            "/",
+            &[HOST, ("content-length", "99999999999999999999")],
+            400,
+        ),
         ("POST", "/", &[HOST, ("expect", "200-maybe")], 417),
         ("GET", "/", &[], 400),
         ("GET", "/", &[HOST, HOST], 400),
@@ -53,23 +101,44 @@ fn what_can_be_read_in_two_ways_is_refused() {
         ("GET", "/a/%2e%2E/admin", &[HOST], 400),
         ("GET", "/a/..;x=1/admin", &[HOST], 400),
         ("GET", "/a%5c..%5cadmin", &[HOST], 400),
-        ("GET", "/", &[HOST, ("connection", "upgrade"), ("upgrade", "h2c")], 501),
+        (
+            "GET",
+            "/",
+            &[HOST, ("connection", "upgrade"), ("upgrade", "h2c")],
+            501,
+        ),
     ];
     for (method, target, headers, wanted) in cases {
-        assert_eq!(checked(method, target, headers), Err(wanted), "{method} {target} {headers:?}");
+        assert_eq!(
+            checked(method, target, headers),
+            Err(wanted),
+            "{method} {target} {headers:?}"
+        );
     }
     let good: [(&str, &str, &[(&str, &str)]); 7] = [
         ("GET", "/", &[("host", "SHOP.test")]),
         ("GET", "https://shop.test:8443/x?y=../z", &[]),
         ("GET", "/a.b/...c/%2f/%41", &[HOST]),
         ("POST", "/", &[HOST, ("transfer-encoding", "Chunked")]),
-        ("POST", "/", &[HOST, ("content-length", "0"), ("expect", "100-Continue")]),
+        (
+            "POST",
+            "/",
+            &[HOST, ("content-length", "0"), ("expect", "100-Continue")],
+        ),
         // Not nominated by Connection, so it means nothing.
         ("GET", "/", &[HOST, ("upgrade", "h2c")]),
-        ("GET", "/", &[HOST, ("connection", "keep-alive, TE"), ("te", "trailers")]),
+        (
+            "GET",
+            "/",
+            &[HOST, ("connection", "keep-alive, TE"), ("te", "trailers")],
+        ),
     ];
     for (method, target, headers) in good {
-        assert_eq!(checked(method, target, headers), Ok(Shape::Plain), "{method} {target}");
+        assert_eq!(
+            checked(method, target, headers),
+            Ok(Shape::Plain),
+            "{method} {target}"
+        );
     }
 }
 
@@ -79,18 +148,37 @@ fn only_a_whole_handshake_is_a_websocket() {
     let connection = ("connection", "keep-alive, Upgrade");
     let version = ("sec-websocket-version", "13");
     let key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
-    assert_eq!(checked("GET", "/", &[HOST, upgrade, connection, version, key]), Ok(Shape::WebSocket));
+    assert_eq!(
+        checked("GET", "/", &[HOST, upgrade, connection, version, key]),
+        Ok(Shape::WebSocket)
+    );
     let bad: [(&str, &[(&str, &str)]); 5] = [
         ("POST", &[HOST, upgrade, connection, version, key]),
         ("GET", &[HOST, upgrade, connection, key]),
         ("GET", &[HOST, upgrade, connection, version]),
         ("GET", &[HOST, upgrade, connection, version, key, key]),
-        ("GET", &[HOST, upgrade, connection, version, key, ("content-length", "5")]),
+        (
+            "GET",
+            &[
+                HOST,
+                upgrade,
+                connection,
+                version,
+                key,
+                ("content-length", "5"),
+            ],
+        ),
     ];
     for (method, headers) in bad {
         assert_eq!(checked(method, "/", headers), Err(400), "{headers:?}");
     }
-    let two = [HOST, ("upgrade", "websocket, h2c"), connection, version, key];
+    let two = [
+        HOST,
+        ("upgrade", "websocket, h2c"),
+        connection,
+        version,
+        key,
+    ];
     assert_eq!(checked("GET", "/", &two), Err(501));
 }
 
@@ -100,9 +188,20 @@ fn grant() -> Grant {
         session: SessionId::from_random([1; 12]),
         subject: "ada".parse().unwrap(),
         roles: BTreeSet::from(["dba".parse().unwrap(), "staff".parse().unwrap()]),
-        proof: Proof { amr: BTreeSet::new(), aal: Aal::One, at: Timestamp::from_micros(0) },
-        limits: Limits { idle: hour, reauth: hour, lifetime: hour },
-        deadline: Deadline { at: Timestamp::MAX, cause: DeadlineCause::Idle },
+        proof: Proof {
+            amr: BTreeSet::new(),
+            aal: Aal::One,
+            at: Timestamp::from_micros(0),
+        },
+        limits: Limits {
+            idle: hour,
+            reauth: hour,
+            lifetime: hour,
+        },
+        deadline: Deadline {
+            at: Timestamp::MAX,
+            cause: DeadlineCause::Idle,
+        },
         rules: Vec::new(),
     }
 }
@@ -162,19 +261,32 @@ fn a_resource_sees_nothing_of_curfews_secrets_and_no_forged_header() {
         ("x-forwarded-proto", "https"),
         ("x-mine", "stays"),
     ];
-    let mut held: Vec<(&str, &str)> =
-        seen.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+    let mut held: Vec<(&str, &str)> = seen
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+        .collect();
     held.sort_unstable();
     assert_eq!(held, wanted);
 }
 
 #[test]
 fn what_is_the_resources_own_stays() {
-    let own = [HOST, ("authorization", "Basic eDp5"), ("x-http-method-override", "PUT")];
+    let own = [
+        HOST,
+        ("authorization", "Basic eDp5"),
+        ("x-http-method-override", "PUT"),
+    ];
     let seen = upstream_sees("POST", Shape::Plain, &own);
     assert_eq!(seen[header::AUTHORIZATION], "Basic eDp5");
-    assert_eq!(seen["x-http-method-override"], "PUT", "a write is recorded as one anyway");
-    let seen = upstream_sees("GET", Shape::WebSocket, &[HOST, ("connection", "upgrade"), ("upgrade", "websocket")]);
+    assert_eq!(
+        seen["x-http-method-override"], "PUT",
+        "a write is recorded as one anyway"
+    );
+    let seen = upstream_sees(
+        "GET",
+        Shape::WebSocket,
+        &[HOST, ("connection", "upgrade"), ("upgrade", "websocket")],
+    );
     assert_eq!(seen[header::CONNECTION], "upgrade");
     assert_eq!(seen[header::UPGRADE], "websocket");
 }
@@ -200,7 +312,13 @@ fn a_client_sees_nothing_that_belongs_to_the_hop_or_to_curfew() {
         headers.append(name, HeaderValue::from_static(value));
     }
     head::to_client(&mut headers, StatusCode::OK);
-    let all = |name| headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect::<Vec<_>>();
+    let all = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|v| v.to_str().unwrap())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(all("set-cookie"), ["a=1; Path=/", "b=2"]);
     assert_eq!(all("cache-control"), ["public, max-age=60", "private"]);
     assert_eq!(all("strict-transport-security"), ["max-age=31536000"]);
@@ -224,14 +342,33 @@ fn a_session_is_presented_by_one_cookie_or_token() {
     let bearer = |text| Ok(Some((CredentialClass::Bearer, hash(text))));
     assert_eq!(shown(&[]), Ok(None));
     assert_eq!(shown(&[("cookie", "a=1;__Host-curfew=x=y")]), cookie("x=y"));
-    assert_eq!(shown(&[("cookie", "__host-curfew=x; __Host-curfew-begin=y")]), Ok(None));
+    assert_eq!(
+        shown(&[("cookie", "__host-curfew=x; __Host-curfew-begin=y")]),
+        Ok(None)
+    );
     assert_eq!(shown(&[("authorization", "bearer cft_x")]), bearer("cft_x"));
-    assert_eq!(shown(&[("authorization", "Bearer other")]), Ok(None), "the resource's own");
-    let both = [("cookie", "__Host-curfew=x"), ("authorization", "Bearer cft_x")];
+    assert_eq!(
+        shown(&[("authorization", "Bearer other")]),
+        Ok(None),
+        "the resource's own"
+    );
+    let both = [
+        ("cookie", "__Host-curfew=x"),
+        ("authorization", "Bearer cft_x"),
+    ];
     assert_eq!(shown(&both), bearer("cft_x"));
-    assert_eq!(shown(&[("cookie", "__Host-curfew=x; __Host-curfew=y")]), Err(400));
-    assert_eq!(shown(&[("cookie", "__Host-curfew=x"), ("cookie", "__Host-curfew=x")]), Err(400));
-    let two = [("authorization", "Bearer cft_x"), ("authorization", "Basic x")];
+    assert_eq!(
+        shown(&[("cookie", "__Host-curfew=x; __Host-curfew=y")]),
+        Err(400)
+    );
+    assert_eq!(
+        shown(&[("cookie", "__Host-curfew=x"), ("cookie", "__Host-curfew=x")]),
+        Err(400)
+    );
+    let two = [
+        ("authorization", "Bearer cft_x"),
+        ("authorization", "Basic x"),
+    ];
     assert_eq!(shown(&two), Err(400));
     let long = format!("__Host-curfew={}", "x".repeat(200));
     assert_eq!(shown(&[("cookie", &long)]), Err(400));
@@ -241,15 +378,30 @@ fn a_session_is_presented_by_one_cookie_or_token() {
 fn cookies_carry_what_browsers_need_to_guard_them() {
     let secret = "cfc_x".to_owned().into();
     let set = credential::set_session(&secret).unwrap();
-    assert_eq!(set, "__Host-curfew=cfc_x; Path=/; Secure; HttpOnly; SameSite=Lax");
+    assert_eq!(
+        set,
+        "__Host-curfew=cfc_x; Path=/; Secure; HttpOnly; SameSite=Lax"
+    );
     let begin = credential::set_begin(&secret).unwrap();
-    assert_eq!(begin, "__Host-curfew-begin=cfc_x; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600");
-    assert!(credential::clear_session().unwrap().to_str().unwrap().ends_with("Max-Age=0"));
+    assert_eq!(
+        begin,
+        "__Host-curfew-begin=cfc_x; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600"
+    );
+    assert!(
+        credential::clear_session()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .ends_with("Max-Age=0")
+    );
 }
 
 #[test]
 fn names_and_paths_are_told_apart() {
-    assert_eq!(public_authority("a.test", "https://p.test:8443"), "a.test:8443");
+    assert_eq!(
+        public_authority("a.test", "https://p.test:8443"),
+        "a.test:8443"
+    );
     assert_eq!(public_authority("a.test", "https://p.test"), "a.test");
     assert!(own::is_own("/.curfew") && own::is_own("/.curfew/x") && !own::is_own("/.curfewx"));
     assert_eq!(cut("aä", 2), "a");

@@ -22,7 +22,10 @@ pub(super) struct Configs {
 /// The configurations for a resource: its own authorities where it names some, the system's
 /// otherwise.
 pub(super) fn configs(web: &WebResource) -> Result<Configs, UpstreamError> {
-    let unfit = |problem: String| UpstreamError::Unfit { resource: web.name.clone(), problem };
+    let unfit = |problem: String| UpstreamError::Unfit {
+        resource: web.name.clone(),
+        problem,
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -37,7 +40,10 @@ pub(super) fn configs(web: &WebResource) -> Result<Configs, UpstreamError> {
     let mut h1 = any.clone();
     any.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     h1.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Configs { any: Arc::new(any), h1: Arc::new(h1) })
+    Ok(Configs {
+        any: Arc::new(any),
+        h1: Arc::new(h1),
+    })
 }
 
 fn roots(web: &WebResource, path: &std::path::Path) -> Result<RootCertStore, UpstreamError> {
@@ -50,7 +56,9 @@ fn roots(web: &WebResource, path: &std::path::Path) -> Result<RootCertStore, Ups
     let held = CertificateDer::pem_file_iter(path).map_err(|error| refused(error.to_string()))?;
     for certificate in held {
         let certificate = certificate.map_err(|error| refused(error.to_string()))?;
-        store.add(certificate).map_err(|error| refused(error.to_string()))?;
+        store
+            .add(certificate)
+            .map_err(|error| refused(error.to_string()))?;
     }
     if store.is_empty() {
         return Err(refused("it holds no certificate".to_owned()));

@@ -155,7 +155,9 @@ impl Pipe {
         if self.close_written {
             return false;
         }
-        let Some(rest) = self.rest_of_frame() else { return false };
+        let Some(rest) = self.rest_of_frame() else {
+            return false;
+        };
         let bytes = [rest, frame].concat();
         let written = to.write_all(&bytes).now_or_never();
         let flushed = to.flush().now_or_never();
@@ -168,7 +170,14 @@ type Half = TokioIo<Upgraded>;
 impl Tunnel {
     /// Carries bytes both ways until it is over, and records how it ended.
     pub(super) async fn run(self) {
-        let Self { client, upstream, lease, permit, meter, registrar } = self;
+        let Self {
+            client,
+            upstream,
+            lease,
+            permit,
+            meter,
+            registrar,
+        } = self;
         let signal = permit.cut().clone();
         let both = tokio::select! {
             biased;
@@ -211,20 +220,28 @@ impl Tunnel {
         };
         let (by, farewell) = match over {
             Over::Eof => (first_close.get().copied().unwrap_or(side), None),
-            Over::NotFrames => {
-                (ClosedBy::Protocol, Some((PROTOCOL_ERROR, "not a WebSocket frame".to_owned())))
-            }
+            Over::NotFrames => (
+                ClosedBy::Protocol,
+                Some((PROTOCOL_ERROR, "not a WebSocket frame".to_owned())),
+            ),
             Over::Cut(cut) => (cut.cause.closed_by(), Some(farewell(cut))),
         };
         let mut told = false;
         if let Some((code, reason)) = farewell {
             told = outward.close(&mut client_write, &close_frame(code, &reason, None));
             let mask = secret::random().unwrap_or_default();
-            inward.close(&mut upstream_write, &close_frame(GOING_AWAY, "", Some(mask)));
+            inward.close(
+                &mut upstream_write,
+                &close_frame(GOING_AWAY, "", Some(mask)),
+            );
         }
         permit.close(meter.closing(by, &registrar));
         drop(lease);
-        let _ = tokio::time::timeout(CLOSE_TIME, part(client_read, client_write, told.then_some(inward.read))).await;
+        let _ = tokio::time::timeout(
+            CLOSE_TIME,
+            part(client_read, client_write, told.then_some(inward.read)),
+        )
+        .await;
         let _ = upstream_write.shutdown().now_or_never();
     }
 }
@@ -246,25 +263,32 @@ async fn part(mut read: ReadHalf<Half>, mut write: WriteHalf<Half>, told: Option
 
 /// Code and reason for the client.
 fn farewell(cut: Cut) -> (u16, String) {
-    let span = cut.limit.map(|limit| format!(" (limit {limit})")).unwrap_or_default();
+    let span = cut
+        .limit
+        .map(|limit| format!(" (limit {limit})"))
+        .unwrap_or_default();
     match cut.cause {
         CutCause::SessionEnded(EndReason::Idle) => (TIMEOUT, format!("session ended: idle{span}")),
-        CutCause::SessionEnded(EndReason::Lifetime) => {
-            (LIFETIME, format!("session ended: longest time reached{span}"))
-        }
+        CutCause::SessionEnded(EndReason::Lifetime) => (
+            LIFETIME,
+            format!("session ended: longest time reached{span}"),
+        ),
         CutCause::SessionEnded(EndReason::Shutdown) | CutCause::Shutdown => {
             (RESTART, "the gateway is stopping".to_owned())
         }
-        CutCause::SessionEnded(EndReason::Reauth) => {
-            (UNAUTHORIZED, format!("session ended: sign-in too old{span}"))
-        }
+        CutCause::SessionEnded(EndReason::Reauth) => (
+            UNAUTHORIZED,
+            format!("session ended: sign-in too old{span}"),
+        ),
         CutCause::SessionEnded(_) => (UNAUTHORIZED, "session ended".to_owned()),
-        CutCause::Limit(DeadlineCause::Idle) => {
-            (TIMEOUT, format!("idle here for too long{span}: sign in again"))
-        }
-        CutCause::Limit(DeadlineCause::Reauth) => {
-            (UNAUTHORIZED, format!("sign-in too old for this{span}: sign in again"))
-        }
+        CutCause::Limit(DeadlineCause::Idle) => (
+            TIMEOUT,
+            format!("idle here for too long{span}: sign in again"),
+        ),
+        CutCause::Limit(DeadlineCause::Reauth) => (
+            UNAUTHORIZED,
+            format!("sign-in too old for this{span}: sign in again"),
+        ),
         CutCause::Limit(DeadlineCause::Lifetime) => {
             (LIFETIME, format!("session too old for this{span}"))
         }
@@ -282,19 +306,35 @@ mod tests {
     #[test]
     fn every_cut_has_a_code_that_may_be_sent_and_a_reason_that_fits() {
         let limit = Some(Span::from_micros(86_399_999_999));
-        let ends = [EndReason::Idle, EndReason::Reauth, EndReason::Lifetime, EndReason::SignedOut];
-        let limits = [DeadlineCause::Idle, DeadlineCause::Reauth, DeadlineCause::Lifetime];
+        let ends = [
+            EndReason::Idle,
+            EndReason::Reauth,
+            EndReason::Lifetime,
+            EndReason::SignedOut,
+        ];
+        let limits = [
+            DeadlineCause::Idle,
+            DeadlineCause::Reauth,
+            DeadlineCause::Lifetime,
+        ];
         let causes = ends.into_iter().map(CutCause::SessionEnded);
         let causes = causes.chain(limits.into_iter().map(CutCause::Limit));
         let causes = causes.chain([CutCause::LedgerFailed, CutCause::Shutdown]);
         let codes: Vec<u16> = causes
             .map(|cause| {
-                let (code, reason) = farewell(Cut { cause, deadline: None, limit });
+                let (code, reason) = farewell(Cut {
+                    cause,
+                    deadline: None,
+                    limit,
+                });
                 assert!(reason.len() <= REASON_BYTES_MAX, "{reason}");
                 code
             })
             .collect();
-        assert_eq!(codes, [3008, 3000, 4001, 3000, 3008, 3000, 4001, 1013, 1012]);
+        assert_eq!(
+            codes,
+            [3008, 3000, 4001, 3000, 3008, 3000, 4001, 1013, 1012]
+        );
     }
 
     #[tokio::test]
@@ -309,7 +349,11 @@ mod tests {
             pipe.wrote(3);
             let mut out = Vec::new();
             assert_eq!(pipe.close(&mut out, &farewell), wanted);
-            let expected = if wanted { [&frame[3..], &farewell].concat() } else { Vec::new() };
+            let expected = if wanted {
+                [&frame[3..], &farewell].concat()
+            } else {
+                Vec::new()
+            };
             assert_eq!(out, expected);
         }
     }

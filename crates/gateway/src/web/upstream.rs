@@ -22,11 +22,11 @@ use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::assertion::Assertions;
-use super::tls::{self, Configs};
 use super::Body;
+use super::assertion::Assertions;
 use super::body::Meter;
 use super::head::Shape;
+use super::tls::{self, Configs};
 use crate::config::{Config, WebResource};
 use crate::permit::{Cut, Permit};
 use crate::secret::MasterKey;
@@ -122,7 +122,10 @@ impl Upstreams {
             .iter()
             .map(|web| Ok((web.name.clone(), Arc::new(Upstream::new(web)?))))
             .collect::<Result<_, UpstreamError>>()?;
-        Ok(Self { pools, assertions: OnceLock::new() })
+        Ok(Self {
+            pools,
+            assertions: OnceLock::new(),
+        })
     }
 
     /// The public keys that `Curfew-Assertion` can be checked with, as a JSON Web Key Set.
@@ -131,7 +134,9 @@ impl Upstreams {
     }
 
     pub(super) fn assertions(&self, master: &MasterKey) -> Option<&Assertions> {
-        self.assertions.get_or_init(|| Assertions::new(master).ok()).as_ref()
+        self.assertions
+            .get_or_init(|| Assertions::new(master).ok())
+            .as_ref()
     }
 
     pub(super) fn of(&self, resource: &ResourceName) -> Option<&Arc<Upstream>> {
@@ -224,7 +229,10 @@ impl Upstream {
         };
         let uri: Uri = web.upstream.parse().map_err(|_| unfit("it is not a URL"))?;
         let host = uri.host().ok_or_else(|| unfit("it has no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = if secure {
@@ -235,7 +243,13 @@ impl Upstream {
             None
         };
         let open = Arc::new(Semaphore::new(OPEN_MAX));
-        Ok(Self { host, port, tls, kept: Mutex::default(), open })
+        Ok(Self {
+            host,
+            port,
+            tls,
+            kept: Mutex::default(),
+            open,
+        })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -247,7 +261,8 @@ impl Upstream {
         let now = Instant::now();
         let mut kept = self.kept();
         // Dropping the sender lets the connection's task end by itself.
-        kept.h1.retain(|(held, since)| !held.sender.is_closed() && now - *since < IDLE_TIME);
+        kept.h1
+            .retain(|(held, since)| !held.sender.is_closed() && now - *since < IDLE_TIME);
         if kept.h1.len() < IDLE_MAX && !h1.sender.is_closed() {
             kept.h1.push((h1, now));
         }
@@ -258,7 +273,10 @@ impl Upstream {
         let mut kept = self.kept();
         kept.h2.retain(|held| !held.sender.is_closed());
         // Counted up under the lock, so that no connection is given out beyond its share.
-        let room = kept.h2.iter().find(|held| held.streams.load(Ordering::Acquire) < STREAMS_MAX);
+        let room = kept
+            .h2
+            .iter()
+            .find(|held| held.streams.load(Ordering::Acquire) < STREAMS_MAX);
         if let Some(held) = room {
             held.streams.fetch_add(1, Ordering::AcqRel);
             return Some(Connection::H2(held.clone()));
@@ -311,7 +329,10 @@ impl Upstream {
             .await
             .map_err(|_| Failure::Broken)?;
         tokio::spawn(connection);
-        let held = H2 { sender, streams: Arc::new(AtomicUsize::new(1)) };
+        let held = H2 {
+            sender,
+            streams: Arc::new(AtomicUsize::new(1)),
+        };
         self.kept().h2.push(held.clone());
         Ok(Connection::H2(held))
     }
@@ -347,10 +368,21 @@ impl Upstream {
         mut request: Request<Body>,
         authority: &str,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| Failure::Busy)?;
-        let mut lease = Lease { pool: Arc::clone(self), h1: None, streams: None, _open: open };
+        let open = Arc::clone(&self.open)
+            .try_acquire_owned()
+            .map_err(|_| Failure::Busy)?;
+        let mut lease = Lease {
+            pool: Arc::clone(self),
+            h1: None,
+            streams: None,
+            _open: open,
+        };
         for attempt in 0..=STALE_TRIES {
-            let kept = if attempt < STALE_TRIES { self.take() } else { None };
+            let kept = if attempt < STALE_TRIES {
+                self.take()
+            } else {
+                None
+            };
             let connection = match kept {
                 Some(kept) => kept,
                 None => self.fresh().await?,
@@ -387,7 +419,9 @@ impl Upstream {
         mut request: Request<Body>,
         authority: &str,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| Failure::Busy)?;
+        let open = Arc::clone(&self.open)
+            .try_acquire_owned()
+            .map_err(|_| Failure::Busy)?;
         let (io, _) = self.connect(true).await?;
         let mut h1 = h1(io).await?;
         address_h1(&mut request, authority)?;
@@ -396,7 +430,15 @@ impl Upstream {
             Failure::Broken
         })?;
         let pool = Arc::clone(self);
-        Ok((response, Lease { pool, h1: Some(h1), streams: None, _open: open }))
+        Ok((
+            response,
+            Lease {
+                pool,
+                h1: Some(h1),
+                streams: None,
+                _open: open,
+            },
+        ))
     }
 }
 
@@ -414,15 +456,21 @@ impl Lease {
 }
 
 async fn h1(io: Box<dyn Io>) -> Result<H1, Failure> {
-    let (sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(io)).await.map_err(|_| Failure::Broken)?;
+    let (sender, connection) = http1::Builder::new()
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|_| Failure::Broken)?;
     let task = tokio::spawn(connection.with_upgrades()).abort_handle();
     Ok(H1 { sender, task })
 }
 
 /// HTTP/1.1 names the host in a header and the path in the request line.
 fn address_h1(request: &mut Request<Body>, authority: &str) -> Result<(), Failure> {
-    let path = request.uri().path_and_query().cloned().ok_or(Failure::Broken)?;
+    let path = request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .ok_or(Failure::Broken)?;
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = Version::HTTP_11;
     let host = HeaderValue::from_str(authority).map_err(|_| Failure::Broken)?;
@@ -432,7 +480,11 @@ fn address_h1(request: &mut Request<Body>, authority: &str) -> Result<(), Failur
 
 /// HTTP/2 names both in the target.
 fn address_h2(request: &mut Request<Body>, authority: &str) -> Result<(), Failure> {
-    let path = request.uri().path_and_query().cloned().ok_or(Failure::Broken)?;
+    let path = request
+        .uri()
+        .path_and_query()
+        .cloned()
+        .ok_or(Failure::Broken)?;
     *request.uri_mut() = Uri::builder()
         .scheme("https")
         .authority(authority)

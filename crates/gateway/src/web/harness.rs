@@ -1,0 +1,507 @@
+//! A whole gateway on real sockets for tests: a resource behind it, clients in front.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_authority::{
+    Aal, Command, Credential, CredentialClass, EndCause, EndReason, Factor, Proof, SessionId,
+    Verdict,
+};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertifiedKey, KeyPair};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{empty, full};
+use super::{Body, Upstreams};
+use crate::config::Config;
+use crate::gateway::{Core, Gateway};
+use crate::handover::Handover;
+use crate::{data, listen, secret};
+
+/// What the resource behind the gateway has seen.
+#[derive(Debug, Default)]
+pub(super) struct Backend {
+    pub(super) connections: AtomicUsize,
+    pub(super) requests: AtomicUsize,
+    /// Bytes of `/flood` that it could still get rid of.
+    pub(super) flooded: AtomicUsize,
+    /// An upload that was broken off.
+    pub(super) upload_broken: AtomicBool,
+    /// Streams that are still held open by the gateway.
+    pub(super) open: Arc<AtomicUsize>,
+}
+
+/// A gateway in front of a resource.
+pub(super) struct Bench {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) backend: Arc<Backend>,
+    pub(super) port: u16,
+    pub(super) session: SessionId,
+    /// The cookie of that session for `shop`.
+    pub(super) cookie: String,
+    tls: Arc<rustls::ClientConfig>,
+    _dir: tempfile::TempDir,
+}
+
+const SESSIONS: &str = r#"
+@id("sessions") @idle("10m") @reauth("1h") @lifetime("8h")
+permit (principal, action == Action::"session.start", resource == Resource::"gateway");
+"#;
+
+/// What a session may do where a test says nothing else.
+const OPEN: &str = r#"
+@id("shop") permit (principal, action, resource == Resource::"shop");
+@id("gone") permit (principal, action, resource == Resource::"gone");
+@id("api") permit (principal, action, resource == Resource::"api");
+@id("strong") @assurance("aal2") permit (principal, action, resource == Resource::"strong");
+@id("no-vault") forbid (principal, action, resource == Resource::"vault");
+"#;
+
+fn config(dir: &Path, upstream: &str, gone: &str) -> Config {
+    let mut text = String::from(
+        r#"
+data = "data"
+policy = "policy.cedar"
+origin = "curfew.test/log"
+portal = "curfew.localhost"
+[listen]
+web = "127.0.0.1:0"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+"#,
+    );
+    for name in ["shop", "api", "strong", "vault", "gone"] {
+        let upstream = if name == "gone" { gone } else { upstream };
+        text.push_str(&format!(
+            "[[web]]\nname = \"{name}\"\nenvironment = \"test\"\nhost = \"{name}.localhost\"\n\
+             upstream = \"{upstream}\"\nkind = \"{}\"\npassive = [\"/poll\"]\n{}",
+            if name == "api" { "api" } else { "app" },
+            if upstream.starts_with("https") {
+                "upstream_ca = \"cert.pem\"\n"
+            } else {
+                ""
+            },
+        ));
+    }
+    Config::parse("curfew.toml", &text, dir).unwrap()
+}
+
+fn certificate(dir: &Path) {
+    let mut names = vec!["localhost".to_owned(), "curfew.localhost".to_owned()];
+    names
+        .extend(["shop", "api", "strong", "vault", "gone"].map(|name| format!("{name}.localhost")));
+    let CertifiedKey::<KeyPair> { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).unwrap();
+    std::fs::write(dir.join("cert.pem"), cert.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
+}
+
+impl Bench {
+    /// With the resource on cleartext HTTP/1.1.
+    pub(super) async fn new(rules: &str) -> Self {
+        Self::build(rules, false).await
+    }
+
+    /// With the resource on TLS, with HTTP/2.
+    pub(super) async fn secure(rules: &str) -> Self {
+        Self::build(rules, true).await
+    }
+
+    async fn build(rules: &str, secure: bool) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        certificate(dir.path());
+        let backend = Arc::new(Backend::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = secure.then(|| acceptor(dir.path()));
+        tokio::spawn(serve(listener, acceptor, Arc::clone(&backend)));
+        let upstream = format!(
+            "{}://localhost:{port}",
+            if secure { "https" } else { "http" }
+        );
+        // Nothing listens where a listener has just been let go.
+        let unused = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let config = config(dir.path(), &upstream, &format!("http://{unused}"));
+
+        data::DataDir::of(&config).create(&config.origin).unwrap();
+        let policy = format!(
+            "{rules}{SESSIONS}{}",
+            if rules.contains("shop") { "" } else { OPEN }
+        );
+        let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
+        let tls = listen::tls(&config.tls).unwrap();
+        let upstreams = Upstreams::new(&config).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let gateway = Arc::new(Gateway {
+            registrar: core.registrar,
+            accounts: core.accounts,
+            master: core.master,
+            handover: Handover::new(),
+            upstreams,
+            data: core.data,
+            web_port: port,
+            postgres_port: None,
+            config,
+        });
+        let stopping = CancellationToken::new();
+        tokio::spawn(listen::serve_web(
+            listener,
+            tls.web,
+            Arc::clone(&gateway),
+            stopping,
+        ));
+        let (session, cookie) = sign_in(&gateway, "shop").await;
+        let tls = client_tls(dir.path());
+        Self {
+            gateway,
+            backend,
+            port,
+            session,
+            cookie,
+            tls,
+            _dir: dir,
+        }
+    }
+
+    /// Another session with a cookie for this resource.
+    pub(super) async fn sign_in(&self, resource: &str) -> String {
+        sign_in(&self.gateway, resource).await.1
+    }
+
+    /// Ends the session, as an administrator would.
+    pub(super) async fn end(&self) {
+        let cause = EndCause {
+            reason: EndReason::EndedByAdmin,
+            by: None,
+        };
+        let command = Command::End {
+            session: self.session.clone(),
+            cause,
+        };
+        self.gateway.registrar.command(command).await.unwrap();
+    }
+
+    /// A TLS connection to a host of the gateway.
+    pub(super) async fn connect(&self, host: &str, protocol: &str) -> TlsStream<TcpStream> {
+        let mut tls = (*self.tls).clone();
+        tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let name = ServerName::try_from(format!("{host}.localhost")).unwrap();
+        TlsConnector::from(Arc::new(tls))
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    pub(super) fn request(&self, method: &str, host: &str, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", format!("{host}.localhost:{}", self.port))
+    }
+
+    /// A request with the session's cookie.
+    pub(super) fn signed_in(&self, method: &str, path: &str) -> http::request::Builder {
+        self.request(method, "shop", path)
+            .header("cookie", format!("__Host-curfew={}", self.cookie))
+    }
+
+    /// Sends one request over HTTP/1.1.
+    pub(super) async fn send(
+        &self,
+        host: &str,
+        request: http::request::Builder,
+    ) -> Response<Incoming> {
+        self.send_body(host, request.body(empty()).unwrap()).await
+    }
+
+    pub(super) async fn send_body(&self, host: &str, request: Request<Body>) -> Response<Incoming> {
+        let io = TokioIo::new(self.connect(host, "http/1.1").await);
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        sender.send_request(request).await.unwrap()
+    }
+
+    /// A client that speaks HTTP/2 to `shop`.
+    pub(super) async fn h2(&self) -> http2::SendRequest<Body> {
+        let io = TokioIo::new(self.connect("shop", "h2").await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// A request for that client.
+    pub(super) fn h2_request(&self, method: &str, path: &str) -> http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(format!("https://shop.localhost:{}{path}", self.port))
+            .header("cookie", format!("__Host-curfew={}", self.cookie))
+    }
+
+    /// A WebSocket to `shop`, with these headers besides the cookie.
+    pub(super) async fn websocket(
+        &self,
+        headers: &[(&str, &str)],
+    ) -> Result<WebSocketStream<TlsStream<TcpStream>>, tokio_tungstenite::tungstenite::Error> {
+        let mut request = self
+            .signed_in("GET", &format!("wss://shop.localhost:{}/ws", self.port))
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let stream = self.connect("shop", "http/1.1").await;
+        let request = request.body(()).unwrap();
+        tokio_tungstenite::client_async(request, stream)
+            .await
+            .map(|(socket, _)| socket)
+    }
+}
+
+async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
+    let session = secret::session_id().unwrap();
+    let cookie = format!("cfc_{session}");
+    let command = Command::StartSession {
+        session: session.clone(),
+        subject: "ada".parse().unwrap(),
+        roles: BTreeSet::from(["staff".parse().unwrap()]),
+        proof: Proof {
+            amr: BTreeSet::from([Factor::Password]),
+            aal: Aal::One,
+            at: gateway.registrar.now(),
+        },
+        context: gateway.context("127.0.0.1".parse().unwrap()),
+        credential: Credential {
+            id: secret::credential_id().unwrap(),
+            class: CredentialClass::Cookie,
+            hash: secret::hash(&cookie),
+            audience: Some(resource.parse().unwrap()),
+            expires: None,
+        },
+    };
+    match gateway.registrar.command(command).await {
+        Ok(Verdict::Done | Verdict::Allow(_)) => (session, cookie),
+        other => panic!("no session: {other:?}"),
+    }
+}
+
+/// What a body says, or that it broke off.
+pub(super) async fn text(body: Incoming) -> Result<String, hyper::Error> {
+    let bytes = body.collect().await?.to_bytes();
+    Ok(String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers
+        .get(name)
+        .map_or("", |value| value.to_str().unwrap())
+}
+
+/// Waits until something holds, for five seconds.
+pub(super) async fn until(mut holds: impl FnMut() -> bool) -> bool {
+    for _ in 0..500 {
+        if holds() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+fn client_tls(dir: &Path) -> Arc<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn acceptor(dir: &Path) -> TlsAcceptor {
+    let chain = vec![CertificateDer::from_pem_file(dir.join("cert.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let mut config = builder
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, backend: Arc<Backend>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        backend.connections.fetch_add(1, Ordering::SeqCst);
+        let (acceptor, backend) = (acceptor.clone(), Arc::clone(&backend));
+        let service = hyper::service::service_fn(move |request| {
+            let backend = Arc::clone(&backend);
+            async move { Ok::<_, Infallible>(backend.answer(request).await) }
+        });
+        tokio::spawn(async move {
+            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let _ = match acceptor {
+                None => {
+                    builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await
+                }
+                Some(acceptor) => {
+                    let io = TokioIo::new(acceptor.accept(stream).await.unwrap());
+                    builder.serve_connection_with_upgrades(io, service).await
+                }
+            };
+        });
+    }
+}
+
+/// Counts a stream as open for as long as it is held.
+struct Held(Arc<AtomicUsize>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Backend {
+    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
+        self.requests.fetch_add(1, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let held = Held(Arc::clone(&self.open));
+        match request.uri().path() {
+            "/events" => self.stream(
+                held,
+                Duration::from_millis(5),
+                b"data: x\n\n",
+                "text/event-stream",
+            ),
+            "/flood" => self.stream(
+                held,
+                Duration::ZERO,
+                &[b'x'; 65_536],
+                "application/octet-stream",
+            ),
+            "/slow" => std::future::pending().await,
+            "/upload" => {
+                let broken = request.into_body().collect().await.is_err();
+                self.upload_broken.store(broken, Ordering::SeqCst);
+                Response::new(full("taken".to_owned()))
+            }
+            "/trailers" => {
+                let frames = [
+                    Ok(Frame::data(Bytes::from_static(b"body"))),
+                    Ok(Frame::trailers(HeaderMap::from_iter([(
+                        http::HeaderName::from_static("grpc-status"),
+                        http::HeaderValue::from_static("0"),
+                    )]))),
+                ];
+                Response::new(Body::new(StreamBody::new(futures_util::stream::iter(
+                    frames,
+                ))))
+            }
+            "/ws" => {
+                let upgrade = hyper::upgrade::on(&mut request);
+                tokio::spawn(async move {
+                    let io = TokioIo::new(upgrade.await.unwrap());
+                    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+                    while let Some(Ok(message)) = socket.next().await {
+                        if message.is_text() && socket.send(message).await.is_err() {
+                            break;
+                        }
+                    }
+                    drop(held);
+                });
+                let mut response = Response::new(empty());
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                let headers = response.headers_mut();
+                headers.insert("connection", "Upgrade".parse().unwrap());
+                headers.insert("upgrade", "websocket".parse().unwrap());
+                // The answer to the one key that the tests use (RFC 6455 section 1.3).
+                headers.insert(
+                    "sec-websocket-accept",
+                    "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".parse().unwrap(),
+                );
+                response
+            }
+            _ => echo(request).await,
+        }
+    }
+
+    fn stream(
+        self: &Arc<Self>,
+        held: Held,
+        pause: Duration,
+        chunk: &'static [u8],
+        kind: &'static str,
+    ) -> Response<Body> {
+        let start = (Arc::clone(self), held);
+        let frames = futures_util::stream::unfold(start, move |(backend, held)| async move {
+            tokio::time::sleep(pause).await;
+            backend.flooded.fetch_add(chunk.len(), Ordering::SeqCst);
+            Some((Ok(Frame::data(Bytes::from_static(chunk))), (backend, held)))
+        });
+        let mut response = Response::new(Body::new(StreamBody::new(frames)));
+        response
+            .headers_mut()
+            .insert("content-type", kind.parse().unwrap());
+        response
+    }
+}
+
+/// Says what it was sent: protocol, target, headers and body, a line each.
+async fn echo(request: Request<Incoming>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let mut said = format!("{:?} {} {}\n", head.version, head.method, head.uri);
+    for (name, value) in &head.headers {
+        said.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
+    }
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    said.push_str(&format!("\n{}", String::from_utf8_lossy(&body)));
+    let mut response = Response::new(
+        Full::new(Bytes::from(said))
+            .map_err(|never| match never {})
+            .boxed_unsync(),
+    );
+    let headers = response.headers_mut();
+    headers.insert("server", "backend/1.0".parse().unwrap());
+    headers.append("set-cookie", "own=1".parse().unwrap());
+    headers.append(
+        "set-cookie",
+        "__Host-curfew=evil; Path=/; Secure".parse().unwrap(),
+    );
+    response
+}
