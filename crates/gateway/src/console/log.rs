@@ -8,7 +8,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{SessionId, Verb};
+use curfew_authority::{SessionId, Span, Verb};
 use curfew_ledger::{Checkpoint, note::Note};
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,6 +27,9 @@ const DETAIL_CHARS_MAX: usize = 240;
 
 /// Characters of one value within the details.
 const VALUE_CHARS_MAX: usize = 80;
+
+/// Characters of a hash that a row shows: enough to tell two apart.
+const HASH_CHARS: usize = 12;
 
 /// The longest word to filter by: the longest kind and a session's name are below 32 bytes.
 const FILTER_BYTES_MAX: usize = 64;
@@ -122,24 +125,51 @@ fn text_of<'v>(entry: &'v Value, field: &str) -> &'v str {
     entry.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
+/// A value in a few words: lists with commas, spans as people write them, hashes by their head.
+fn plain(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            text::cut(text, HASH_CHARS)
+        }
+        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::Number(number) if name.ends_with("_us") && name != "boot_us" => {
+            number.as_u64().map_or_else(
+                || number.to_string(),
+                |us| Span::from_micros(us).to_string(),
+            )
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| plain(name, item)).collect();
+            items.join(", ")
+        }
+        Value::Object(fields) => pairs(fields.iter(), ", "),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+fn pairs<'v>(fields: impl Iterator<Item = (&'v String, &'v Value)>, between: &str) -> String {
+    let pairs: Vec<String> = fields
+        .map(|(name, value)| {
+            let shown = name.strip_suffix("_us").unwrap_or(name);
+            format!(
+                "{shown} {}",
+                text::cut(&plain(name, value), VALUE_CHARS_MAX)
+            )
+        })
+        .collect();
+    pairs.join(between)
+}
+
 /// What an entry says beyond its columns, as `name value` pairs.
 fn details(entry: &Value) -> String {
     const SHOWN: [&str; 6] = ["v", "time", "kind", "session", "subject", "resource"];
     let Some(fields) = entry.as_object() else {
         return String::new();
     };
-    let pairs: Vec<String> = fields
+    let rest = fields
         .iter()
-        .filter(|(name, _)| !SHOWN.contains(&name.as_str()))
-        .map(|(name, value)| {
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
-            format!("{name} {}", text::cut(&value, VALUE_CHARS_MAX))
-        })
-        .collect();
-    text::cut(&pairs.join(" · "), DETAIL_CHARS_MAX)
+        .filter(|(name, _)| !SHOWN.contains(&name.as_str()));
+    text::cut(&pairs(rest, " · "), DETAIL_CHARS_MAX)
 }
 
 fn tone(kind: &str) -> &'static str {
@@ -343,7 +373,7 @@ mod tests {
             ("ada", "shop")
         );
         // In the order in which the JSON reader gives the fields.
-        for wanted in ["path /a", "rules [\"r\"]", "verb web.read"] {
+        for wanted in ["path /a", "rules r", "verb web.read"] {
             assert!(row.details.contains(wanted), "{}", row.details);
         }
         assert_eq!(
@@ -351,6 +381,24 @@ mod tests {
             "",
             "what is no entry breaks nothing"
         );
+    }
+
+    #[test]
+    fn details_are_for_people() {
+        let entry = serde_json::json!({
+            "kind": "x", "roles": ["a", "b"], "limits": {"idle_us": 900_000_000_u64},
+            "hash": "0123456789abcdef".repeat(4), "text": "a\n  b", "passive": true,
+        });
+        let details = details(&entry);
+        for wanted in [
+            "roles a, b",
+            "limits idle 15m",
+            "hash 0123456789ab…",
+            "text a b",
+            "passive true",
+        ] {
+            assert!(details.contains(wanted), "{details}");
+        }
     }
 
     #[test]

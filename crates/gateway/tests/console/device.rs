@@ -126,7 +126,8 @@ async fn guessing_user_codes_is_stopped() {
 async fn what_is_wrong_with_a_request_is_said_in_the_terms_of_oauth() {
     let world = World::start().await;
     let mut cli = world.browser();
-    let cases: [(&str, &[(&str, &str)], &str); 5] = [
+    type Form<'f> = &'f [(&'f str, &'f str)];
+    let cases: [(&str, Form<'_>, &str); 5] = [
         (
             "/oauth/device_authorization",
             &[("client_id", "other")],
