@@ -8,8 +8,6 @@
 mod actions;
 mod changes;
 mod sessions;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;

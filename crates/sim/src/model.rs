@@ -62,27 +62,7 @@ impl Model {
     pub fn apply(&mut self, entry: &Entry) -> Result<(), String> {
         let now = micros(entry.time);
         match &entry.event {
-            Event::SessionStarted {
-                session,
-                subject,
-                proof,
-                limits,
-                ..
-            } => {
-                if self.sessions.iter().any(|known| known.id == *session) {
-                    return Err(format!("{session} starts twice"));
-                }
-                self.sessions.push(Session {
-                    id: session.clone(),
-                    subject: subject.clone(),
-                    limits: *limits,
-                    started: now,
-                    authenticated: micros(proof.at).min(now),
-                    active: now,
-                    aal: proof.aal.into(),
-                    ended: false,
-                });
-            }
+            Event::SessionStarted { .. } => self.start(entry, now)?,
             Event::SessionReauthenticated { session, proof } => {
                 let known = self.alive(session, now)?;
                 known.authenticated = known.authenticated.max(micros(proof.at).min(now));
@@ -108,28 +88,7 @@ impl Model {
                 }
                 known.ended = true;
             }
-            Event::ActionAllowed {
-                session,
-                action,
-                demands,
-                ..
-            } => {
-                let known = self.alive(session, now)?;
-                if !known.within(demands, now) {
-                    return Err(format!("{session} is allowed past the demands"));
-                }
-                if !action.passive {
-                    known.active = now;
-                }
-            }
-            Event::ActionDenied {
-                session, action, ..
-            } => {
-                let known = self.alive(session, now)?;
-                if !action.passive {
-                    known.active = now;
-                }
-            }
+            Event::ActionAllowed { .. } | Event::ActionDenied { .. } => self.act(entry, now)?,
             Event::ActionSteppedUp { session, .. }
             | Event::CredentialIssued { session, .. }
             | Event::CredentialRefused { session, .. } => {
@@ -145,15 +104,7 @@ impl Model {
                 subject,
                 change: AccountChange::Disabled,
                 ..
-            } => {
-                // Those that had run out end before; the others right after.
-                let late = self.sessions.iter().find(|known| {
-                    known.subject == *subject && !known.ended && known.deadline() <= now
-                });
-                if let Some(late) = late {
-                    return Err(format!("{} had run out", late.id));
-                }
-            }
+            } => self.disable(subject, now)?,
             Event::AccountChanged { .. }
             | Event::CredentialRevoked { .. }
             | Event::LogOpened { .. }
@@ -169,6 +120,70 @@ impl Model {
             | Event::RecordingResumed { .. } => {}
         }
         Ok(())
+    }
+
+    fn start(&mut self, entry: &Entry, now: u64) -> Result<(), String> {
+        let Event::SessionStarted {
+            session,
+            subject,
+            proof,
+            limits,
+            ..
+        } = &entry.event
+        else {
+            return Ok(());
+        };
+        if self.sessions.iter().any(|known| known.id == *session) {
+            return Err(format!("{session} starts twice"));
+        }
+        self.sessions.push(Session {
+            id: session.clone(),
+            subject: subject.clone(),
+            limits: *limits,
+            started: now,
+            authenticated: micros(proof.at).min(now),
+            active: now,
+            aal: proof.aal.into(),
+            ended: false,
+        });
+        Ok(())
+    }
+
+    fn act(&mut self, entry: &Entry, now: u64) -> Result<(), String> {
+        let (Event::ActionAllowed {
+            session, action, ..
+        }
+        | Event::ActionDenied {
+            session, action, ..
+        }) = &entry.event
+        else {
+            return Ok(());
+        };
+        let demands = if let Event::ActionAllowed { demands, .. } = &entry.event {
+            Some(demands)
+        } else {
+            None
+        };
+        let known = self.alive(session, now)?;
+        if demands.is_some_and(|demands| !known.within(demands, now)) {
+            return Err(format!("{session} is allowed past the demands"));
+        }
+        if !action.passive {
+            known.active = now;
+        }
+        Ok(())
+    }
+
+    /// Those that had run out end before; the others right after.
+    fn disable(&self, subject: &SubjectName, now: u64) -> Result<(), String> {
+        let late = self
+            .sessions
+            .iter()
+            .find(|known| known.subject == *subject && !known.ended && known.deadline() <= now);
+        match late {
+            Some(late) => Err(format!("{} had run out", late.id)),
+            None => Ok(()),
+        }
     }
 
     /// The sessions that have not ended, in order of start, with their deadlines.

@@ -92,7 +92,7 @@ impl World {
     pub fn step(&mut self) -> Result<(), String> {
         let span = self.span();
         self.pass(self.now.saturating_add(span))?;
-        if self.prng.chance(2) {
+        if self.prng.chance(1) {
             self.crash();
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl World {
             600_000_000,
             86_400_000_000,
         ];
-        let weight = [10, 10, 20, 40, 30, 8, 1];
+        let weight = [100, 100, 200, 500, 100, 10, 1];
         let mut left = self.prng.below(weight.iter().sum());
         for (unit, weight) in unit.into_iter().zip(weight) {
             if left < weight {
@@ -200,26 +200,21 @@ impl World {
         let before = self.entries.len();
         let mut ended = Vec::new();
         for event in decision.events {
-            match &event {
-                Event::SessionStarted { session, .. } => self.sessions.push(session.clone()),
-                Event::CredentialIssued { credential, .. } => {
-                    self.credentials.push(credential.clone());
-                }
-                Event::SessionEnded { session, .. } => ended.push(session.clone()),
-                Event::ActionAllowed {
-                    session, action, ..
-                } => {
-                    if let Verdict::Allow(grant) = &decision.verdict {
-                        let verb = action.verb.as_str();
-                        self.open.push(Open {
-                            index: u64::try_from(self.entries.len()).unwrap_or(u64::MAX),
-                            session: session.clone(),
-                            limits: grant.limits,
-                            connection: verb.ends_with(".connect"),
-                        });
-                    }
-                }
-                _ => {}
+            if let Event::SessionStarted { session, .. } = &event {
+                self.sessions.push(session.clone());
+            } else if let Event::CredentialIssued { credential, .. } = &event {
+                self.credentials.push(credential.clone());
+            } else if let Event::SessionEnded { session, .. } = &event {
+                ended.push(session.clone());
+            } else if let Event::ActionAllowed { action, .. } = &event
+                && let Verdict::Allow(grant) = &decision.verdict
+            {
+                self.open.push(Open {
+                    index: u64::try_from(self.entries.len()).unwrap_or(u64::MAX),
+                    session: grant.session.clone(),
+                    limits: grant.limits,
+                    connection: action.verb.as_str().ends_with(".connect"),
+                });
             }
             let entry = Entry {
                 time: self.now,

@@ -88,41 +88,41 @@ where
 impl World {
     /// One of many things.
     pub(super) fn command(&mut self) -> Command {
-        match self.prng.below(100) {
-            0..14 => self.start_session(),
-            14..54 => self.ask(),
-            54..60 => self.reauthenticate(),
-            60..66 => self.issue(),
-            66..68 => self.revoke(),
-            68..74 => self.observe(),
-            74..77 => Command::End {
+        match self.prng.below(200) {
+            0..16 => self.start_session(),
+            16..136 => self.ask(),
+            136..144 => self.reauthenticate(),
+            144..152 => self.issue(),
+            152..156 => self.revoke(),
+            156..166 => self.observe(),
+            166..170 => Command::End {
                 session: self.session(),
                 cause: EndCause {
                     reason: *self.prng.pick(&REASONS).unwrap_or(&EndReason::Risk),
                     by: Some(Actor::Session(self.session())),
                 },
             },
-            77..84 => self.close_something(),
-            84..87 => self.change_account(),
-            87..90 => Command::LoadPolicy {
+            170..184 => self.close_something(),
+            184..187 => self.change_account(),
+            187..190 => Command::LoadPolicy {
                 text: policy(self.prng.next()),
             },
-            90..93 => Command::LoadResources {
+            190..193 => Command::LoadResources {
                 resources: self.resources(),
             },
-            93..95 => Command::RefuseSignIn {
+            193 => Command::RefuseSignIn {
                 subject: None,
                 cause: RefusalCause::UnknownAccount,
                 address: self.context().address,
             },
-            95..97 => Command::StepClock {
+            194 => Command::StepClock {
                 wall_offset_us: -1_000,
             },
-            97 => Command::FailRecording {
+            195 => Command::FailRecording {
                 since: self.now,
                 cause: "the disk is full".to_owned(),
             },
-            98 => Command::ResumeRecording { refused: 3 },
+            196 => Command::ResumeRecording { refused: 3 },
             _ => Command::Expire,
         }
     }
@@ -135,15 +135,15 @@ impl World {
         bytes
     }
 
-    /// One of the newer sessions mostly; sometimes an old one or one that never was.
+    /// A live session mostly; sometimes one of old, or one that never was.
     fn session(&mut self) -> SessionId {
-        let from = match self.prng.below(10) {
-            0 => 0,
-            _ => self.sessions.len().saturating_sub(6),
-        };
-        let recent = self.sessions.get(from..).unwrap_or_default();
-        match self.prng.pick(recent) {
-            Some(session) if !self.prng.chance(2) => session.clone(),
+        let live = self.authority.live();
+        match self.prng.pick(&live) {
+            Some(view) if self.prng.chance(90) => return view.session.clone(),
+            _ => {}
+        }
+        match self.prng.pick(&self.sessions) {
+            Some(session) if self.prng.chance(80) => session.clone(),
             _ => SessionId::from_random(self.fresh()),
         }
     }
@@ -301,12 +301,17 @@ impl World {
 
     fn ask(&mut self) -> Command {
         let verb = *self.prng.pick(&Verb::ALL).unwrap_or(&Verb::WebRead);
-        let resource = *self
-            .prng
-            .pick(&["orders", "orders", "wiki", "wiki", "gateway", "nowhere"])
-            .unwrap_or(&"orders");
+        let any = ["orders", "wiki", "gateway", "nowhere"];
+        let resource = match verb.plane() {
+            _ if self.prng.chance(10) => *self.prng.pick(&any).unwrap_or(&"orders"),
+            Plane::Web => "wiki",
+            Plane::Postgres => "orders",
+            Plane::Console => "gateway",
+        };
         let session = self.session();
-        let presenter = match self.prng.pick(&self.credentials) {
+        let newest = self.credentials.len().saturating_sub(12);
+        let held = self.credentials.get(newest..).unwrap_or_default();
+        let presenter = match self.prng.pick(held) {
             Some(held) if self.prng.chance(30) => Presenter::Credential {
                 class: match self.prng.below(10) {
                     0 => CredentialClass::Bearer,

@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn credentials_open_only_what_they_are_for() {
     let database = CredentialClass::Database;
     let cookie = Command::IssueCredential(NewCredential {
