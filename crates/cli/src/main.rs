@@ -1,2 +1,149 @@
-//! placeholder
-fn main() {}
+//! `curfew`: an access gateway whose sessions and audit log protect each other.
+
+mod client;
+mod configuration;
+mod database;
+mod demo;
+mod failure;
+mod log;
+mod login;
+mod policy;
+mod say;
+mod serve;
+mod sessions;
+mod terminal;
+mod user;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::{EXIT_CODES, Failure, Outcome};
+use log::LogCommand;
+
+/// An access gateway: it stands in front of web apps, APIs and PostgreSQL databases, ends every
+/// session on time, and keeps an audit log that anyone can check.
+#[derive(Debug, Parser)]
+#[command(name = "curfew", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Init(serve::Init),
+    Serve(serve::Serve),
+    User(user::User),
+    Policy(policy::Policy),
+    Log(log::Log),
+    Login(login::Login),
+    Logout(login::Logout),
+    Whoami(login::Whoami),
+    Token(login::Token),
+    Connect(database::Connect),
+    Psql(database::Psql),
+    Sessions(sessions::Sessions),
+    #[command(hide = true)]
+    Guard(demo::Guard),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    let outcome = run(arguments.command);
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            say::note(failure.text());
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Diagnostics of the program itself, on standard error. `CURFEW_LOG` says how much, `CURFEW_LOG_JSON=1`
+/// in which form.
+fn start_logging() {
+    let filter = EnvFilter::try_from_env("CURFEW_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if std::env::var_os("CURFEW_LOG_JSON").is_some_and(|on| on == "1") {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
+
+fn run(command: Command) -> Outcome<ExitCode> {
+    // What needs no runtime goes without one.
+    match command {
+        Command::Init(arguments) => serve::init(&arguments)?,
+        Command::Token(arguments) => login::token(&arguments)?,
+        Command::Log(log::Log {
+            command:
+                LogCommand::Verify {
+                    options,
+                    config,
+                    dir,
+                },
+        }) => {
+            return log::verify(options, &config, dir);
+        }
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::failed(format_args!("cannot start threads: {error}")))?;
+            let outcome = runtime.block_on(run_async(command));
+            // Reading standard input cannot be interrupted; nobody waits for it.
+            runtime.shutdown_background();
+            return outcome.map(|()| ExitCode::SUCCESS);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_async(command: Command) -> Outcome {
+    match command {
+        Command::Demo(arguments) => demo::demo(arguments).await,
+        Command::Guard(arguments) => demo::guard(arguments).await,
+        Command::Serve(arguments) => serve::serve(&arguments).await,
+        Command::User(arguments) => user::user(arguments).await,
+        Command::Policy(arguments) => policy::policy(arguments).await,
+        Command::Login(arguments) => login::login(arguments).await,
+        Command::Logout(arguments) => login::logout(&arguments).await,
+        Command::Whoami(arguments) => login::whoami(&arguments).await,
+        Command::Connect(arguments) => database::connect(&arguments).await,
+        Command::Psql(arguments) => database::psql(&arguments).await,
+        Command::Sessions(arguments) => sessions::sessions(&arguments).await,
+        Command::Log(log::Log {
+            command:
+                LogCommand::Tail {
+                    server,
+                    follow,
+                    lines,
+                    json,
+                },
+        }) => log::tail(&server, follow, lines, json).await,
+        Command::Init(_)
+        | Command::Token(_)
+        | Command::Log(log::Log {
+            command: LogCommand::Verify { .. },
+        }) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,141 @@
+//! `curfew log tail | verify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use curfew_gateway::data::DataDir;
+use curfew_verify::cli::{EXIT_CODES, Options};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::client::{Client, Saved, ServerArgument};
+use crate::configuration::{self, ConfigArgument};
+use crate::failure::Outcome;
+use crate::say;
+
+/// How long a request waits for news, in seconds.
+const WAIT_SECS: u64 = 20;
+
+/// The longest value of a field that a line shows, in characters.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// The audit log: follow it, prove it.
+#[derive(Args, Debug)]
+pub(crate) struct Log {
+    #[command(subcommand)]
+    pub(crate) command: LogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Show the newest entries. Reading the log is itself permitted by policy and recorded.
+    Tail {
+        #[command(flatten)]
+        server: ServerArgument,
+        /// Go on as entries come in.
+        #[arg(long, short)]
+        follow: bool,
+        /// How many entries to start with.
+        #[arg(long, short = 'n', default_value_t = 20)]
+        lines: u64,
+        /// Print entries as they stand in the log, one JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove integrity and legitimacy of a log on this machine, as `curfew-verify` does.
+    #[command(after_help = EXIT_CODES)]
+    Verify {
+        #[command(flatten)]
+        options: Options,
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The directory of the log. Without it: the one of the configuration, with its own key.
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(serde::Deserialize)]
+struct Page {
+    next_after: Option<u64>,
+    entries: Vec<Indexed>,
+}
+
+#[derive(serde::Deserialize)]
+struct Indexed {
+    index: u64,
+    entry: Box<RawValue>,
+}
+
+pub(crate) async fn tail(server: &ServerArgument, follow: bool, lines: u64, json: bool) -> Outcome {
+    let client = Client::signed_in(&Saved::load(server)?)?;
+    let mut page: Page = client.get(&format!("api/v1/log?limit={lines}")).await?;
+    loop {
+        for entry in &page.entries {
+            show(entry, json);
+        }
+        if !follow {
+            return Ok(());
+        }
+        let after = page
+            .next_after
+            .map_or_else(String::new, |index| format!("after={index}&"));
+        page = client
+            .get(&format!("api/v1/log?{after}wait={WAIT_SECS}"))
+            .await?;
+    }
+}
+
+fn show(indexed: &Indexed, json: bool) {
+    if json {
+        say::line(indexed.entry.get());
+        return;
+    }
+    let entry: Value = serde_json::from_str(indexed.entry.get()).unwrap_or(Value::Null);
+    let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
+    let time: String = text("time").chars().take(23).collect();
+    say::line(format_args!(
+        "{} {} {:<24} {}",
+        say::dim(format_args!("{:>7}", indexed.index)),
+        say::dim(time),
+        say::bold(text("kind")),
+        details(&entry),
+    ));
+}
+
+fn details(entry: &Value) -> String {
+    let shown = ["v", "time", "kind"];
+    let fields = entry.as_object().into_iter().flatten();
+    let words: Vec<String> = fields
+        .filter(|(name, _)| !shown.contains(&name.as_str()))
+        .map(|(name, value)| {
+            let value = match value {
+                Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+                other => other.to_string(),
+            };
+            let cut: String = value.chars().take(VALUE_CHARS_MAX).collect();
+            let more = if cut.len() < value.len() { "…" } else { "" };
+            format!("{name}={cut}{more}")
+        })
+        .collect();
+    words.join(" ")
+}
+
+/// Verifies a log, with the exit codes of `curfew-verify`.
+pub(crate) fn verify(
+    mut options: Options,
+    config: &ConfigArgument,
+    dir: Option<PathBuf>,
+) -> Outcome<ExitCode> {
+    let dir = match dir {
+        Some(dir) => dir,
+        None => {
+            let data = DataDir::of(&configuration::config(&config.config)?);
+            if options.key.is_empty() && options.key_file.is_none() {
+                options.key_file = Some(data.public_key());
+            }
+            data.ledger()
+        }
+    };
+    Ok(ExitCode::from(curfew_verify::cli::run(&options, &dir)))
+}
