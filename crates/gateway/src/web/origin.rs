@@ -74,6 +74,8 @@ mod tests {
 
     use super::*;
 
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+
     fn head(method: &str, headers: &[(&str, &str)]) -> Parts {
         let builder = Request::builder().method(method);
         let request = headers.iter().fold(builder, |builder, (name, value)| {
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn only_the_resources_own_pages_and_programs_may_write() {
-        let own: [&[(&str, &str)]; 6] = [
+        let own: [Headers<'_>; 6] = [
             &[],
             &[("origin", "https://shop.test:8443")],
             &[
@@ -101,7 +103,7 @@ mod tests {
                 "{headers:?}"
             );
         }
-        let foreign: [&[(&str, &str)]; 8] = [
+        let foreign: [Headers<'_>; 8] = [
             &[("origin", "https://evil.test")],
             &[("origin", "http://shop.test:8443")],
             &[("origin", "https://shop.test")],
@@ -128,7 +130,8 @@ mod tests {
     fn only_navigations_of_apps_are_redirected() {
         let html = ("accept", "text/html,*/*");
         let navigate = ("sec-fetch-mode", "navigate");
-        let cases: [(&str, &[(&str, &str)], WebKind, Shape, Manner); 7] = [
+        type Case<'a> = (&'a str, Headers<'a>, WebKind, Shape, Manner);
+        let cases: [Case<'_>; 7] = [
             (
                 "GET",
                 &[html],

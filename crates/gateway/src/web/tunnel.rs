@@ -165,7 +165,37 @@ impl Pipe {
     }
 }
 
-type Half = TokioIo<Upgraded>;
+impl Over {
+    /// Who closed it, `by` where it ended by itself, and what the client is told.
+    fn meaning(self, by: ClosedBy) -> (ClosedBy, Option<(u16, String)>) {
+        match self {
+            Self::Eof => (by, None),
+            Self::NotFrames => {
+                let told = (PROTOCOL_ERROR, "not a WebSocket frame".to_owned());
+                (ClosedBy::Protocol, Some(told))
+            }
+            Self::Cut(cut) => (cut.cause.closed_by(), Some(farewell(cut))),
+        }
+    }
+}
+
+type Io = TokioIo<Upgraded>;
+
+/// Both connections, once they have left HTTP behind.
+async fn opened(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    signal: &CutSignal,
+) -> Result<(Io, Io), ClosedBy> {
+    tokio::select! {
+        biased;
+        cut = signal.fired() => Err(cut.cause.closed_by()),
+        both = async { tokio::try_join!(client, upstream) } => match both {
+            Ok((client, upstream)) => Ok((TokioIo::new(client), TokioIo::new(upstream))),
+            Err(_) => Err(ClosedBy::Client),
+        },
+    }
+}
 
 impl Tunnel {
     /// Carries bytes both ways until it is over, and records how it ended.
@@ -179,17 +209,12 @@ impl Tunnel {
             registrar,
         } = self;
         let signal = permit.cut().clone();
-        let both = tokio::select! {
-            biased;
-            cut = signal.fired() => Err(cut.cause.closed_by()),
-            both = async { tokio::try_join!(upstream, client) } => both.map_err(|_| ClosedBy::Client),
-        };
-        let (upstream, client) = match both {
+        let (client, upstream) = match opened(client, upstream, &signal).await {
             Ok(both) => both,
             Err(by) => return permit.close(meter.closing(by, &registrar)),
         };
-        let (mut client_read, mut client_write) = split(TokioIo::new(client));
-        let (mut upstream_read, mut upstream_write) = split(TokioIo::new(upstream));
+        let (mut client_read, mut client_write) = split(client);
+        let (mut upstream_read, mut upstream_write) = split(upstream);
         let (mut inward, mut outward) = (Pipe::new(), Pipe::new());
         let first_close = OnceLock::new();
         let activity = permit.activity().clone();
@@ -218,14 +243,7 @@ impl Tunnel {
                 (over, ClosedBy::Upstream)
             }
         };
-        let (by, farewell) = match over {
-            Over::Eof => (first_close.get().copied().unwrap_or(side), None),
-            Over::NotFrames => (
-                ClosedBy::Protocol,
-                Some((PROTOCOL_ERROR, "not a WebSocket frame".to_owned())),
-            ),
-            Over::Cut(cut) => (cut.cause.closed_by(), Some(farewell(cut))),
-        };
+        let (by, farewell) = over.meaning(first_close.get().copied().unwrap_or(side));
         let mut told = false;
         if let Some((code, reason)) = farewell {
             told = outward.close(&mut client_write, &close_frame(code, &reason, None));
@@ -247,7 +265,7 @@ impl Tunnel {
 }
 
 /// Ends the client's connection, after its own Close where it was told to go.
-async fn part(mut read: ReadHalf<Half>, mut write: WriteHalf<Half>, told: Option<Splitter>) {
+async fn part(mut read: ReadHalf<Io>, mut write: WriteHalf<Io>, told: Option<Splitter>) {
     if let Some(mut splitter) = told {
         // What was under way is thrown away, until its answer to the Close.
         let mut discarded = [0; 1_024];
