@@ -77,11 +77,12 @@ fn a_restart_on_a_full_disk_keeps_the_reserve_and_the_prepared_segment() {
             .is_some_and(|bytes| bytes.len() == 256 * 1024)
     });
     log.writer.close().unwrap();
-    disk.set_capacity(Some(disk.used_bytes()));
+    // So full that what is given up is not got back.
+    disk.set_capacity(Some(disk.used_bytes() / 2));
     let log = open(&disk, options()).unwrap();
     // More than one segment holds.
-    log.fill(3_000);
-    let mut index = 3_000;
+    log.fill(6_000);
+    let mut index = 6_000;
     loop {
         match log.writer.append(entry(index)) {
             Ok(_) => index += 1,

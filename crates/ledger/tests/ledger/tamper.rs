@@ -256,6 +256,12 @@ fn swapped_files_and_records_are_named() {
         disk.put(path, changed.as_bytes());
         expect_named(&disk, path, "records");
     }
+    // An older checkpoint, rightly signed, where the newest belongs.
+    let behind = log();
+    let older = records[3].split_once('\n').unwrap().1;
+    behind.put(Path::new("/log/checkpoint"), older.as_bytes());
+    let failures = expect_named(&behind, Path::new("/log/checkpoint"), "an older checkpoint");
+    assert_eq!(failures[0].kind, FailureKind::NotNewest);
     // Two frames of a segment change places, checksums and all.
     let disk = disk();
     let log = create(&disk, options());
@@ -314,6 +320,23 @@ fn bytes_where_nothing_belongs_are_named() {
         disk.put(&segment(0), &bytes);
         expect_named(&disk, &segment(0), "a stray byte");
     }
+    // Four frames of 15 blocks leave four blocks of the first segment empty.
+    let disk = disk();
+    let log = create(&disk, options());
+    for index in 0..5 {
+        log.append(&vec![b'w'; 60_000]);
+        log.acks.wait_durable(index + 1);
+    }
+    log.writer.close().unwrap();
+    let mut bytes = disk.files()[&segment(0)].clone();
+    *bytes.last_mut().unwrap() = 1;
+    disk.put(&segment(0), &bytes);
+    let failures = expect_named(&disk, &segment(0), "a byte after the last frame");
+    assert_eq!(
+        (failures[0].offset, failures[0].index),
+        (Some(60 * 4096), Some(4))
+    );
+    assert!(open(&disk, options()).is_err());
 }
 
 /// Everything but the signatures is made anew around one changed entry.
