@@ -4,12 +4,12 @@
 //! an answer waits for, and the cut signals. Nothing is let through past a cut.
 
 mod client;
+mod end;
 mod server;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use curfew_authority::{ActionDetail, Ask, ClosedBy, Context, Presenter, SessionId};
@@ -23,7 +23,7 @@ use super::sql::{Class, Statement};
 use super::track::Track;
 use super::upstream::{CancelHandle, Database, Stream, Upstream};
 use super::words::Words;
-use crate::permit::{Closing, Cut, CutSignal, Permit};
+use crate::permit::{Cut, CutSignal, Permit};
 use crate::recorder::Unrecorded;
 use crate::registrar::Refusal;
 
@@ -32,19 +32,6 @@ const READ_BYTES: usize = 8 * 1_024;
 /// What may wait to be written to either side; beyond, the other side is not read. With the read
 /// buffers and no large statement under way a connection holds at most about 160 KiB.
 const OUT_BYTES_MAX: usize = 64 * 1_024;
-/// How long a cut waits for the running statement to be cancelled upstream. On one network this
-/// takes 1 to 3 ms with TLS; a client must not keep its connection for longer than this because the
-/// server is slow.
-const CANCEL: Duration = Duration::from_millis(20);
-/// How long the last words may take to be taken by the client's kernel. They fit its buffer
-/// unless the client has stopped reading.
-const LAST_WORDS: Duration = Duration::from_millis(100);
-/// How long a goodbye to the server may take.
-const GOODBYE: Duration = Duration::from_millis(100);
-
-/// How long a client may take to close once it has been told. Nothing flows meanwhile.
-const LINGER: Duration = Duration::from_millis(500);
-
 type Deciding = Pin<Box<dyn Future<Output = Decided> + Send>>;
 
 /// What a relay is made of.
@@ -159,20 +146,6 @@ impl Outgoing {
         self.sent += written as u64;
         Ok(written)
     }
-
-    async fn push_all<C: Stream>(&mut self, to: &mut WriteHalf<C>) -> std::io::Result<()> {
-        while self.waits() {
-            self.push(to).await?;
-        }
-        to.shutdown().await
-    }
-}
-
-/// Reads and forgets. Closing a socket with something unread resets the connection, and a reset
-/// can overtake the last words.
-async fn drain<C: Stream>(from: &mut ReadHalf<C>) {
-    let mut nowhere = [0; 1_024];
-    while matches!(from.read(&mut nowhere).await, Ok(1..)) {}
 }
 
 async fn fired(signal: Option<&CutSignal>) -> Cut {
@@ -342,60 +315,5 @@ impl<C: Stream> Relay<C> {
         };
         let (plane, record) = (Arc::clone(&self.plane), self.database.record);
         async move { plane.gateway.registrar.ask(ask, record).await }
-    }
-
-    /// Ends: the running statement first, then the client's last words, then the rest.
-    async fn finish(mut self, end: End) {
-        let cancels = match &end {
-            End::Cut(_) | End::Gone | End::Told(..) => self.track.is_running(),
-            End::Client | End::Server => false,
-        };
-        if cancels {
-            match tokio::time::timeout(CANCEL, self.cancel.cancel()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "a statement could not be cancelled"),
-                Err(_) => tracing::warn!("a statement could not be cancelled in time"),
-            }
-        }
-        let (complaint, by) = self.last_words(end);
-        // What began goes on only as far as it is here already; nothing of ours goes into it.
-        let between =
-            self.from_server.flow(&mut self.to_client.bytes) || !self.from_server.is_inside();
-        if let Some(complaint) = complaint.filter(|_| between) {
-            complaint.write(&mut self.to_client.bytes);
-        }
-        let told = self.to_client.push_all(&mut self.client.1);
-        let _ = tokio::time::timeout(LAST_WORDS, told).await;
-        self.permit.close(Closing {
-            by,
-            closed: self.plane.gateway.registrar.now(),
-            bytes_in: self.to_server.sent,
-            bytes_out: self.to_client.sent,
-        });
-        // Not after half a message of the client's: the server would take it for the rest.
-        if self.to_server.bytes.is_empty() && !self.from_client.is_inside() {
-            frame::terminate(&mut self.to_server.bytes);
-        }
-        let goodbye = tokio::time::timeout(GOODBYE, self.to_server.push_all(&mut self.server.1));
-        let linger = tokio::time::timeout(LINGER, drain(&mut self.client.0));
-        let _ = tokio::join!(goodbye, linger);
-    }
-
-    fn last_words(&self, end: End) -> (Option<Complaint>, ClosedBy) {
-        match end {
-            End::Client | End::Gone => (None, ClosedBy::Client),
-            // A server that closes says why.
-            End::Server if self.last == b'E' => (None, ClosedBy::Upstream),
-            End::Server => {
-                let complaint =
-                    Complaint::fatal("08006", "the database server closed the connection");
-                (Some(complaint), ClosedBy::Upstream)
-            }
-            End::Told(complaint, by) => (Some(complaint), by),
-            End::Cut(cut) => (
-                Some(self.words.cut(&cut, self.track.status)),
-                cut.cause.closed_by(),
-            ),
-        }
     }
 }

@@ -1,0 +1,180 @@
+//! The end of a connection: the running statement first, then the client's last words, then what
+//! is left upstream.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use curfew_authority::ClosedBy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::super::frame::{self, Complaint, FrameSplitter, Way};
+use super::super::track::Track;
+use super::super::upstream::{CancelHandle, Stream};
+use super::{End, Outgoing, READ_BYTES, Relay};
+use crate::permit::Closing;
+
+/// How long the client's last words wait for the running statement to be cancelled. On one network
+/// that takes 1 to 3 ms with TLS; a client must not keep its connection for longer than this
+/// because the server is slow.
+const CANCEL: Duration = Duration::from_millis(20);
+/// How long the last words may take to be taken by the client's kernel. They fit its buffer
+/// unless the client has stopped reading.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long a client may take to close once it has been told. Nothing flows meanwhile.
+const LINGER: Duration = Duration::from_millis(500);
+/// How long a goodbye to the server may take.
+const GOODBYE: Duration = Duration::from_millis(100);
+/// How long a statement may go on after it was cancelled before it is cancelled again: a request
+/// that overtakes its statement is lost.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+/// How long a statement is cancelled at most. What does not yield by then is left to the server:
+/// the connection is closed under it.
+const QUENCH: Duration = Duration::from_secs(5);
+
+impl<C: Stream> Relay<C> {
+    /// Ends the connection. The permit is given back as soon as nothing can flow to the client.
+    pub(super) async fn finish(mut self, end: End) {
+        let running = match &end {
+            End::Cut(_) | End::Gone | End::Told(..) => self.track.is_running(),
+            End::Client | End::Server => false,
+        };
+        let cancelling = running.then(|| spawn_cancel(self.cancel.clone()));
+        if let Some(mut cancelling) = cancelling
+            && timeout(CANCEL, &mut cancelling).await.is_err()
+        {
+            tracing::warn!("a cancel request takes long; the client is not kept waiting for it");
+        }
+        let by = self.tell(end).await;
+        self.permit.close(Closing {
+            by,
+            closed: self.plane.gateway.registrar.now(),
+            bytes_in: self.to_server.sent,
+            bytes_out: self.to_client.sent,
+        });
+        let linger = timeout(LINGER, drain(self.client.0));
+        let remains = Remains {
+            // Not after half a message of the client's: the server would take it for the rest.
+            between: self.to_server.bytes.is_empty() && !self.from_client.is_inside(),
+            from: self.server.0,
+            to: self.server.1,
+            splitter: self.from_server,
+            out: self.to_server,
+            track: self.track,
+            cancel: self.cancel,
+        };
+        let _ = tokio::join!(linger, remains.settle(running));
+    }
+
+    /// Says the last words, closes the client's side and says what closed it.
+    async fn tell(&mut self, end: End) -> ClosedBy {
+        let (complaint, by) = self.last_words(end);
+        // What began goes on only as far as it is here already; nothing of ours goes into it.
+        let through = self.from_server.flow(&mut self.to_client.bytes);
+        let between = through || !self.from_server.is_inside();
+        if let Some(complaint) = complaint.filter(|_| between) {
+            complaint.write(&mut self.to_client.bytes);
+        }
+        let _ = timeout(LAST_WORDS, self.to_client.push_all(&mut self.client.1)).await;
+        by
+    }
+
+    fn last_words(&self, end: End) -> (Option<Complaint>, ClosedBy) {
+        match end {
+            End::Client | End::Gone => (None, ClosedBy::Client),
+            // A server that closes says why.
+            End::Server if self.last == b'E' => (None, ClosedBy::Upstream),
+            End::Server => {
+                let complaint =
+                    Complaint::fatal("08006", "the database server closed the connection");
+                (Some(complaint), ClosedBy::Upstream)
+            }
+            End::Told(complaint, by) => (Some(complaint), by),
+            End::Cut(cut) => (
+                Some(self.words.cut(&cut, self.track.status)),
+                cut.cause.closed_by(),
+            ),
+        }
+    }
+}
+
+/// The server's side, once the client's is closed.
+struct Remains {
+    from: ReadHalf<Box<dyn Stream>>,
+    to: WriteHalf<Box<dyn Stream>>,
+    splitter: FrameSplitter,
+    out: Outgoing,
+    track: Track,
+    cancel: CancelHandle,
+    between: bool,
+}
+
+impl Remains {
+    /// Waits until nothing runs any more, says goodbye and closes.
+    async fn settle(mut self, running: bool) {
+        if running && timeout(QUENCH, self.quench()).await.is_err() {
+            tracing::warn!("a statement does not yield to being cancelled");
+        }
+        if self.between {
+            frame::terminate(&mut self.out.bytes);
+        }
+        let _ = timeout(GOODBYE, self.out.push_all(&mut self.to)).await;
+    }
+
+    /// Throws the rest of the answers away, and cancels again as long as there are any to come. A
+    /// server that cannot write does not hear a cancel request.
+    async fn quench(&mut self) {
+        let mut again = Instant::now() + CANCEL_AGAIN;
+        let mut nowhere = BytesMut::new();
+        while self.track.is_running() {
+            match timeout_at(again, self.from.read_buf(self.splitter.buffer())).await {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0) | Err(_)) => return,
+                Err(_) => {
+                    let _ = self.cancel.cancel().await;
+                    again = Instant::now() + CANCEL_AGAIN;
+                }
+            }
+            while self.splitter.flow(&mut nowhere)
+                && let Ok(Some(head)) = self.splitter.head()
+            {
+                if head.tag == b'Z' {
+                    self.track.ready(b'I');
+                } else {
+                    self.track.answer(head.tag);
+                }
+                self.splitter.begin(head, Way::Drop);
+            }
+            nowhere.clear();
+            self.splitter.buffer().reserve(READ_BYTES);
+        }
+    }
+}
+
+impl Outgoing {
+    /// Writes all there is and closes this direction.
+    async fn push_all<C: Stream>(&mut self, to: &mut WriteHalf<C>) -> std::io::Result<()> {
+        while self.waits() {
+            self.push(to).await?;
+        }
+        to.shutdown().await
+    }
+}
+
+/// Cancels on a task of its own, so that it goes on when nobody waits any more.
+fn spawn_cancel(cancel: CancelHandle) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        match timeout(QUENCH, cancel.cancel()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "a statement could not be cancelled"),
+            Err(_) => tracing::warn!("a statement could not be cancelled in time"),
+        }
+    })
+}
+
+/// Reads and forgets. Closing a socket with something unread resets the connection, and a reset
+/// can overtake the last words.
+async fn drain<C: Stream>(mut from: ReadHalf<C>) {
+    let mut nowhere = [0; 1_024];
+    while matches!(from.read(&mut nowhere).await, Ok(1..)) {}
+}

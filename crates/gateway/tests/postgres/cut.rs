@@ -1,0 +1,219 @@
+//! The end of a session reaches every connection: at once, with the reason, and upstream too.
+
+use std::time::{Duration, Instant};
+
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use crate::kit::{Raw, World, field};
+
+/// A policy whose sessions last this long.
+fn policy(idle: &str, reauth: &str, lifetime: &str) -> String {
+    crate::kit::POLICY.replace(
+        r#"@id("sessions") @idle("15m") @reauth("12h") @lifetime("12h")"#,
+        &format!(r#"@id("sessions") @idle("{idle}") @reauth("{reauth}") @lifetime("{lifetime}")"#),
+    )
+}
+
+/// Waits for the last words and the end after them.
+async fn last_words(raw: &mut Raw) -> Vec<u8> {
+    loop {
+        let (tag, body) = raw.next().await.expect("last words");
+        if tag == b'E' && field(&body, b'S') == "FATAL" {
+            assert!(raw.next().await.is_none(), "nothing follows the last words");
+            return body.to_vec();
+        }
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_session_is_cut_within_milliseconds() {
+    let world = World::start().await;
+    for (state, before, code, bound) in [
+        ("idle", "select 1", "57P01", 50),
+        ("in transaction", "begin", "57P01", 50),
+        ("running", "select pg_sleep(60)", "57P01", 100),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..15 {
+            let ana = world.person("ana", "dba").await;
+            let mut raw = world.raw(&ana, 0x0003_0000).await;
+            raw.say(|out| frontend::query(before, out).unwrap()).await;
+            if state == "running" {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            } else {
+                raw.until_ready().await;
+            }
+            let start = Instant::now();
+            let ((), (told, time)) = tokio::join!(world.end(&ana.session), async {
+                let told = last_words(&mut raw).await;
+                (told, start.elapsed())
+            });
+            assert_eq!(field(&told, b'C'), code, "{state}");
+            assert_eq!(field(&told, b'D'), "An administrator ended it.");
+            assert!(field(&told, b'H').contains("https://curfew.localhost"));
+            times.push(time);
+        }
+        let median = median(times);
+        println!("{state}: {median:?} from the command to the end of the stream");
+        assert!(median < Duration::from_millis(bound), "{state}: {median:?}");
+        world.until_gone().await;
+    }
+    let log = world.ledger();
+    assert!(log.contains("\"action.closed\"") && log.contains("\"session_end\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_limit_has_the_codes_of_postgresql() {
+    let world = World::with_policy(&policy("1s", "12h", "12h")).await;
+    for (before, code) in [("select 1", "57P05"), ("begin", "25P03")] {
+        let ana = world.person("ana", "dba").await;
+        let mut raw = world.raw(&ana, 0x0003_0000).await;
+        raw.say(|out| frontend::query(before, out).unwrap()).await;
+        raw.until_ready().await;
+        let start = Instant::now();
+        let told = last_words(&mut raw).await;
+        assert_eq!(field(&told, b'C'), code);
+        assert_eq!(
+            field(&told, b'D'),
+            "The idle limit of your session has run out: 1s."
+        );
+        let took = start.elapsed();
+        assert!(
+            took > Duration::from_millis(900) && took < Duration::from_millis(1_300),
+            "{took:?}"
+        );
+        world.until_gone().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_runs_is_activity_and_ends_at_the_limit_of_its_age() {
+    let world = World::with_policy(&policy("500ms", "2s", "2s")).await;
+    let ana = world.person("ana", "dba").await;
+    let start = Instant::now();
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    raw.say(|out| frontend::query("select pg_sleep(60)", out).unwrap())
+        .await;
+    let told = last_words(&mut raw).await;
+    assert_eq!(field(&told, b'C'), "57P01");
+    assert_eq!(
+        field(&told, b'D'),
+        "The reauth limit of your session has run out: 2s."
+    );
+    assert!(
+        start.elapsed() > Duration::from_millis(1_700),
+        "{:?}",
+        start.elapsed()
+    );
+    world.until_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_commits_after_the_end() {
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    let owner = world.person("owner", "dba").await;
+    let owner = world.connect(&owner).await;
+    owner
+        .batch_execute("create table t (a int); insert into t values (1)")
+        .await
+        .unwrap();
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    let slow = "update t set a = 2 where (select true from pg_sleep(1))";
+    raw.say(|out| frontend::query(slow, out).unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.end(&ana.session).await;
+    last_words(&mut raw).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    let row = owner.query_one("select a from t", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_comes_between_messages_of_a_large_answer() {
+    let world = World::start().await;
+    let mut told = 0;
+    for _ in 0..5 {
+        let ana = world.person("ana", "dba").await;
+        let mut raw = world.raw(&ana, 0x0003_0000).await;
+        let text = "select repeat('x', 500) from generate_series(1, 100000000)";
+        raw.say(|out| frontend::query(text, out).unwrap()).await;
+        let reading = tokio::spawn(async move {
+            let mut last = None;
+            // Each message is whole: the reader would otherwise wait for the rest of one.
+            while let Some((tag, body)) = raw.next().await {
+                last = Some((tag, body.to_vec()));
+            }
+            assert!(raw.read.is_empty(), "half a message at the end");
+            last
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.end(&ana.session).await;
+        let (tag, body) = reading.await.unwrap().unwrap();
+        if tag == b'E' && field(&body, b'C') == "57P01" {
+            told += 1;
+        }
+        world.until_gone().await;
+    }
+    assert!(told >= 4, "{told} of 5 were told why");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_is_cut_all_the_same() {
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    let text = "select repeat('x', 5000) from generate_series(1, 100000000)";
+    raw.say(|out| frontend::query(text, out).unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.end(&ana.session).await;
+    world.until_gone().await;
+    let mut rest = Vec::new();
+    let _ = raw.stream.read_to_end(&mut rest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_tells_the_person() {
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    let mut child = world.psql_command(&ana).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    stdin
+        .write_all(b"select 'ready';\nselect pg_sleep(60);\n")
+        .await
+        .unwrap();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("ready"));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.end(&ana.session).await;
+    drop(stdin);
+    let done = child.wait_with_output().await.unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    for wanted in [
+        "57P01",
+        "An administrator ended it.",
+        "Sign in at",
+        "curfew psql orders",
+    ] {
+        assert!(err.contains(wanted), "{wanted} is not in {err}");
+    }
+    world.until_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_gateway_says_so() {
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    let World { running, .. } = world;
+    let (stopped, told) = tokio::join!(running.stop(), last_words(&mut raw));
+    stopped.unwrap();
+    assert_eq!(field(&told, b'C'), "57P01");
+    assert!(field(&told, b'M').contains("stopping"));
+}
