@@ -130,7 +130,7 @@ impl Server {
         postgres.arg("-c").arg(format!(
             "{server} -D {data} -p {port} -h localhost -k {here} -c ssl=on \
              -c ssl_cert_file={here}/server.crt -c ssl_key_file={here}/server.key \
-             -c fsync=off -c max_connections=200 & \
+             -c fsync=off -c max_connections=300 & \
              pid=$!; while kill -0 {test} 2>/dev/null || [ -d /proc/{test} ]; do sleep 1; done; \
              kill -INT $pid; wait $pid; rm -rf {here}",
             server = bin("postgres").display(),
@@ -152,6 +152,13 @@ impl Server {
 
     /// A connection around the gateway.
     pub(crate) async fn direct(&self) -> tokio_postgres::Client {
+        let (client, connection) = self.connect().await;
+        tokio::spawn(connection);
+        client
+    }
+
+    /// The same, with the connection for the caller to drive.
+    pub(crate) async fn connect(&self) -> (tokio_postgres::Client, Direct) {
         for _ in 0..50 {
             let connected = tokio_postgres::Config::new()
                 .host_path(&self.dir)
@@ -161,15 +168,16 @@ impl Server {
                 .dbname("postgres")
                 .connect(tokio_postgres::NoTls)
                 .await;
-            if let Ok((client, connection)) = connected {
-                tokio::spawn(connection);
-                return client;
+            if let Ok(connected) = connected {
+                return connected;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         panic!("PostgreSQL takes no connections");
     }
 }
+
+type Direct = tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>;
 
 pub(crate) const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("12h")
@@ -198,6 +206,7 @@ pub(crate) struct Person {
     pub(crate) name: String,
     pub(crate) session: SessionId,
     pub(crate) password: String,
+    pub(crate) bearer: String,
 }
 
 impl World {
@@ -206,6 +215,11 @@ impl World {
     }
 
     pub(crate) async fn with_policy(policy: &str) -> Self {
+        Self::with(policy, "").await
+    }
+
+    /// With this policy, and with more tables at the end of the configuration.
+    pub(crate) async fn with(policy: &str, more: &str) -> Self {
         let server = tokio::task::spawn_blocking(Server::get).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -241,7 +255,7 @@ database = "{database}"
 user = "curfew"
 password_file = "pg.pw"
 ca = "{}"
-"#,
+{more}"#,
             server.port,
             server.dir.join("server.crt").display(),
         );
@@ -277,10 +291,11 @@ ca = "{}"
     /// Signs in `name` with this role and makes a database password.
     pub(crate) async fn person(&self, name: &str, role: &str) -> Person {
         let session = secret::session_id().unwrap();
-        let cookie = Credential {
+        let bearer = secret::token("cft_").unwrap().expose_secret().to_owned();
+        let credential = Credential {
             id: secret::credential_id().unwrap(),
             class: CredentialClass::Bearer,
-            hash: secret::hash(secret::token("cft_").unwrap().expose_secret()),
+            hash: secret::hash(&bearer),
             audience: None,
             expires: None,
         };
@@ -298,7 +313,7 @@ ca = "{}"
                 address: "127.0.0.1".parse().unwrap(),
                 network: "unknown".into(),
             },
-            credential: cookie,
+            credential,
         };
         let verdict = self.running.registrar().command(start).await.unwrap();
         assert!(
@@ -310,6 +325,7 @@ ca = "{}"
             name: name.to_owned(),
             session,
             password,
+            bearer,
         }
     }
 
