@@ -46,6 +46,9 @@ pub(crate) struct Parts<C> {
     pub(crate) issued: Issued,
 }
 
+/// Both directions of one side.
+type Halves<C> = (ReadHalf<C>, WriteHalf<C>);
+
 /// One connection.
 struct Relay<C> {
     plane: Arc<Plane>,
@@ -55,8 +58,8 @@ struct Relay<C> {
     session: SessionId,
     permit: Permit,
     cancel: CancelHandle,
-    client: (ReadHalf<C>, WriteHalf<C>),
-    server: (ReadHalf<Box<dyn Stream>>, WriteHalf<Box<dyn Stream>>),
+    client: Halves<C>,
+    server: Halves<Box<dyn Stream>>,
     from_client: FrameSplitter,
     from_server: FrameSplitter,
     to_client: Outgoing,
@@ -117,7 +120,7 @@ impl From<FrameError> for End {
 /// What woke a relay.
 enum Event {
     Cut(Cut),
-    Decided(Decided),
+    Decided(Box<Decided>),
     Recorded(Result<(), Unrecorded>),
     Client(std::io::Result<usize>),
     Server(std::io::Result<usize>),
@@ -220,7 +223,7 @@ impl<C: Stream> Relay<C> {
                 Event::Cut(cut) => return End::Cut(cut),
                 Event::Decided(decided) => {
                     self.deciding = None;
-                    if let Err(end) = self.decided(decided) {
+                    if let Err(end) = self.decided(*decided) {
                         return end;
                     }
                 }
@@ -263,7 +266,7 @@ impl<C: Stream> Relay<C> {
             biased;
             cut = cut.fired() => Event::Cut(cut),
             cut = fired(front.map(Permit::cut)) => Event::Cut(cut),
-            decided = decided(&mut self.deciding) => Event::Decided(decided),
+            decided = decided(&mut self.deciding) => Event::Decided(Box::new(decided)),
             recorded = recorded(front.filter(|_| waits_for_record)) => Event::Recorded(recorded),
             result = self.to_server.push(&mut self.server.1), if self.to_server.waits() => {
                 Event::ToServer(result)

@@ -231,10 +231,6 @@ impl Reading {
         }
         // Only planned. Planning may call functions that claim to be immutable, so what is in the
         // statement counts, but that it would write does not.
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "anything else keeps its class"
-        )]
         match stmt.query.as_ref().and_then(|query| query.node.as_ref()) {
             Some(
                 NodeEnum::InsertStmt(_)
@@ -345,6 +341,16 @@ fn copy(stmt: &protobuf::CopyStmt) -> Class {
     }
 }
 
+/// Tokens that are values.
+const LITERALS: [Token; 6] = [
+    Token::Sconst,
+    Token::Usconst,
+    Token::Bconst,
+    Token::Xconst,
+    Token::Iconst,
+    Token::Fconst,
+];
+
 /// The text with `$n` for each literal and nothing for each comment, cut to what an entry takes.
 /// None where it cannot be cut into tokens.
 fn without_literals(text: &str) -> Option<String> {
@@ -366,18 +372,14 @@ fn without_literals(text: &str) -> Option<String> {
     for token in &tokens {
         let (start, end) = (offset(token.start)?, offset(token.end)?);
         out.push_str(text.get(at..start)?);
-        match token.token() {
-            Token::Sconst
-            | Token::Usconst
-            | Token::Bconst
-            | Token::Xconst
-            | Token::Iconst
-            | Token::Fconst => {
-                next = next.saturating_add(1);
-                out.push_str(&format!("${next}"));
-            }
-            Token::SqlComment | Token::CComment => out.push(' '),
-            _ => out.push_str(text.get(start..end)?),
+        let token = token.token();
+        if LITERALS.contains(&token) {
+            next = next.saturating_add(1);
+            out.push_str(&format!("${next}"));
+        } else if matches!(token, Token::SqlComment | Token::CComment) {
+            out.push(' ');
+        } else {
+            out.push_str(text.get(start..end)?);
         }
         at = end;
         if out.len() > TEXT_BYTES_MAX {

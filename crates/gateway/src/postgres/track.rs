@@ -498,7 +498,14 @@ impl Track {
         match sent {
             Sent::Parse { name, id } => self.statements.fail(&name, id),
             Sent::Bind { name, id } => self.portals.fail(&name, id),
-            _ => {}
+            Sent::Query(_)
+            | Sent::Execute { .. }
+            | Sent::Close { .. }
+            | Sent::Describe
+            | Sent::Sync
+            | Sent::CopyEnd
+            | Sent::Refused(_)
+            | Sent::Poison(_) => {}
         }
     }
 

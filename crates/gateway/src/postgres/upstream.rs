@@ -249,6 +249,10 @@ impl Database {
         Ok(greeting)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not named is not supported"
+    )]
     async fn authenticate(&self, greeting: &mut Greeting) -> Result<(), ConnectError> {
         let mut scram: Option<sasl::ScramSha256> = None;
         loop {
@@ -441,6 +445,10 @@ impl Greeting {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not named does not belong here"
+    )]
     async fn until_ready(&mut self) -> Result<(), ConnectError> {
         loop {
             match self.next().await? {

@@ -132,10 +132,10 @@ impl Words {
                 .detail(limit(DeadlineCause::Idle, "your session"))
                 .hint(self.sign_in()),
             CutCause::SessionEnded(reason) => {
-                let detail = match reason {
-                    EndReason::Reauth => limit(DeadlineCause::Reauth, "your session"),
-                    EndReason::Lifetime => limit(DeadlineCause::Lifetime, "your session"),
-                    other => end_reason(other).to_owned(),
+                let clocks = [DeadlineCause::Reauth, DeadlineCause::Lifetime];
+                let detail = match clocks.into_iter().find(|clock| reason == (*clock).into()) {
+                    Some(clock) => limit(clock, "your session"),
+                    None => end_reason(reason).to_owned(),
                 };
                 Complaint::fatal(
                     "57P01",

@@ -38,16 +38,14 @@ async fn a_password_of_a_live_session_opens_and_a_wrong_one_does_not() {
     };
     world.connect(&third).await;
 
+    let mut stranger = world.person("ana", "dba").await;
     for (name, password) in [
         ("ana", "wrong"),
         ("nobody", &*ana.password),
         ("no body", "x"),
     ] {
-        let stranger = Person {
-            name: name.into(),
-            password: password.into(),
-            session: ana.session.clone(),
-        };
+        stranger.name = name.into();
+        stranger.password = password.into();
         let error = world.try_connect(&stranger).await.err().unwrap();
         assert_eq!(code(&error), "28P01", "{name}");
     }

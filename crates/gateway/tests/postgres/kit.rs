@@ -75,6 +75,7 @@ impl Server {
         SERVER.get_or_init(Self::start)
     }
 
+    #[expect(clippy::zombie_processes, reason = "it ends after this process")]
     fn start() -> Self {
         let dir = tempfile::Builder::new()
             .prefix("curfew-pg")

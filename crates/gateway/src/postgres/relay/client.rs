@@ -357,7 +357,10 @@ impl<C: Stream> Relay<C> {
         if complaint.severity == Severity::Fatal {
             let by = match refusal {
                 Refusal::Unavailable(_) => ClosedBy::Shutdown,
-                _ => ClosedBy::SessionEnd,
+                Refusal::Unauthenticated
+                | Refusal::Ended { .. }
+                | Refusal::StepUp(_)
+                | Refusal::Denied(_) => ClosedBy::SessionEnd,
             };
             return Err(End::Told(complaint, by));
         }

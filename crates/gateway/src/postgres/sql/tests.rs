@@ -309,7 +309,7 @@ fn deep_nesting_is_refused_and_never_aborts() {
     const LEVELS: usize = 100_000;
     let shapes = [
         format!("select {}1{}", "(".repeat(LEVELS), ")".repeat(LEVELS)),
-        format!("select {}1", "-".repeat(1) + &"+ ".repeat(LEVELS)),
+        format!("select {}1", "+ ".repeat(LEVELS)),
         format!("select 1{}", "+1".repeat(LEVELS)),
         format!("select 1{}", "::int".repeat(LEVELS)),
         format!("select 1{}", " union select 1".repeat(LEVELS)),
