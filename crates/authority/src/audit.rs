@@ -31,6 +31,8 @@ pub struct Auditor {
     bound: Span,
     /// The index of the newest entry.
     index: u64,
+    /// The latest time of any entry, be it right or not.
+    newest: Timestamp,
     /// What must follow right after the newest entry, at this time.
     expected: VecDeque<Event>,
     expected_at: Timestamp,
@@ -201,6 +203,7 @@ impl Auditor {
             authority: Authority::new(),
             bound,
             index: 0,
+            newest: Timestamp::default(),
             expected: VecDeque::new(),
             expected_at: Timestamp::default(),
             traces: BTreeMap::new(),
@@ -229,10 +232,11 @@ impl Auditor {
             let detail = "the first entry does not open the log".to_owned();
             out.push((FindingKind::LogNotOpened, None, detail));
         }
-        if entry.time < self.authority.time() {
-            let detail = format!("{} after {}", entry.time, self.authority.time());
+        if entry.time < self.newest {
+            let detail = format!("{} after {}", entry.time, self.newest);
             out.push((FindingKind::TimeRunsBack, None, detail));
         }
+        self.newest = self.newest.max(entry.time);
         if !self.follows(entry, &mut out) {
             self.sweep(entry.time, Some(&entry.event), &mut out);
             if self.stand_alone(entry, &mut out) {

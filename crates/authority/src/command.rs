@@ -180,7 +180,7 @@ pub enum Presenter {
 }
 
 /// The events of a command, to be applied and recorded in this order, and the answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Decision {
     /// What happened. Empty where nothing did.
     pub events: Vec<Event>,

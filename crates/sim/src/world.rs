@@ -97,11 +97,14 @@ impl World {
             return Ok(());
         }
         let command = self.command();
+        // A clone knows no ruling made before.
         let before = self.authority.clone();
         let decision = self.authority.decide(&command, self.now);
-        let unchanged = self.authority == before;
-        if !unchanged {
+        if self.authority != before {
             return Err(format!("deciding {command:?} changed the state"));
+        }
+        if decision != before.decide(&command, self.now) {
+            return Err(format!("{command:?} is decided otherwise without memory"));
         }
         if decision.events.is_empty() && matches!(decision.verdict, Verdict::Allow(_)) {
             return Err(format!("{command:?} is allowed without a trace"));
