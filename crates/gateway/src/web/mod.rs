@@ -30,6 +30,8 @@ mod harness;
 mod tests;
 #[cfg(test)]
 mod wire;
+#[cfg(test)]
+mod wire_guard;
 
 use std::net::IpAddr;
 use std::sync::Arc;
