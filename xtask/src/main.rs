@@ -73,7 +73,7 @@ enum Task {
     },
 }
 
-/// What can be measured. Each is a bench target of crates/cli with the same name.
+/// What can be measured. Each is a bench target of crates/gateway with the same name.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Measure {
     /// How late live traffic is cut, beside PostgreSQL's own idle_session_timeout.
