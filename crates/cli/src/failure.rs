@@ -14,6 +14,26 @@ Exit codes:
   4  the policy does not permit it
 `curfew log verify` has its own; see its --help.";
 
+/// The width of lines where no terminal has one: texts stay in one piece for whoever searches them.
+const PIPED_COLUMNS: usize = 1_000;
+
+/// Has failures told in lines as wide as the terminal, or unbroken where there is none.
+pub(crate) fn start_telling() {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() {
+        return;
+    }
+    let hook = miette::set_hook(Box::new(|_| {
+        Box::new(
+            miette::MietteHandlerOpts::new()
+                .width(PIPED_COLUMNS)
+                .build(),
+        )
+    }));
+    // Somebody else's hook only looks different.
+    drop(hook);
+}
+
 /// The kinds of failure, by exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Exit {

@@ -67,7 +67,27 @@ struct Indexed {
     entry: Box<RawValue>,
 }
 
-pub(crate) async fn tail(server: &ServerArgument, follow: bool, lines: u64, json: bool) -> Outcome {
+/// Carries out one of the commands.
+pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
+    match command {
+        LogCommand::Tail {
+            server,
+            follow,
+            lines,
+            json,
+        } => {
+            tail(&server, follow, lines, json).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        LogCommand::Verify {
+            options,
+            config,
+            dir,
+        } => verify(options, &config, dir),
+    }
+}
+
+async fn tail(server: &ServerArgument, follow: bool, lines: u64, json: bool) -> Outcome {
     let client = Client::signed_in(&Saved::load(server)?)?;
     let mut page: Page = client.get(&format!("api/v1/log?limit={lines}")).await?;
     loop {
@@ -109,10 +129,10 @@ fn details(entry: &Value) -> String {
     let words: Vec<String> = fields
         .filter(|(name, _)| !shown.contains(&name.as_str()))
         .map(|(name, value)| {
-            let value = match value {
-                Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-                other => other.to_string(),
-            };
+            let value = value.as_str().map_or_else(
+                || value.to_string(),
+                |text| text.split_whitespace().collect::<Vec<_>>().join(" "),
+            );
             let cut: String = value.chars().take(VALUE_CHARS_MAX).collect();
             let more = if cut.len() < value.len() { "…" } else { "" };
             format!("{name}={cut}{more}")
@@ -122,7 +142,7 @@ fn details(entry: &Value) -> String {
 }
 
 /// Verifies a log, with the exit codes of `curfew-verify`.
-pub(crate) fn verify(
+fn verify(
     mut options: Options,
     config: &ConfigArgument,
     dir: Option<PathBuf>,

@@ -20,7 +20,6 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use failure::{EXIT_CODES, Failure, Outcome};
-use log::LogCommand;
 
 /// An access gateway: it stands in front of web apps, APIs and PostgreSQL databases, ends every
 /// session on time, and keeps an audit log that anyone can check.
@@ -53,6 +52,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_logging();
+    failure::start_telling();
     let outcome = run(arguments.command);
     match outcome {
         Ok(code) => code,
@@ -79,62 +79,34 @@ fn start_logging() {
 }
 
 fn run(command: Command) -> Outcome<ExitCode> {
-    // What needs no runtime goes without one.
-    match command {
-        Command::Init(arguments) => serve::init(&arguments)?,
-        Command::Token(arguments) => login::token(&arguments)?,
-        Command::Log(log::Log {
-            command:
-                LogCommand::Verify {
-                    options,
-                    config,
-                    dir,
-                },
-        }) => {
-            return log::verify(options, &config, dir);
-        }
-        command => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| Failure::failed(format_args!("cannot start threads: {error}")))?;
-            let outcome = runtime.block_on(run_async(command));
-            // Reading standard input cannot be interrupted; nobody waits for it.
-            runtime.shutdown_background();
-            return outcome.map(|()| ExitCode::SUCCESS);
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format_args!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(carry_out(command));
+    // Reading standard input cannot be interrupted; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
-async fn run_async(command: Command) -> Outcome {
+async fn carry_out(command: Command) -> Outcome<ExitCode> {
     match command {
-        Command::Demo(arguments) => demo::demo(arguments).await,
-        Command::Guard(arguments) => demo::guard(arguments).await,
-        Command::Serve(arguments) => serve::serve(&arguments).await,
-        Command::User(arguments) => user::user(arguments).await,
-        Command::Policy(arguments) => policy::policy(arguments).await,
-        Command::Login(arguments) => login::login(arguments).await,
-        Command::Logout(arguments) => login::logout(&arguments).await,
-        Command::Whoami(arguments) => login::whoami(&arguments).await,
-        Command::Connect(arguments) => database::connect(&arguments).await,
-        Command::Psql(arguments) => database::psql(&arguments).await,
-        Command::Sessions(arguments) => sessions::sessions(&arguments).await,
-        Command::Log(log::Log {
-            command:
-                LogCommand::Tail {
-                    server,
-                    follow,
-                    lines,
-                    json,
-                },
-        }) => log::tail(&server, follow, lines, json).await,
-        Command::Init(_)
-        | Command::Token(_)
-        | Command::Log(log::Log {
-            command: LogCommand::Verify { .. },
-        }) => Ok(()),
+        Command::Demo(arguments) => demo::demo(arguments).await?,
+        Command::Guard(arguments) => demo::guard(arguments).await?,
+        Command::Init(arguments) => serve::init(&arguments)?,
+        Command::Serve(arguments) => serve::serve(&arguments).await?,
+        Command::User(arguments) => user::user(arguments).await?,
+        Command::Policy(arguments) => policy::policy(arguments).await?,
+        Command::Login(arguments) => login::login(arguments).await?,
+        Command::Logout(arguments) => login::logout(&arguments).await?,
+        Command::Whoami(arguments) => login::whoami(&arguments).await?,
+        Command::Token(arguments) => login::token(&arguments)?,
+        Command::Connect(arguments) => database::connect(&arguments).await?,
+        Command::Psql(arguments) => database::psql(&arguments).await?,
+        Command::Sessions(arguments) => sessions::sessions(&arguments).await?,
+        Command::Log(arguments) => return log::log(arguments.command).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! The two proofs, on ledgers made by ledger and authority directly.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

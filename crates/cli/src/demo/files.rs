@@ -88,7 +88,9 @@ fn named(name: &str) -> DistinguishedName {
 }
 
 fn live_briefly(params: &mut CertificateParams) {
-    let today = jiff::tz::Offset::UTC.to_datetime(jiff::Timestamp::now()).date();
+    let today = jiff::tz::Offset::UTC
+        .to_datetime(jiff::Timestamp::now())
+        .date();
     let date = |days: i64| {
         let day = today.saturating_add(jiff::Span::new().days(days));
         let month = u8::try_from(day.month()).unwrap_or(1);

@@ -6,13 +6,25 @@ use crate::{say, terminal};
 
 /// Prints it.
 pub(super) fn print(stage: &Stage) {
-    let ca = stage.ca.display();
-    let heading = |text: &str| say::line(format_args!("\n{}", say::bold(text)));
     say::line(format_args!(
         "\n{}  everything runs on this machine; Ctrl-C leaves nothing",
         say::bold("Curfew demo")
     ));
+    who(stage);
+    in_a_browser(stage);
+    on_the_command_line(stage);
+    prove_it(stage);
+    say::line(format_args!(
+        "\n  configuration and policy: {} and policy.cedar beside it\n",
+        stage.config.display()
+    ));
+}
 
+fn heading(text: &str) {
+    say::line(format_args!("\n{}", say::bold(text)));
+}
+
+fn who(stage: &Stage) {
     heading("Who");
     say::line(format_args!(
         "  {:<5} {:<9} {:<18} {:<10} limits",
@@ -39,7 +51,10 @@ pub(super) fn print(stage: &Stage) {
         }
         say::line(format_args!("  {}", ana.secret));
     }
+}
 
+fn in_a_browser(stage: &Stage) {
+    let ca = stage.ca.display();
     heading("In a browser");
     say::line(format_args!("  web app   {}", stage.shop()));
     say::line(format_args!("  API       {}/api/orders", stage.api()));
@@ -52,7 +67,10 @@ pub(super) fn print(stage: &Stage) {
         "  Sign in as ana, leave the page alone, and watch clock and echo being cut after 60 s.\n  \
          Sign in as dan in another browser and end ana's session under “Live sessions”.",
     );
+}
 
+fn on_the_command_line(stage: &Stage) {
+    let ca = stage.ca.display();
     heading("On the command line");
     say::line(format_args!(
         "  curfew login --server {} --ca {ca}",
@@ -69,7 +87,9 @@ pub(super) fn print(stage: &Stage) {
         "  psql \"host=localhost port={} dbname=orders user=ana sslmode=verify-full sslrootcert={ca}\"",
         stage.ports.postgres
     ));
+}
 
+fn prove_it(stage: &Stage) {
     heading("Prove it");
     say::line(format_args!(
         "  curfew-verify --key '{}' {}",
@@ -85,8 +105,4 @@ pub(super) fn print(stage: &Stage) {
             "  kill -9 {id}    # it is started again; no recorded entry is lost"
         ));
     }
-    say::line(format_args!(
-        "\n  configuration and policy: {} and policy.cedar beside it\n",
-        stage.config.display()
-    ));
 }

@@ -48,7 +48,7 @@ impl fmt::Display for Measured {
         let millis = self.late_micros as f64 / 1_000.0;
         write!(
             f,
-            "{:<26} {:<52} {millis:6.2} ms late",
+            "{:<22} {:<64} {millis:6.2} ms late",
             self.name, self.seen.what
         )
     }

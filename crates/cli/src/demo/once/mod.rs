@@ -73,10 +73,8 @@ pub(super) async fn walk() -> Outcome {
         count: 0,
     };
     let mut stage = Stage::build(Pace::Walk, &mut |text| say::line(say::dim(text))).await?;
-    let seen = format!(
-        "a real PostgreSQL with sample data, a web app and an API; Curfew before all three\n\
-         ana: analyst, idle limit 4 s. dan: database administrator"
-    );
+    let seen = "a real PostgreSQL with sample data, a web app and an API; Curfew before all three\n\
+         ana: analyst, idle limit 4 s. dan: database administrator";
     steps.seen("ready", seen);
     let told = tokio::select! {
         told = tokio::time::timeout(WALK, steps::story(&mut stage, &mut steps)) => told,
