@@ -149,20 +149,21 @@ impl Saved {
 
     /// The sign-in for the server that is meant.
     pub(crate) fn load(which: &ServerArgument) -> Outcome<Self> {
-        let none = |what: &str| {
+        let none = |what: &str, server: &str| {
             Failure::hint(
                 Exit::SignIn,
                 format_args!("not signed in{what}"),
-                "curfew login --server https://curfew.example.com",
+                format_args!("curfew login --server {server}"),
             )
         };
         let server = match &which.server {
             Some(server) => server.clone(),
-            None => fs::read_to_string(current()?).map_err(|_| none(""))?,
+            None => fs::read_to_string(current()?)
+                .map_err(|_| none("", "https://curfew.example.com"))?,
         };
         let url = normal(&server)?;
         let path = file_of(&url)?;
-        let json = fs::read(&path).map_err(|_| none(&format!(" at {url}")))?;
+        let json = fs::read(&path).map_err(|_| none(&format!(" at {url}"), url.as_str()))?;
         let mode = fs::metadata(&path)
             .doing(path.display())?
             .permissions()

@@ -23,7 +23,7 @@ pub(crate) use guard::{Guard, guard};
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Demo {
     /// Walk the whole story by itself, print what was seen, and exit non-zero if any step is not
-    /// as promised. Takes about half a minute.
+    /// as promised. Takes about ten seconds.
     #[arg(long)]
     once: bool,
     #[command(subcommand)]

@@ -13,7 +13,7 @@ use super::stage::{Pace, Stage};
 use crate::failure::{Failure, Outcome};
 use crate::say;
 
-/// How long the whole walk may take. It takes about 20 s.
+/// How long the whole walk may take. It takes about ten seconds.
 const WALK: Duration = Duration::from_secs(120);
 
 /// Prints the steps as they happen.
