@@ -41,6 +41,8 @@ pub struct Auditor {
     ended: VecDeque<(Timestamp, SessionId)>,
     /// Sessions reported as overdue and taken as ended since.
     presumed: BTreeSet<SessionId>,
+    /// Since when the ledger could take no entries, while what happened meanwhile is caught up.
+    outage: Option<Timestamp>,
 }
 
 /// What a session was allowed, as far as it can still be closed.
@@ -48,6 +50,8 @@ pub struct Auditor {
 struct Trace {
     /// In order of index.
     actions: Vec<Allowed>,
+    /// The places of the connections among them that may still be open and in time.
+    connections: Vec<usize>,
 }
 
 /// An allowed action.
@@ -58,6 +62,8 @@ struct Allowed {
     /// Whether other actions can come through it.
     connection: bool,
     closed: bool,
+    /// A limit it was held to ran out at this moment, though activity came later.
+    passed: Option<Timestamp>,
 }
 
 /// Something that is not as it must be.
@@ -209,6 +215,7 @@ impl Auditor {
             traces: BTreeMap::new(),
             ended: VecDeque::new(),
             presumed: BTreeSet::new(),
+            outage: None,
         }
     }
 
@@ -272,6 +279,7 @@ impl Auditor {
     }
 
     fn apply(&mut self, entry: &Entry) {
+        self.note_passed(entry);
         if let Event::SessionEnded { session, .. } = &entry.event
             && self.traces.contains_key(session)
         {
@@ -288,10 +296,18 @@ impl Auditor {
 
     /// Sessions that ran out longer than the bound before `now`, and whose end nobody recorded.
     fn sweep(&mut self, now: Timestamp, event: Option<&Event>, out: &mut Vec<Found>) {
-        // While nothing ran nothing could flow: these end right after the start.
-        if matches!(event, Some(Event::GatewayStarted { .. })) {
+        // While nothing ran nothing could flow: these end right after the start. Those that were
+        // cut while nothing could be recorded end before the resumption is recorded.
+        let resumed = matches!(event, Some(Event::RecordingResumed { .. }));
+        if matches!(event, Some(Event::GatewayStarted { .. }))
+            || (self.outage.is_some() && event.is_some() && !resumed)
+        {
             return;
         }
+        let now = match event {
+            Some(Event::RecordingFailed { since, .. }) => now.min(*since),
+            _ => now,
+        };
         let bound = self.bound.as_micros();
         let Some(limit) = now.as_micros().checked_sub(bound.saturating_add(1)) else {
             return;
@@ -359,12 +375,14 @@ impl Auditor {
             | Event::ActionSteppedUp { .. }
             | Event::ActionDenied { .. } => self.action(&entry.event, now, out),
             Event::ActionClosed(closed) => self.closed(closed, now, out),
+            Event::RecordingFailed { since, .. } => {
+                self.outage.get_or_insert(*since);
+            }
+            Event::RecordingResumed { .. } => self.outage = None,
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }
-            | Event::CredentialUnknown { .. }
-            | Event::RecordingFailed { .. }
-            | Event::RecordingResumed { .. } => {}
+            | Event::CredentialUnknown { .. } => {}
         }
         true
     }

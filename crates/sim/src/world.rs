@@ -30,6 +30,8 @@ pub struct World {
     credentials: Vec<Credential>,
     sessions: Vec<SessionId>,
     names: u64,
+    /// What fell due while nothing could be recorded was carried out in time, and is recorded now.
+    catching_up: bool,
 }
 
 /// Something an allowed action opened.
@@ -62,6 +64,7 @@ impl World {
             credentials: Vec::new(),
             sessions: Vec::new(),
             names: 0,
+            catching_up: false,
         };
         let origin = "sim.example/log".to_owned();
         world.run(&Command::OpenLog { origin });
@@ -94,6 +97,10 @@ impl World {
         self.pass(self.now.saturating_add(span))?;
         if self.prng.chance(1) {
             self.crash();
+            return Ok(());
+        }
+        if self.prng.chance(1) {
+            self.outage();
             return Ok(());
         }
         let command = self.command();
@@ -177,20 +184,25 @@ impl World {
                 continue;
             };
             if deadline.at <= self.now {
-                self.close(&open, ClosedBy::Limit, Some(deadline));
+                let moment = if self.catching_up {
+                    deadline.at
+                } else {
+                    self.now
+                };
+                self.close(&open, ClosedBy::Limit, Some(deadline), moment);
             }
         }
     }
 
-    fn close(&mut self, open: &Open, by: ClosedBy, deadline: Option<Deadline>) {
+    fn close(&mut self, open: &Open, by: ClosedBy, deadline: Option<Deadline>, closed: Timestamp) {
         self.open.retain(|other| other.index != open.index);
         let closed = ActionClosed {
             session: open.session.clone(),
             action: open.index,
             by,
             deadline,
-            closed: self.now,
-            late: deadline.map(|deadline| self.now.saturating_since(deadline.at)),
+            closed,
+            late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
             bytes_in: self.prng.below(1_000),
             bytes_out: self.prng.below(1_000_000),
         };
@@ -202,13 +214,17 @@ impl World {
         let decision = self.authority.decide(command, self.now);
         let before = self.entries.len();
         let mut ended = Vec::new();
-        for event in decision.events {
+        for mut event in decision.events {
+            self.date_back(&mut event);
             if let Event::SessionStarted { session, .. } = &event {
                 self.sessions.push(session.clone());
             } else if let Event::CredentialIssued { credential, .. } = &event {
                 self.credentials.push(credential.clone());
-            } else if let Event::SessionEnded { session, .. } = &event {
-                ended.push(session.clone());
+            } else if let Event::SessionEnded {
+                session, effective, ..
+            } = &event
+            {
+                ended.push((session.clone(), *effective));
             } else if let Event::ActionAllowed { action, .. } = &event
                 && let Verdict::Allow(grant) = &decision.verdict
             {
@@ -227,10 +243,10 @@ impl World {
             self.entries.push(entry);
         }
         self.newest = self.entries.len() - before;
-        for session in ended {
+        for (session, effective) in ended {
             let open = self.open.iter().filter(|open| open.session == session);
             for open in open.cloned().collect::<Vec<_>>() {
-                self.close(&open, ClosedBy::SessionEnd, None);
+                self.close(&open, ClosedBy::SessionEnd, None, effective);
             }
         }
     }
@@ -242,6 +258,35 @@ impl World {
             boot_id: "sim".to_owned(),
             boot_us: self.now.as_micros(),
         });
+    }
+
+    /// A session that was cut while nothing could be recorded ended then.
+    fn date_back(&self, event: &mut Event) {
+        if let Event::SessionEnded {
+            deadline: Some(deadline),
+            effective,
+            late,
+            ..
+        } = event
+            && self.catching_up
+        {
+            *effective = *deadline;
+            *late = Some(Span::ZERO);
+        }
+    }
+
+    /// The ledger takes no entries for a while: nothing is admitted, what falls due is cut.
+    fn outage(&mut self) {
+        let since = self.now;
+        let span = self.span();
+        self.now = self.now.saturating_add(span);
+        let cause = "the disk is full".to_owned();
+        self.catching_up = true;
+        self.run(&Command::FailRecording { since, cause });
+        self.cut();
+        self.run(&Command::Expire);
+        self.run(&Command::ResumeRecording { refused: 1 });
+        self.catching_up = false;
     }
 
     /// Stops, politely or in the middle of recording a decision, and starts again later.

@@ -1,11 +1,10 @@
 //! Judging actions and what closes them.
 
-use std::sync::Arc;
-
-use super::{Allowed, Auditor, FindingKind, Found, found};
+use super::{Allowed, Auditor, FindingKind, Found, Trace, found};
 use crate::authority::{Judgement, Outcome, fits};
-use crate::event::{ActionClosed, ActionDetail, ClosedBy, Event};
+use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
 use crate::ids::SessionId;
+use crate::limits::Demands;
 use crate::policy::Ruling;
 use crate::resource::Verb;
 use crate::time::Timestamp;
@@ -56,6 +55,23 @@ fn tell(outcome: Outcome, ruling: &Ruling) -> String {
     }
 }
 
+/// What holds for something opened under this ruling.
+fn demands_of(ruling: &Ruling) -> Demands {
+    match ruling {
+        Ruling::Permit { demands, .. } => *demands,
+        Ruling::Forbid { .. } | Ruling::Silent => Demands::default(),
+    }
+}
+
+impl Trace {
+    fn push(&mut self, allowed: Allowed) {
+        if allowed.connection {
+            self.connections.push(self.actions.len());
+        }
+        self.actions.push(allowed);
+    }
+}
+
 impl Auditor {
     pub(super) fn action(&mut self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
         let (Event::ActionAllowed {
@@ -73,6 +89,11 @@ impl Auditor {
         let Some(held) = self.live(session, now, out) else {
             return;
         };
+        let allowed = matches!(event, Event::ActionAllowed { .. });
+        if allowed && self.outage.is_some() {
+            let detail = "nothing may be admitted while nothing can be recorded";
+            out.push(found(FindingKind::NotPermitted, session, detail));
+        }
         let own = &held.session.context;
         let context = action.context.as_ref().unwrap_or(own);
         let judgement = self
@@ -87,7 +108,6 @@ impl Auditor {
             out.push(found(FindingKind::TextTooLong, session, detail));
         }
         if !agrees(event, &judgement) {
-            let allowed = matches!(event, Event::ActionAllowed { .. });
             let kind = if allowed && !matches!(judgement.outcome, Outcome::Allow { .. }) {
                 FindingKind::NotPermitted
             } else {
@@ -96,33 +116,46 @@ impl Auditor {
             let detail = tell(judgement.outcome, &judgement.ruling);
             out.push(found(kind, session, detail));
         }
-        self.through(session, action, out);
-        if matches!(event, Event::ActionAllowed { .. }) {
+        self.through(session, action, now, out);
+        if allowed {
             let allowed = Allowed {
                 index: self.index,
                 ruling: judgement.ruling,
                 connection: is_connection(action.verb),
                 closed: false,
+                passed: None,
             };
             match self.traces.get_mut(session) {
-                Some(trace) => trace.actions.push(allowed),
-                None => {
-                    let trace = self.traces.entry(session.clone()).or_default();
-                    trace.actions.push(allowed);
-                }
+                Some(trace) => trace.push(allowed),
+                None => self
+                    .traces
+                    .entry(session.clone())
+                    .or_default()
+                    .push(allowed),
             }
         }
     }
 
     /// An action can only come through an open connection of its session.
-    fn through(&self, session: &SessionId, action: &ActionDetail, out: &mut Vec<Found>) {
+    fn through(
+        &self,
+        session: &SessionId,
+        action: &ActionDetail,
+        now: Timestamp,
+        out: &mut Vec<Found>,
+    ) {
         let Some(connection) = action.connection else {
             return;
         };
         let open = self
             .allowed(session, connection)
-            .is_some_and(|allowed| allowed.connection && !allowed.closed);
-        if !open {
+            .filter(|allowed| allowed.connection && !allowed.closed);
+        let over = open.and_then(|allowed| self.over_at(session, allowed));
+        if over.is_some_and(|over| over.saturating_add(self.bound) < now) {
+            let detail = format!("the connection opened at {connection} had to be cut before");
+            out.push(found(FindingKind::ConnectionWrong, session, detail));
+        }
+        if open.is_none() {
             let detail = format!("no connection of it was opened at {connection} and still open");
             out.push(found(FindingKind::ConnectionWrong, session, detail));
         }
@@ -153,8 +186,7 @@ impl Auditor {
             let detail = "its moment, deadline and lateness do not agree";
             out.push(found(FindingKind::CloseWrong, session, detail));
         }
-        let ruling = Arc::clone(&allowed.ruling);
-        if let Some(over) = self.over_at(session, &ruling)
+        if let Some(over) = self.over_at(session, allowed)
             && closed.closed > over.saturating_add(self.bound)
         {
             let detail = format!("it was open until {}, {over} was its end", closed.closed);
@@ -173,18 +205,50 @@ impl Auditor {
         }
     }
 
-    /// When something under this ruling had to be closed, as the session's clocks stand.
-    fn over_at(&self, session: &SessionId, ruling: &Ruling) -> Option<Timestamp> {
-        if let Some(held) = self.authority.held(session) {
-            let demands = match ruling {
-                Ruling::Permit { demands, .. } => *demands,
-                Ruling::Forbid { .. } | Ruling::Silent => return None,
+    /// When something that was opened had to be closed, as far as the entries tell.
+    fn over_at(&self, session: &SessionId, allowed: &Allowed) -> Option<Timestamp> {
+        let over = match self.authority.held(session) {
+            Some(held) => {
+                let demands = demands_of(&allowed.ruling);
+                let limits = demands.within(held.session.limits);
+                held.session.deadline(&limits).at
+            }
+            None => self.authority.tombstone(session)?.effective,
+        };
+        Some(allowed.passed.map_or(over, |passed| passed.min(over)))
+    }
+
+    /// Before an entry moves a session's clocks on: which of its open connections have passed
+    /// their limits by now? They had to be cut, whatever comes after.
+    pub(super) fn note_passed(&mut self, entry: &Entry) {
+        let (Event::ActionAllowed { session, .. }
+        | Event::ActionDenied { session, .. }
+        | Event::SessionActive { session, .. }
+        | Event::SessionReauthenticated { session, .. }) = &entry.event
+        else {
+            return;
+        };
+        // Activity counts from when it was, not from when it was noted.
+        let moment = if let Event::SessionActive { active_at, .. } = entry.event {
+            active_at
+        } else {
+            entry.time
+        };
+        let (Some(held), Some(trace)) =
+            (self.authority.held(session), self.traces.get_mut(session))
+        else {
+            return;
+        };
+        trace.connections.retain(|place| {
+            let Some(allowed) = trace.actions.get_mut(*place).filter(|a| !a.closed) else {
+                return false;
             };
-            let limits = demands.within(held.session.limits);
-            return Some(held.session.deadline(&limits).at);
-        }
-        self.authority
-            .tombstone(session)
-            .map(|tombstone| tombstone.effective)
+            let limits = demands_of(&allowed.ruling).within(held.session.limits);
+            let over = held.session.deadline(&limits).at;
+            if over <= moment {
+                allowed.passed.get_or_insert(over);
+            }
+            allowed.passed.is_none()
+        });
     }
 }

@@ -76,6 +76,7 @@ impl Auditor {
             // Connections do not outlive the process that held them.
             self.traces.clear();
             self.ended.clear();
+            self.outage = None;
         }
         let Some(command) = command_of(&entry.event) else {
             return;

@@ -134,7 +134,12 @@ impl Auditor {
             out.push(found(kind, session, detail));
             return;
         };
-        match Authority::end_due(held, entry.time) {
+        // What was cut while nothing could be recorded is dated back to its cut.
+        let moment = self.outage.map_or(entry.time, |since| {
+            (*effective).clamp(since.min(entry.time), entry.time)
+        });
+        let due = Authority::end_due(held, entry.time).map(|due| dated(due, moment));
+        match due {
             Some(due) if due == entry.event => {
                 if late.is_some_and(|late| late > self.bound) {
                     let detail = format!("it ended later than it may, which is {}", self.bound);
@@ -147,7 +152,7 @@ impl Auditor {
                 out.push(found(FindingKind::EndWrong, session, detail));
             }
             None => {
-                let plain = deadline.is_none() && late.is_none() && *effective == entry.time;
+                let plain = deadline.is_none() && late.is_none() && *effective == moment;
                 if !plain || is_clock_reason(*reason) {
                     let detail = "no clock had run out, and an end by request has no deadline";
                     out.push(found(FindingKind::EndWrong, session, detail));
@@ -237,6 +242,21 @@ impl Auditor {
         };
         found(FindingKind::OutsideSession, session, detail)
     }
+}
+
+/// An end that took effect at `moment`.
+fn dated(mut event: Event, moment: Timestamp) -> Event {
+    if let Event::SessionEnded {
+        deadline,
+        effective,
+        late,
+        ..
+    } = &mut event
+    {
+        *effective = moment;
+        *late = deadline.map(|deadline| moment.saturating_since(deadline));
+    }
+    event
 }
 
 /// Whether a credential could be refused for this cause.

@@ -118,10 +118,6 @@ impl World {
             194 => Command::StepClock {
                 wall_offset_us: -1_000,
             },
-            195 => Command::FailRecording {
-                since: self.now,
-                cause: "the disk is full".to_owned(),
-            },
             196 => Command::ResumeRecording { refused: 3 },
             _ => Command::Expire,
         }
@@ -153,7 +149,7 @@ impl World {
             .prng
             .pick(&[
                 ("10.0.0.1", "office"),
-                ("10.0.0.1", "office"),
+                ("10.0.0.2", "unknown"),
                 ("192.0.2.7", "home"),
                 ("2001:db8::1", "unknown"),
             ])
