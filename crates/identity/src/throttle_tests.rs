@@ -1,3 +1,5 @@
+//! The limits on attempts, by virtual time.
+
 #![allow(clippy::unwrap_used)]
 
 use std::net::Ipv4Addr;

@@ -1,3 +1,5 @@
+//! Policies that are refused, with their messages, and what rules yield together.
+
 use std::collections::BTreeSet;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};

@@ -207,6 +207,7 @@ pub(crate) struct Person {
     pub(crate) name: String,
     pub(crate) session: SessionId,
     pub(crate) password: String,
+    #[allow(dead_code, reason = "only the benchmark goes through the web plane")]
     pub(crate) bearer: String,
 }
 

@@ -1,3 +1,5 @@
+//! What is kept, and what survives a restart.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Back-off, locks, and who can keep whom out.
+
 use super::*;
 
 #[test]

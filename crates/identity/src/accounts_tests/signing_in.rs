@@ -1,3 +1,5 @@
+//! Signing in, and every way to be refused.
+
 use super::*;
 
 #[test]

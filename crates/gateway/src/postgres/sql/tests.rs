@@ -1,3 +1,5 @@
+//! Awkward statements and the class of each.
+
 use super::*;
 
 const R: Class = Class::Read;

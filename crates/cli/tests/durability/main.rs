@@ -1,0 +1,12 @@
+//! What the real program does when it is killed, and when its disk fails.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "in a test a panic is the message"
+)]
+
+mod disk;
+mod kill;
+mod kit;
