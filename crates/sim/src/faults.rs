@@ -1,8 +1,8 @@
 //! Faults to plant in an honest history. The auditor must find each.
 
 use curfew_authority::{
-    AccountChange, Actor, DenialCause, EndReason, Entry, Event, Finding, FindingKind, PolicyDigest,
-    SessionId, Span, Timestamp,
+    AccountChange, Actor, ClosedBy, DenialCause, EndReason, Entry, Event, Finding, FindingKind,
+    PolicyDigest, SessionId, Span, Timestamp,
 };
 
 use crate::prng::Prng;
@@ -56,8 +56,10 @@ pub enum Fault {
     CloseInvented,
     /// A connection closes twice.
     CloseRepeated,
-    /// A cut is said to have come in time though it came late.
+    /// A cut's lateness is not what its moments say.
     CutLate,
+    /// A cut did not come; the client went later, after more activity.
+    CutForgotten,
 }
 
 /// A history with a fault.
@@ -91,7 +93,7 @@ const FOREVER: Span = Span::from_secs(31 * 24 * 60 * 60);
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::OpeningDropped,
         Self::TimesFlipped,
         Self::ActionAfterEnd,
@@ -116,6 +118,7 @@ impl Fault {
         Self::CloseInvented,
         Self::CloseRepeated,
         Self::CutLate,
+        Self::CutForgotten,
     ];
 
     /// Plants it somewhere in a copy; `None` where there is no place for it.
@@ -195,6 +198,7 @@ impl Fault {
             Self::CutLate => {
                 matches!(event, Event::ActionClosed(closed) if closed.deadline.is_some())
             }
+            Self::CutForgotten => activity_after_cut(entries, place).is_some(),
         }
     }
 
@@ -375,6 +379,20 @@ impl Fault {
                 }
                 vec![Kind::CloseWrong]
             }
+            Self::CutForgotten => {
+                let later = activity_after_cut(honest, index)?;
+                let mut entry = entries.remove(index);
+                entry.time = honest.get(later)?.time;
+                if let Event::ActionClosed(closed) = &mut entry.event {
+                    closed.by = ClosedBy::Client;
+                    closed.deadline = None;
+                    closed.late = None;
+                    closed.closed = entry.time;
+                }
+                // One entry less stands before it.
+                entries.insert(later, entry);
+                vec![Kind::CloseLate]
+            }
         };
         Some((kinds, session))
     }
@@ -388,6 +406,37 @@ fn end_of(entries: &[Entry], place: usize) -> Option<usize> {
         |entry| matches!(&entry.event, Event::SessionEnded { session: ended, .. } if ended == session),
     )?;
     Some(place + end)
+}
+
+/// Where, well after the connection that closes at `place` had been cut, its session is active.
+fn activity_after_cut(entries: &[Entry], place: usize) -> Option<usize> {
+    let Event::ActionClosed(closed) = &entries.get(place)?.event else {
+        return None;
+    };
+    let late = closed.deadline?.at.saturating_add(Span::from_secs(2));
+    let opened = entries.get(usize::try_from(closed.action).ok()?)?;
+    let Event::ActionAllowed { action, .. } = &opened.event else {
+        return None;
+    };
+    if !action.verb.as_str().ends_with(".connect") {
+        return None;
+    }
+    let until = end_of(entries, place).unwrap_or(entries.len());
+    let same_run = entries
+        .get(place..until)?
+        .iter()
+        .position(|entry| matches!(entry.event, Event::GatewayStarted { .. }))
+        .map_or(until, |start| place + start);
+    (place..same_run).find(|later| {
+        entries.get(*later).is_some_and(|entry| {
+            let active = matches!(
+                &entry.event,
+                Event::ActionAllowed { session, action, .. }
+                    if *session == closed.session && !action.passive
+            );
+            active && entry.time > late
+        })
+    })
 }
 
 /// Whether the gateway went on after the entry at `place`.
