@@ -11,14 +11,13 @@ mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::authority::{Authority, TOMBSTONE_LIFE};
 use crate::event::{Entry, Event};
 use crate::ids::SessionId;
-use crate::policy::Ruling;
+use crate::limits::Limits;
 use crate::time::{Span, Timestamp};
 
 /// How late an end or a cut may come: the promise is one second (NIST AC-12, SC-10).
@@ -58,7 +57,8 @@ struct Trace {
 #[derive(Debug)]
 struct Allowed {
     index: u64,
-    ruling: Arc<Ruling>,
+    /// What it is held to, whatever policy comes later.
+    limits: Limits,
     /// Whether other actions can come through it.
     connection: bool,
     closed: bool,

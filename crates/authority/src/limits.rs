@@ -43,6 +43,18 @@ pub struct Demands {
     pub assurance: Option<Aal>,
 }
 
+impl Limits {
+    /// Both limits at once: the strictest of each wins.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            idle: self.idle.min(other.idle),
+            reauth: self.reauth.min(other.reauth),
+            lifetime: self.lifetime.min(other.lifetime),
+        }
+    }
+}
+
 impl Demands {
     /// Both demands at once: the strictest of each wins.
     #[must_use]

@@ -4,7 +4,6 @@ use super::{Allowed, Auditor, FindingKind, Found, Trace, found};
 use crate::authority::{Judgement, Outcome, fits};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
 use crate::ids::SessionId;
-use crate::limits::Demands;
 use crate::policy::Ruling;
 use crate::resource::Verb;
 use crate::time::Timestamp;
@@ -52,14 +51,6 @@ fn tell(outcome: Outcome, ruling: &Ruling) -> String {
         Outcome::Allow { .. } => format!("policy allows it by {by}"),
         Outcome::StepUp { .. } => format!("policy asks for fresh authentication by {by}"),
         Outcome::Deny(cause) => format!("policy denies it ({cause:?}) by {by}"),
-    }
-}
-
-/// What holds for something opened under this ruling.
-fn demands_of(ruling: &Ruling) -> Demands {
-    match ruling {
-        Ruling::Permit { demands, .. } => *demands,
-        Ruling::Forbid { .. } | Ruling::Silent => Demands::default(),
     }
 }
 
@@ -116,11 +107,12 @@ impl Auditor {
             let detail = tell(judgement.outcome, &judgement.ruling);
             out.push(found(kind, session, detail));
         }
+        let limits = judgement.demands().within(held.session.limits);
         self.through(session, action, now, out);
         if allowed {
             let allowed = Allowed {
                 index: self.index,
-                ruling: judgement.ruling,
+                limits,
                 connection: is_connection(action.verb),
                 closed: false,
                 passed: None,
@@ -209,8 +201,7 @@ impl Auditor {
     fn over_at(&self, session: &SessionId, allowed: &Allowed) -> Option<Timestamp> {
         let over = match self.authority.held(session) {
             Some(held) => {
-                let demands = demands_of(&allowed.ruling);
-                let limits = demands.within(held.session.limits);
+                let limits = allowed.limits.and(held.session.limits);
                 held.session.deadline(&limits).at
             }
             None => self.authority.tombstone(session)?.effective,
@@ -243,7 +234,7 @@ impl Auditor {
             let Some(allowed) = trace.actions.get_mut(*place).filter(|a| !a.closed) else {
                 return false;
             };
-            let limits = demands_of(&allowed.ruling).within(held.session.limits);
+            let limits = allowed.limits.and(held.session.limits);
             let over = held.session.deadline(&limits).at;
             if over <= moment {
                 allowed.passed.get_or_insert(over);
