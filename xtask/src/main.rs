@@ -52,13 +52,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Everything CI runs: format, lints, tests, documentation tests, the demo's walk.
+    /// Everything CI runs: format, lints, tests (the demo's walk among them), documentation tests.
     Test {
         /// Only the tests whose name holds this; leaves out everything else.
         filter: Option<String>,
-        /// Leave out the demo's walk.
-        #[arg(long)]
-        without_demo: bool,
     },
     /// Check licences, bans and sources of all dependencies, and advisories where they can be had.
     Deny,
@@ -94,9 +91,8 @@ fn main() -> ExitCode {
         Task::Demo { arguments } => demo(&arguments),
         Task::Test {
             filter: Some(filter),
-            ..
         } => tests(Some(&filter)),
-        Task::Test { without_demo, .. } => everything(without_demo),
+        Task::Test { filter: None } => everything(),
         Task::Deny => deny(),
         Task::Bench { what, arguments } => bench(what, &arguments),
     };
@@ -124,7 +120,7 @@ fn demo(arguments: &[String]) -> Result<(), Failure> {
     Err(Failure::Missing(format!("cannot start the demo: {error}")))
 }
 
-fn everything(without_demo: bool) -> Result<(), Failure> {
+fn everything() -> Result<(), Failure> {
     system::install(&system::TO_BUILD)?;
     system::install(&system::TO_RUN)?;
     system::install_browser()?;
@@ -143,11 +139,6 @@ fn everything(without_demo: bool) -> Result<(), Failure> {
         "documentation tests",
         &mut cargo(&["test", "--workspace", "--doc"]),
     )?;
-    if !without_demo {
-        step("build", &mut cargo(&["build", "--package", "curfew-cli"]))?;
-        let mut walk = Command::new(built("debug", "curfew"));
-        step("the demo's walk", walk.args(["demo", "--once"]))?;
-    }
     if on_path("cargo-deny").is_some() {
         deny()?;
     } else {
@@ -157,12 +148,8 @@ fn everything(without_demo: bool) -> Result<(), Failure> {
 }
 
 fn tests(filter: Option<&str>) -> Result<(), Failure> {
-    let nextest = on_path("cargo-nextest").is_some();
-    let mut arguments = if nextest {
-        vec!["nextest", "run", "--workspace", "--no-tests=pass"]
-    } else {
-        vec!["test", "--workspace", "--lib", "--bins", "--tests"]
-    };
+    // One process for each test binary: the tests of a plane share one PostgreSQL.
+    let mut arguments = vec!["test", "--workspace", "--lib", "--bins", "--tests"];
     arguments.extend(filter);
     step("tests", &mut cargo(&arguments))
 }
@@ -191,7 +178,7 @@ fn bench(what: Measure, arguments: &[String]) -> Result<(), Failure> {
     let target = [
         "bench",
         "--package",
-        "curfew-cli",
+        "curfew-gateway",
         "--bench",
         what.target(),
         "--",
