@@ -422,10 +422,14 @@ fn activity_after_cut(entries: &[Entry], place: usize) -> Option<usize> {
         return None;
     }
     let until = end_of(entries, place).unwrap_or(entries.len());
+    // Activity noted late would excuse it, and a restart closes everything.
     let same_run = entries
         .get(place..until)?
         .iter()
-        .position(|entry| matches!(entry.event, Event::GatewayStarted { .. }))
+        .position(|entry| {
+            matches!(entry.event, Event::GatewayStarted { .. })
+                || matches!(&entry.event, Event::SessionActive { session, .. } if *session == closed.session)
+        })
         .map_or(until, |start| place + start);
     (place..same_run).find(|later| {
         entries.get(*later).is_some_and(|entry| {
