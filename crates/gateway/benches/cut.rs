@@ -43,7 +43,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 const POLICY: &str = r#"
 @id("idlers") @idle("2s") @reauth("10m") @lifetime("1h")
 permit (principal in Role::"idler", action == Action::"session.start", resource == Resource::"gateway");
-@id("runners") @idle("10m") @reauth("2s") @lifetime("1h")
+@id("runners") @idle("2s") @reauth("2s") @lifetime("1h")
 permit (principal in Role::"runner", action == Action::"session.start", resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");

@@ -37,6 +37,25 @@ impl Drop for Small {
     }
 }
 
+/// Asks until the ledger has no room left, and gives the first refusal.
+async fn fill(client: &reqwest::Client, place: &Place) -> reqwest::Response {
+    let start = Instant::now();
+    loop {
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "the disk never filled up"
+        );
+        // A long path fills the segment sooner.
+        let url = place.url(&format!("/{}", "x".repeat(1_000)));
+        let answers = (0..64).map(|_| client.post(&url).send());
+        let answers = futures_util::future::join_all(answers).await;
+        let mut answers = answers.into_iter().flatten();
+        if let Some(refused) = answers.find(|answer| answer.status() != 200) {
+            return refused;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_with_a_clear_text_and_recovers_without_a_restart() {
     let Some(small) = Small::mount("size=40m") else {
@@ -57,24 +76,7 @@ async fn a_full_disk_refuses_with_a_clear_text_and_recovers_without_a_restart() 
     );
     let filler = small.path().join("filler");
     let _ = std::fs::write(&filler, vec![1; 40 << 20]);
-    let start = Instant::now();
-    let refused = loop {
-        assert!(
-            start.elapsed() < Duration::from_secs(120),
-            "the disk never filled up"
-        );
-        // A long path fills the segment sooner.
-        let url = place.url(&format!("/{}", "x".repeat(1_000)));
-        let answers = (0..64).map(|_| client.post(&url).send());
-        let answers = futures_util::future::join_all(answers).await;
-        let refused = answers
-            .into_iter()
-            .flatten()
-            .find(|answer| answer.status() != 200);
-        if let Some(refused) = refused {
-            break refused;
-        }
-    };
+    let refused = fill(&client, &place).await;
     assert_eq!(refused.status(), 503);
     assert!(refused.headers().contains_key("retry-after"));
     let text = refused.text().await.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Extension, Form, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -44,6 +44,7 @@ pub(crate) fn router(gateway: Arc<Gateway>, codes: Arc<DeviceCodes>) -> Router {
         .route("/oauth/token", post(token))
         .route("/oauth/revoke", post(revoke))
         .route("/.well-known/oauth-authorization-server", get(metadata))
+        .route("/.well-known/jwks.json", get(keys))
         .with_state(Arc::new(OAuth { gateway, codes }))
 }
 
@@ -59,6 +60,18 @@ struct Metadata {
     grant_types_supported: [&'static str; 1],
     token_endpoint_auth_methods_supported: [&'static str; 1],
     revocation_endpoint_auth_methods_supported: [&'static str; 1],
+}
+
+/// The public keys by which an upstream checks `Curfew-Assertion` (RFC 7517 section 5).
+async fn keys(State(oauth): State<Arc<OAuth>>) -> Response {
+    let Gateway { upstreams, master, .. } = &*oauth.gateway;
+    match upstreams.jwks(master) {
+        Some(keys) => {
+            let media = [(header::CONTENT_TYPE, "application/jwk-set+json")];
+            (media, keys.to_owned()).into_response()
+        }
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn metadata(State(oauth): State<Arc<OAuth>>) -> Json<Metadata> {

@@ -129,7 +129,6 @@ impl Upstreams {
     }
 
     /// The public keys that `Curfew-Assertion` can be checked with, as a JSON Web Key Set.
-    #[allow(dead_code, reason = "the portal serves it at /.well-known/jwks.json")]
     pub(crate) fn jwks(&self, master: &MasterKey) -> Option<&str> {
         self.assertions(master).map(Assertions::jwks)
     }

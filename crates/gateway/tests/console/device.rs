@@ -156,6 +156,9 @@ async fn what_is_wrong_with_a_request_is_said_in_the_terms_of_oauth() {
         metadata["grant_types_supported"],
         serde_json::json!([GRANT])
     );
+    let keys = cli.get("/.well-known/jwks.json").await.json();
+    assert_eq!(keys["keys"][0]["crv"], "Ed25519");
+    assert!(keys["keys"][0].get("d").is_none(), "only the public half");
 }
 
 #[tokio::test(flavor = "multi_thread")]
