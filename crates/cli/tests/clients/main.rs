@@ -1,0 +1,15 @@
+//! Clients as people have them, unchanged, through the real program: they work, and when their
+//! session ends they are told so in their own way.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "in a test a panic is the message"
+)]
+
+mod drivers;
+mod psql;
+mod stage;
+mod tool;
