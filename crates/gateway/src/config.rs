@@ -3,7 +3,7 @@
 //! Unknown keys are refused, nothing is guessed, and every message names file and line.
 //! Durations are written as in a policy: `250ms`, `10s`, `15m`, `8h`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -231,6 +231,9 @@ struct Problem {
     hint: Option<String>,
 }
 
+/// The place in the file, what is wrong there, and what to do about it.
+type Complaint<'a> = (&'a str, String, &'static str);
+
 impl ConfigError {
     fn at(name: &str, text: &str, needle: &str, problem: String, hint: &str) -> Self {
         let place = text.find(needle).map(|at| (at, needle.len()).into());
@@ -263,81 +266,78 @@ impl Config {
     }
 
     fn check(&self, name: &str, text: &str) -> Result<(), ConfigError> {
-        let refuse = |needle: &str, problem: String, hint: &str| {
-            Err(ConfigError::at(name, text, needle, problem, hint))
-        };
-        if self.origin.is_empty()
-            || self
-                .origin
-                .contains(|c: char| c.is_whitespace() || c == '+')
-        {
-            return refuse(
-                &self.origin,
-                "an origin has no spaces and no '+'".into(),
-                "",
-            );
-        }
-        let mut names = BTreeMap::new();
-        for resource in self.resources() {
-            if resource.name.as_str() == "gateway"
-                || names.insert(resource.name.clone(), ()).is_some()
-            {
-                let problem = format!("the resource name `{}` is taken", resource.name);
-                let hint =
-                    "names are shared by [[web]] and [[postgres]]; `gateway` is Curfew itself";
-                return refuse(resource.name.as_str(), problem, hint);
+        let problem = self
+            .origin_problem()
+            .or_else(|| self.name_problem())
+            .or_else(|| self.web_problem())
+            .or_else(|| self.postgres_problem());
+        match problem {
+            Some((needle, problem, hint)) => {
+                Err(ConfigError::at(name, text, needle, problem, hint))
             }
+            None => Ok(()),
         }
-        let mut hosts = BTreeMap::from([(self.portal.to_ascii_lowercase(), ())]);
+    }
+
+    fn origin_problem(&self) -> Option<Complaint<'_>> {
+        let odd = |c: char| c.is_whitespace() || c == '+';
+        let unfit = self.origin.is_empty() || self.origin.contains(odd);
+        unfit.then(|| {
+            let problem = "an origin has no spaces and no '+'".to_owned();
+            (self.origin.as_str(), problem, "")
+        })
+    }
+
+    fn name_problem(&self) -> Option<Complaint<'_>> {
+        let web = self.web.iter().map(|web| &web.name);
+        let postgres = self.postgres.iter().map(|database| &database.name);
+        let mut taken = BTreeSet::from(["gateway"]);
+        let twice = web
+            .chain(postgres)
+            .find(|name| !taken.insert(name.as_str()))?;
+        let problem = format!("the resource name `{twice}` is taken");
+        let hint = "names are shared by [[web]] and [[postgres]]; `gateway` is Curfew itself";
+        Some((twice.as_str(), problem, hint))
+    }
+
+    fn web_problem(&self) -> Option<Complaint<'_>> {
+        let mut hosts = BTreeSet::from([self.portal.to_ascii_lowercase()]);
         for web in &self.web {
-            if hosts.insert(web.host.to_ascii_lowercase(), ()).is_some() {
+            if !hosts.insert(web.host.to_ascii_lowercase()) {
                 let problem = format!("the host `{}` is taken", web.host);
-                return refuse(
-                    &web.host,
-                    problem,
-                    "each web resource and the portal has a host of its own",
-                );
+                let hint = "each web resource and the portal has a host of its own";
+                return Some((&web.host, problem, hint));
             }
-            let scheme = web.upstream.parse::<http::Uri>().ok();
-            let fits = scheme.as_ref().is_some_and(|uri| {
+            let fits = web.upstream.parse::<http::Uri>().is_ok_and(|uri| {
                 matches!(uri.scheme_str(), Some("http" | "https"))
                     && uri.authority().is_some()
                     && matches!(uri.path(), "" | "/")
             });
             if !fits {
                 let problem = format!("`{}` is not an upstream", web.upstream);
-                return refuse(
-                    &web.upstream,
-                    problem,
-                    "write it as http://127.0.0.1:3000, without a path",
-                );
+                let hint = "write it as http://127.0.0.1:3000, without a path";
+                return Some((&web.upstream, problem, hint));
             }
         }
-        for database in &self.postgres {
-            let local = database.host.starts_with('/')
-                || database.host == "localhost"
-                || database
-                    .host
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|ip| ip.is_loopback());
-            if database.tls == UpstreamTls::Disable && !local {
-                let problem = format!("`{}` would be reached without TLS", database.host);
-                return refuse(
-                    &database.host,
-                    problem,
-                    "tls = \"disable\" is for loopback and Unix sockets",
-                );
-            }
-        }
+        None
+    }
+
+    fn postgres_problem(&self) -> Option<Complaint<'_>> {
         if !self.postgres.is_empty() && self.listen.postgres.is_none() {
             let problem = "there are databases, but nothing listens for them".to_owned();
-            return refuse(
-                "[listen]",
-                problem,
-                "add `postgres = \"127.0.0.1:6432\"` to [listen]",
-            );
+            let hint = "add `postgres = \"127.0.0.1:6432\"` to [listen]";
+            return Some(("[listen]", problem, hint));
         }
-        Ok(())
+        let exposed = self.postgres.iter().find(|database| {
+            let address = database.host.parse::<std::net::IpAddr>();
+            let local = database.host.starts_with('/')
+                || database.host == "localhost"
+                || address.is_ok_and(|ip| ip.is_loopback());
+            database.tls == UpstreamTls::Disable && !local
+        })?;
+        let problem = format!("`{}` would be reached without TLS", exposed.host);
+        let hint = "tls = \"disable\" is for loopback and Unix sockets";
+        Some((&exposed.host, problem, hint))
     }
 
     fn resolve(&mut self, folder: &Path) {

@@ -246,15 +246,11 @@ impl Core {
     }
 
     async fn carry_out(&self, command: Command) -> Result<(), StartError> {
-        match self
-            .registrar
-            .command(command)
-            .await
-            .map_err(StartError::Unrecorded)?
-        {
-            Verdict::Refused(fault) => Err(StartError::Refused(fault.to_string())),
-            _ => Ok(()),
+        let verdict = self.registrar.command(command).await;
+        if let Verdict::Refused(fault) = verdict.map_err(StartError::Unrecorded)? {
+            return Err(StartError::Refused(fault.to_string()));
         }
+        Ok(())
     }
 }
 

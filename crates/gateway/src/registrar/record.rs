@@ -146,9 +146,13 @@ impl Task {
     fn append_failed(&mut self, error: &AppendError) -> Unavailable {
         let kind = match error {
             // Passing: as many entries wait as the queue holds. The next question may be lucky.
-            AppendError::Full { .. } => return Unavailable::Ledger,
+            AppendError::Full => return Unavailable::Ledger,
             AppendError::NoSpace if self.outage.is_none() => Unavailable::DiskFull,
-            _ => Unavailable::Ledger,
+            AppendError::NoSpace
+            | AppendError::Failed
+            | AppendError::Closed
+            | AppendError::TooLarge
+            | AppendError::Empty => Unavailable::Ledger,
         };
         self.fail(kind, error.to_string());
         if let Some(outage) = &mut self.outage {
