@@ -9,7 +9,9 @@
     reason = "in a test a panic is the message"
 )]
 
+mod chromium;
 mod drivers;
 mod psql;
 mod stage;
 mod tool;
+mod web;
