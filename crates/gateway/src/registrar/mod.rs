@@ -8,7 +8,11 @@ mod outage;
 mod record;
 mod task;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::wildcard_enum_match_arm)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm
+)]
 mod tests;
 
 use curfew_authority::{
