@@ -8,6 +8,10 @@ use super::task::Task;
 use super::{Refusal, Unavailable};
 use crate::permit::{Cut, CutCause};
 
+/// Entries that may be under way to the disk: half of what the ledger's queue takes, so that a
+/// decision is appended whole or not at all. At 300 bytes each they hold 10 MB.
+const UNDURABLE_MAX: usize = 32_768;
+
 /// Which entries may use the ledger's reserve: those that close things, and that say what failed.
 fn may_use_reserve(event: &Event) -> bool {
     matches!(
@@ -60,6 +64,10 @@ impl Task {
             // Whatever ran out in between is cut as well, before it is recorded.
             self.cut_ended(&decision);
         }
+        self.forget_durable();
+        if self.pending.len().saturating_add(decision.events.len()) > UNDURABLE_MAX {
+            return Err(Unavailable::Ledger);
+        }
         let unauthenticated = decision.verdict == Verdict::Unauthenticated;
         let mut last = None;
         for mut event in decision.events {
@@ -107,6 +115,17 @@ impl Task {
         {
             *effective = *cut_at;
             *late = deadline.map(|deadline| cut_at.saturating_since(deadline));
+        }
+    }
+
+    fn forget_durable(&mut self) {
+        let durable = self.durability.size();
+        while self
+            .pending
+            .front()
+            .is_some_and(|(index, _)| *index < durable)
+        {
+            self.pending.pop_front();
         }
     }
 
