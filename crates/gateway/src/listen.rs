@@ -2,9 +2,12 @@
 //! dispatch of web traffic by host name.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +20,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -29,6 +35,11 @@ use crate::{console, web};
 
 /// From the first byte to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// From there to as many bytes as tell HTTP/2 from HTTP/1.1: only then do the limits of either
+/// begin to hold.
+const GREETING: Duration = Duration::from_secs(10);
+/// The preface of HTTP/2 (RFC 9113 section 3.4). A request that names a host has more.
+const GREETING_BYTES: usize = 24;
 /// From the start of a request to the end of its header section.
 const HEADERS: Duration = Duration::from_secs(10);
 /// Header fields of one request. Browsers send about 25.
@@ -189,8 +200,78 @@ async fn serve_connection(
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.respond(peer, request).await) }
     });
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Greeted::new(stream));
+    let connection = builder.serve_connection_with_upgrades(stream, service);
     graceful.watch(connection.into_owned()).await
+}
+
+/// A stream that fails when its client does not begin in time.
+struct Greeted {
+    stream: TlsStream<TcpStream>,
+    /// Until when, and how many bytes are missing.
+    waiting: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl Greeted {
+    fn new(stream: TlsStream<TcpStream>) -> Self {
+        let limit = Box::pin(tokio::time::sleep(GREETING));
+        Self {
+            stream,
+            waiting: Some((limit, GREETING_BYTES)),
+        }
+    }
+}
+
+impl AsyncRead for Greeted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some((limit, _)) = &mut self.waiting
+            && limit.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let count = buf.filled().len() - before;
+        self.waiting = self.waiting.take().and_then(|(limit, missing)| {
+            let missing = missing.saturating_sub(count);
+            (missing > 0).then_some((limit, missing))
+        });
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Greeted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }
 
 /// Everything that is served by host name.
