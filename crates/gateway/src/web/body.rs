@@ -5,7 +5,7 @@
 //! tell it from a whole one.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -32,6 +32,8 @@ struct Stopped;
 pub(super) struct Meter {
     to_resource: AtomicU64,
     to_client: AtomicU64,
+    /// The client's body broke off, or was no body.
+    torn: AtomicBool,
     start: Instant,
     /// Milliseconds after `start`.
     moved: AtomicU64,
@@ -42,6 +44,7 @@ impl Meter {
         Arc::new(Self {
             to_resource: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
+            torn: AtomicBool::new(false),
             start: Instant::now(),
             moved: AtomicU64::new(0),
         })
@@ -57,6 +60,11 @@ impl Meter {
     pub(super) fn count_to_client(&self, bytes: usize) {
         self.to_client
             .fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether it was the client who did not send what it began.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn.load(Ordering::Relaxed)
     }
 
     /// Waits until nothing has come from the client for `span`.
@@ -117,6 +125,9 @@ impl http_body::Body for Upload {
             return Poll::Ready(Some(Err(Stopped.into())));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if matches!(frame, Some(Err(_))) {
+            self.meter.torn.store(true, Ordering::Relaxed);
+        }
         let size = frame
             .as_ref()
             .and_then(|frame| frame.as_ref().ok()?.data_ref().map(Buf::remaining));

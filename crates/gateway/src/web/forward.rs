@@ -10,7 +10,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
 use super::body::{Download, Meter, Upload};
-use super::head::{self, Shape, Trusted};
+use super::head::{self, Shape, Trusted, Unfit};
 use super::tunnel::Tunnel;
 use super::upstream::{Failure, Lease};
 use super::{Body, Visit, answer};
@@ -64,6 +64,9 @@ impl Visit<'_> {
                 let closing = meter.closing(cut.cause.closed_by(), &self.gateway.registrar);
                 permit.close(closing);
                 return self.cut(&session, cut);
+            }
+            Err(Failure::Broken) if meter.is_torn() => {
+                return self.unfit(Unfit::bad("the body of the request cannot be read"));
             }
             Err(failure) => return self.failed(failure),
         };
