@@ -226,7 +226,6 @@ fn start_app() -> u16 {
     port
 }
 
-#[expect(clippy::unused_async, reason = "a handler is async")]
 async fn echo(upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(|mut socket: WebSocket| async move {
         while let Some(Ok(message)) = socket.recv().await {
