@@ -22,7 +22,7 @@ use crate::recorder::Durability;
 use crate::secret;
 
 const POLICY: &str = r#"
-@id("sessions") @idle("400ms") @reauth("1500ms") @lifetime("30s")
+@id("sessions") @idle("800ms") @reauth("2500ms") @lifetime("30s")
 permit (principal, action == Action::"session.start", resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");
@@ -321,7 +321,7 @@ async fn what_the_person_started_is_activity_until_it_ends() {
     let bench = bench().await;
     let permit = bench.permit(Verb::WebConnect).await.unwrap();
     let busy = permit.activity().busy();
-    let idle = timeout(Duration::from_millis(900), permit.cut().fired()).await;
+    let idle = timeout(Duration::from_millis(1_300), permit.cut().fired()).await;
     assert!(idle.is_err(), "a running statement is not idle");
     drop(busy);
     let cut = timeout(SOON, permit.cut().fired()).await.unwrap();
