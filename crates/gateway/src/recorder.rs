@@ -103,12 +103,12 @@ impl Observer for Durability {
     }
 
     fn failed(&self, _size: u64, error: &WriteError) {
-        {
-            let mut queue = self.queue();
-            queue.broken = true;
-            // Whoever waits is told by its dropped sender.
-            queue.waiters.clear();
-        }
+        let mut queue = self.queue();
+        queue.broken = true;
+        // The registrar hears of it before anybody who waits does, so that it knows of the outage
+        // when their permits come back.
         let _ = self.failures.send(error.to_string());
+        // Whoever waits is told by its dropped sender.
+        queue.waiters.clear();
     }
 }

@@ -395,11 +395,12 @@ impl Task {
             bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
             bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
         });
-        match &mut self.outage {
-            Some(outage) if !outage.has_reserve() => outage.defer(command),
-            _ => {
-                self.carry_out(&command, self.clock.now());
-            }
+        let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
+        if recordable && self.carry_out(&command, self.clock.now()) {
+            return;
+        }
+        if let Some(outage) = &mut self.outage {
+            outage.defer(command);
         }
     }
 

@@ -378,12 +378,29 @@ async fn ending_a_session_cuts_everything_it_has() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_sync_stops_admission_and_the_ledger_catches_up() {
-    let bench = bench().await;
-    let live = bench.permit(Verb::WebConnect).await.unwrap();
-    bench.disk.set_plan(|op| match op {
+    outage(|op| match op {
         Op::Sync(path) if is_segment(path) => Some(Fault::Lose(ErrorKind::Other)),
         _ => None,
-    });
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_stops_admission_and_the_ledger_catches_up() {
+    outage(|op| match op {
+        Op::Write(..) | Op::Create(_) | Op::Rename(_) => {
+            Some(Fault::Fail(ErrorKind::ReadOnlyFilesystem))
+        }
+        _ => None,
+    })
+    .await;
+}
+
+/// The disk fails by this plan for a while, and then works again.
+async fn outage(plan: impl FnMut(&Op) -> Option<Fault> + Send + 'static) {
+    let bench = bench().await;
+    let live = bench.permit(Verb::WebConnect).await.unwrap();
+    bench.disk.set_plan(plan);
     let refused = bench.permit(Verb::WebWrite).await;
     assert_eq!(
         refused.err(),
