@@ -231,14 +231,23 @@ fn holds_libclang(folder: &Path) -> bool {
     let Ok(entries) = folder.read_dir() else {
         return false;
     };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let rest = name
-            .strip_prefix("libclang.")
-            .or_else(|| name.strip_prefix("libclang-"));
-        rest.is_some_and(|rest| rest.contains("so") || rest.contains("dylib"))
-    })
+    entries
+        .flatten()
+        .any(|entry| is_libclang(&entry.file_name().to_string_lossy()))
+}
+
+/// Whether a file is libclang: `libclang.so`, `libclang.so.1`, `libclang-14.so.1`. Its C++ sibling
+/// `libclang-cpp.so.14`, which comes with LLVM alone, is of no use to bindgen.
+fn is_libclang(name: &str) -> bool {
+    let plain = name.strip_prefix("libclang.so");
+    let numbered = || {
+        let rest = name.strip_prefix("libclang-")?;
+        rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.')
+            .strip_prefix("so")
+    };
+    plain
+        .or_else(numbered)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Where `initdb` and `postgres` are.
@@ -288,6 +297,26 @@ fn newest_first(base: &Path, prefix: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cpp_library_alone_does_not_pass_for_libclang() {
+        for name in [
+            "libclang.so",
+            "libclang.so.1",
+            "libclang-14.so.1",
+            "libclang-14.so.14.0.6",
+        ] {
+            assert!(is_libclang(name), "{name}");
+        }
+        for name in [
+            "libclang-cpp.so.14",
+            "libclang-common",
+            "libclang.a",
+            "libclang.sorted",
+        ] {
+            assert!(!is_libclang(name), "{name}");
+        }
+    }
 
     #[test]
     fn every_manager_has_a_package_for_every_need() {
