@@ -2,6 +2,7 @@
 //!
 //! Needs nothing but cargo to be built, so that it can install what the rest needs.
 
+mod bench;
 mod run;
 mod say;
 mod system;
@@ -9,8 +10,9 @@ mod system;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
+use bench::Bench;
 use run::{built, cargo, on_path, step};
 
 /// Why a task did not succeed.
@@ -62,28 +64,12 @@ enum Task {
     /// Measure. See docs/benchmarks.md.
     Bench {
         /// What to measure.
-        #[arg(value_enum)]
-        what: Measure,
+        #[arg(value_parser = Bench::parser())]
+        what: Bench,
         /// Handed on to the measurement.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-}
-
-/// What can be measured. Each is a bench target of crates/gateway with the same name.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Measure {
-    /// How late live traffic is cut, beside PostgreSQL's own idle_session_timeout.
-    Cut,
-}
-
-impl Measure {
-    /// The bench target that measures it.
-    fn target(self) -> &'static str {
-        match self {
-            Self::Cut => "cut",
-        }
-    }
 }
 
 fn main() -> ExitCode {
@@ -94,7 +80,7 @@ fn main() -> ExitCode {
         } => tests(Some(&filter)),
         Task::Test { filter: None } => everything(),
         Task::Deny => deny(),
-        Task::Bench { what, arguments } => bench(what, &arguments),
+        Task::Bench { what, arguments } => what.run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -170,22 +156,6 @@ fn deny() -> Result<(), Failure> {
     }
     say::note("SKIPPED advisories: their database cannot be reached from here");
     Ok(())
-}
-
-fn bench(what: Measure, arguments: &[String]) -> Result<(), Failure> {
-    system::install(&system::TO_BUILD)?;
-    system::install(&system::TO_RUN)?;
-    let target = [
-        "bench",
-        "--package",
-        "curfew-gateway",
-        "--bench",
-        what.target(),
-        "--",
-    ];
-    let mut command = cargo(&target);
-    command.args(arguments);
-    step(&format!("bench {}", what.target()), &mut command)
 }
 
 #[cfg(test)]

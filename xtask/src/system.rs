@@ -55,7 +55,6 @@ enum Manager {
     Apt,
     Dnf,
     Apk,
-    Brew,
 }
 
 impl Manager {
@@ -64,7 +63,6 @@ impl Manager {
             ("apt-get", Self::Apt),
             ("dnf", Self::Dnf),
             ("apk", Self::Apk),
-            ("brew", Self::Brew),
         ]
         .into_iter()
         .find(|(program, _)| on_path(program).is_some())
@@ -81,8 +79,6 @@ impl Manager {
             (Self::Dnf, Need::Compiler) => "gcc",
             (Self::Dnf, Need::Libclang) => "clang-libs",
             (Self::Dnf, Need::Postgres) => "postgresql-server",
-            (Self::Brew, Need::Compiler | Need::Libclang) => "llvm",
-            (Self::Brew, Need::Postgres) => "postgresql@17",
             (_, Need::Chromium) => "chromium",
         }
     }
@@ -103,13 +99,7 @@ impl Manager {
             ],
             Self::Dnf => vec![line(&["dnf", "install", "-y"])],
             Self::Apk => vec![line(&["apk", "add", "--no-cache"])],
-            Self::Brew => vec![line(&["brew", "install"])],
         }
-    }
-
-    /// Homebrew must not be root; the others must.
-    fn wants_root(self) -> bool {
-        self != Self::Brew
     }
 }
 
@@ -127,12 +117,12 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Failure> {
     let names = names.join(", ");
     let Some(manager) = Manager::found() else {
         return Err(Failure::Missing(format!(
-            "{names} missing, and none of apt-get, dnf, apk and brew is here to install it"
+            "{names} missing, and none of apt-get, dnf and apk is here to install it"
         )));
     };
     let packages: Vec<&str> = missing.iter().map(|need| manager.package(*need)).collect();
     let mut prefix: &[&str] = &[];
-    if manager.wants_root() && !is_root() {
+    if !is_root() {
         if !sudo_works() {
             return Err(Failure::Missing(format!(
                 "{names} missing, and this user may not install packages. As root: {}",
@@ -203,22 +193,16 @@ fn sudo_works() -> bool {
 /// Where libclang is, for bindgen's `LIBCLANG_PATH`.
 pub(crate) fn libclang_folder() -> Option<PathBuf> {
     let asked = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
-    let llvm = [
-        "/usr/lib",
-        "/usr/lib64",
-        "/opt/homebrew/opt",
-        "/usr/local/opt",
-    ]
-    .iter()
-    .flat_map(|base| newest_first(Path::new(base), "llvm"))
-    .map(|folder| folder.join("lib"));
+    let llvm = ["/usr/lib", "/usr/lib64"]
+        .iter()
+        .flat_map(|base| newest_first(Path::new(base), "llvm"))
+        .map(|folder| folder.join("lib"));
     let plain = [
         "/usr/lib64",
         "/usr/lib",
         "/usr/lib/x86_64-linux-gnu",
         "/usr/lib/aarch64-linux-gnu",
         "/usr/local/lib",
-        "/Library/Developer/CommandLineTools/usr/lib",
     ];
     asked
         .into_iter()
@@ -252,17 +236,8 @@ fn is_libclang(name: &str) -> bool {
 
 /// Where `initdb` and `postgres` are.
 fn postgres_folder() -> Option<PathBuf> {
-    let packaged = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"]
-        .iter()
-        .flat_map(|base| {
-            let base = Path::new(base);
-            let prefix = if base.ends_with("opt") {
-                "postgresql"
-            } else {
-                ""
-            };
-            newest_first(base, prefix)
-        })
+    let packaged = newest_first(Path::new("/usr/lib/postgresql"), "")
+        .into_iter()
         .map(|folder| folder.join("bin"));
     on_path("initdb")
         .and_then(|program| program.parent().map(Path::to_path_buf))
@@ -320,7 +295,7 @@ mod tests {
 
     #[test]
     fn every_manager_has_a_package_for_every_need() {
-        let managers = [Manager::Apt, Manager::Dnf, Manager::Apk, Manager::Brew];
+        let managers = [Manager::Apt, Manager::Dnf, Manager::Apk];
         let needs = [
             Need::Compiler,
             Need::Libclang,

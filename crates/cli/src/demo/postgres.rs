@@ -43,20 +43,15 @@ pub(super) struct Postgres {
 fn programs() -> Outcome<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    for base in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
-        let mut found: Vec<PathBuf> = Path::new(base)
-            .read_dir()
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path().join("bin"))
-            .filter(|folder| {
-                base.starts_with("/usr/lib") || folder.to_string_lossy().contains("postgresql")
-            })
-            .collect();
-        found.sort();
-        folders.extend(found.into_iter().rev());
-    }
+    let mut packaged: Vec<PathBuf> = Path::new("/usr/lib/postgresql")
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
+    packaged.sort();
+    folders.extend(packaged.into_iter().rev());
     folders.push("/usr/libexec/postgresql".into());
     folders
         .into_iter()
@@ -66,7 +61,7 @@ fn programs() -> Outcome<PathBuf> {
                 Exit::Failed,
                 "the demo needs PostgreSQL, and `initdb` and `postgres` are not here",
                 "`cargo xtask demo` installs it; or: apt-get install postgresql, dnf install \
-                 postgresql-server, apk add postgresql, brew install postgresql@17",
+                 postgresql-server, apk add postgresql",
             )
         })
 }
