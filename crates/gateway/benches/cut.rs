@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use curfew_authority::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::LogReader;
 use futures_util::StreamExt;
@@ -33,21 +34,27 @@ use tokio_rustls::client::TlsStream;
 
 /// Cuts of each kind.
 const CUTS: usize = 200;
-/// Connections at once: a machine of this size has two cores.
-const WAVE: usize = 25;
+/// Connections at once. 50 times `APART` is 1.2 s: all are open and quiet before the first cut.
+const WAVE: usize = 50;
 /// Between two sign-ins of a wave, so that their deadlines are apart.
 const APART: Duration = Duration::from_millis(23);
-/// Every limit that is to run out.
-const LIMIT: Duration = Duration::from_secs(2);
+/// Every limit that is to run out, where `--limit` does not say otherwise.
+const LIMIT: Duration = Duration::from_secs(5);
 
-const POLICY: &str = r#"
-@id("idlers") @idle("2s") @reauth("10m") @lifetime("1h")
+/// Idle, and the age of the proof under a running query, run out after `limit`.
+fn policy(limit: Duration) -> String {
+    let limit = limit.as_secs();
+    format!(
+        r#"
+@id("idlers") @idle("{limit}s") @reauth("10m") @lifetime("1h")
 permit (principal in Role::"idler", action == Action::"session.start", resource == Resource::"gateway");
-@id("runners") @idle("2s") @reauth("2s") @lifetime("1h")
+@id("runners") @idle("{limit}s") @reauth("{limit}s") @lifetime("1h")
 permit (principal in Role::"runner", action == Action::"session.start", resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");
-"#;
+"#
+    )
+}
 
 type Tls = TlsStream<TcpStream>;
 
@@ -90,22 +97,41 @@ impl fmt::Display for Kind {
     }
 }
 
+/// What may be asked of the benchmark.
+#[derive(Parser)]
+#[command(name = "cut", about = "How late live traffic is cut")]
+struct Arguments {
+    /// The limit that runs out, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT.as_secs(),
+          value_parser = clap::value_parser!(u64).range(2..=600))]
+    limit: u64,
+    /// Cargo says that this is a benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Cargo wants to know only that it starts.
+    #[arg(long, hide = true)]
+    test: bool,
+}
+
 #[tokio::main(flavor = "multi_thread")]
 async fn main() {
-    if std::env::args().any(|argument| argument == "--test") {
+    let arguments = Arguments::parse();
+    if arguments.test {
         return;
     }
+    let limit = Duration::from_secs(arguments.limit);
     let upstream = upstream().await;
     let more = format!(
         "[[web]]\nname = \"app\"\nenvironment = \"test\"\nhost = \"localhost\"\nkind = \"api\"\n\
          upstream = \"http://127.0.0.1:{upstream}\"\n"
     );
-    let world = Arc::new(World::with(POLICY, &more).await);
+    let world = Arc::new(World::with(&policy(limit), &more).await);
+    println!("limit {} s, {WAVE} connections at once", limit.as_secs());
     println!(
         "{:<34} {:>5} {:>9} {:>9} {:>9}",
         "lateness of a cut", "cuts", "median", "p99", "worst"
     );
-    let mut own = postgres_itself(&world).await;
+    let mut own = postgres_itself(limit).await;
     let base = row("PostgreSQL idle_session_timeout", &mut own);
     for kind in Kind::ALL {
         let mut late = Vec::with_capacity(CUTS);
@@ -273,7 +299,7 @@ async fn database(world: &World, kind: Kind, person: &Person) -> Timestamp {
 }
 
 /// PostgreSQL's own timeout, on connections around the gateway.
-async fn postgres_itself(world: &World) -> Vec<Duration> {
+async fn postgres_itself(limit: Duration) -> Vec<Duration> {
     let mut late = Vec::with_capacity(CUTS);
     while late.len() < CUTS {
         let mut cuts = Vec::with_capacity(WAVE);
@@ -284,12 +310,12 @@ async fn postgres_itself(world: &World) -> Vec<Duration> {
                     let _ = connection.await;
                     Instant::now()
                 });
-                let set = format!("set idle_session_timeout = '{}ms'", LIMIT.as_millis());
+                let set = format!("set idle_session_timeout = '{}ms'", limit.as_millis());
                 client.batch_execute(&set).await.unwrap();
                 let start = Instant::now();
                 let heard = ended.await.unwrap();
                 drop(client);
-                heard.duration_since(start).saturating_sub(LIMIT)
+                heard.duration_since(start).saturating_sub(limit)
             }));
             tokio::time::sleep(APART).await;
         }
@@ -297,7 +323,6 @@ async fn postgres_itself(world: &World) -> Vec<Duration> {
             late.push(cut.await.unwrap());
         }
     }
-    let _ = world;
     late
 }
 
