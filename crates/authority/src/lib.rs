@@ -16,6 +16,7 @@ mod authority;
 mod command;
 mod entry;
 mod event;
+mod facets;
 mod ids;
 mod limits;
 mod policy;
@@ -36,6 +37,7 @@ pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
     DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,
 };
+pub use facets::{Facets, Subjects};
 pub use ids::{
     CredentialHash, CredentialId, EnvironmentName, IdError, PolicyDigest, ResourceName, RoleName,
     RuleId, SessionId, SubjectName,
