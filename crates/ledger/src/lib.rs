@@ -33,6 +33,7 @@ pub mod disk;
 mod error;
 mod failure;
 pub mod faulty;
+mod fetch;
 mod key;
 pub mod merkle;
 pub mod note;
@@ -52,6 +53,7 @@ pub use disk::{Disk, RealDisk};
 pub use error::{
     AppendError, CloseError, FileError, OpenError, PublishError, ReadError, WriteError,
 };
+pub use fetch::Fetch;
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;

@@ -155,6 +155,8 @@ pub struct Entries {
     given: usize,
     /// Index of the entry at `given`.
     at: u64,
+    /// Where the current frame starts in its segment.
+    place: u64,
 }
 
 impl Entries {
@@ -168,7 +170,15 @@ impl Entries {
             payload: Vec::new(),
             given: 0,
             at: 0,
+            place: 0,
         }
+    }
+
+    /// Where the frame of the last entry given starts in its segment, in bytes: what
+    /// [`crate::Fetch::entry`] takes to find it again at once.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.place
     }
 
     fn advance(&mut self) -> Result<Vec<u8>, ReadError> {
@@ -197,6 +207,7 @@ impl Entries {
                     self.payload.extend_from_slice(cursor.payload(&frame)?);
                     self.given = 0;
                     self.at = frame.header.first;
+                    self.place = frame.offset;
                 }
                 Step::End(kind) => return Err(cursor.ended_early(kind)),
             }
@@ -231,8 +242,8 @@ impl Iterator for Entries {
 /// may not be durable yet: whoever acts on an entry must ask the writer.
 #[derive(Debug)]
 pub struct LogReader {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
     /// Stands at the end of what was found.
     end: Cursor,
 }
