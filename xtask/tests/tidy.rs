@@ -17,11 +17,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ("curfew-ledger", &[]),
     ("curfew-identity", &["curfew-authority"]),
     ("curfew-verify", &["curfew-authority", "curfew-ledger"]),
+    ("curfew-search", &["curfew-authority", "curfew-ledger"]),
     (
         "curfew-gateway",
-        &["curfew-authority", "curfew-identity", "curfew-ledger"],
+        &[
+            "curfew-authority",
+            "curfew-identity",
+            "curfew-ledger",
+            "curfew-search",
+        ],
     ),
-    ("curfew-cli", &["curfew-gateway", "curfew-verify"]),
+    (
+        "curfew-cli",
+        &["curfew-gateway", "curfew-search", "curfew-verify"],
+    ),
     ("curfew-sim", &["curfew-authority", "curfew-ledger"]),
     ("xtask", &[]),
 ];
