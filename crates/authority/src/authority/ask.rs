@@ -4,7 +4,7 @@ use super::bounds::{cut_action, cut_context};
 use super::{Authority, Held, Outcome};
 use crate::command::{Ask, Decision, Denial, Grant, Presenter, StepUp, Verdict};
 use crate::event::{ActionDetail, CredentialFault, DenialCause, Event};
-use crate::ids::CredentialHash;
+use crate::ids::{CredentialHash, SessionId};
 use crate::resource::Plane;
 use crate::session::{Context, CredentialClass};
 use crate::time::Timestamp;
@@ -42,7 +42,7 @@ impl Authority {
     }
 
     /// The verdict on a session that is not live.
-    pub(super) fn absent(&self, session: &crate::ids::SessionId) -> Verdict {
+    pub(super) fn absent(&self, session: &SessionId) -> Verdict {
         match self.ended(session) {
             Some(reason) => Verdict::Ended {
                 session: session.clone(),
@@ -69,6 +69,19 @@ impl Authority {
             events: vec![event],
             verdict,
         })
+    }
+
+    /// What `decide` makes of a session that lives at `now`; what to say where it does not.
+    pub(super) fn where_live(
+        &self,
+        session: &SessionId,
+        now: Timestamp,
+        decide: impl FnOnce(&Held) -> Decision,
+    ) -> Decision {
+        let Some(held) = self.held(session) else {
+            return self.not_live(session);
+        };
+        self.over(held, now).unwrap_or_else(|| decide(held))
     }
 
     /// The live session that a credential presents, or what to say of the attempt.

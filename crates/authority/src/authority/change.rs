@@ -229,25 +229,18 @@ impl Authority {
         credential: &Credential,
         now: Timestamp,
     ) -> Decision {
-        let Some(held) = self.held(session) else {
-            return self.not_live(session);
-        };
-        if let Some(decision) = self.over(held, now) {
-            return decision;
-        }
-        if let Some(refusal) = self.taken(session, credential) {
-            return Decision::refused(refusal);
-        }
-        match self.renewal(held, proof, now) {
-            Ok(mut events) => {
-                events.push(issued(session, credential));
-                Decision::done(events)
+        self.where_new(session, credential, now, |held| {
+            match self.renewal(held, proof, now) {
+                Ok(mut events) => {
+                    events.push(issued(session, credential));
+                    Decision::done(events)
+                }
+                Err((cause, denial)) => {
+                    let current = &held.session;
+                    refuse(&current.subject, current.context.address, cause, denial)
+                }
             }
-            Err((cause, denial)) => {
-                let current = &held.session;
-                refuse(&current.subject, current.context.address, cause, denial)
-            }
-        }
+        })
     }
 
     /// What a re-authentication leads to before its new credential is issued.
@@ -307,24 +300,28 @@ impl Authority {
         credential: &Credential,
         now: Timestamp,
     ) -> Decision {
-        let Some(held) = self.held(session) else {
-            return self.not_live(session);
-        };
-        if let Some(decision) = self.over(held, now) {
-            return decision;
-        }
-        if let Some(refusal) = self.taken(session, credential) {
-            return Decision::refused(refusal);
-        }
-        let live = self
-            .state
-            .issued(held)
-            .filter(|issued| issued.live(now))
-            .count();
-        if live >= CREDENTIALS_LIVE_MAX {
-            return Decision::refused(Refusal::TooManyCredentials(live));
-        }
-        Decision::done(vec![issued(session, credential)])
+        self.where_new(session, credential, now, |held| {
+            let live = self.state.issued(held).filter(|issued| issued.live(now));
+            let live = live.count();
+            if live >= CREDENTIALS_LIVE_MAX {
+                return Decision::refused(Refusal::TooManyCredentials(live));
+            }
+            Decision::done(vec![issued(session, credential)])
+        })
+    }
+
+    /// What `decide` makes of a live session that is to have a credential nobody has yet.
+    fn where_new(
+        &self,
+        session: &SessionId,
+        credential: &Credential,
+        now: Timestamp,
+        decide: impl FnOnce(&Held) -> Decision,
+    ) -> Decision {
+        self.where_live(session, now, |held| {
+            let taken = self.taken(session, credential);
+            taken.map_or_else(|| decide(held), Decision::refused)
+        })
     }
 
     /// Why a credential is not a new one, if it is not.

@@ -129,19 +129,13 @@ impl Authority {
         credential: &CredentialId,
         now: Timestamp,
     ) -> Decision {
-        let Some(held) = self.held(session) else {
-            return self.not_live(session);
-        };
-        if let Some(decision) = self.over(held, now) {
-            return decision;
-        }
-        match self.issued(session, credential) {
+        self.where_live(session, now, |_| match self.issued(session, credential) {
             Some(issued) if !issued.revoked => Decision::done(vec![Event::CredentialRevoked {
                 session: session.clone(),
                 credential: credential.clone(),
             }]),
             _ => Decision::refused(Refusal::UnknownCredential(credential.clone())),
-        }
+        })
     }
 
     /// Activity counts where it came before the session ran out, even if it is noted after.
@@ -172,16 +166,10 @@ impl Authority {
     }
 
     fn decide_end(&self, session: &SessionId, cause: &EndCause, now: Timestamp) -> Decision {
-        let Some(held) = self.held(session) else {
-            return self.not_live(session);
-        };
         if is_clock_reason(cause.reason) {
             return Decision::refused(Refusal::ClockReason(cause.reason));
         }
-        if let Some(decision) = self.over(held, now) {
-            return decision;
-        }
-        Decision {
+        self.where_live(session, now, |_| Decision {
             events: vec![Event::SessionEnded {
                 session: session.clone(),
                 reason: cause.reason,
@@ -194,7 +182,7 @@ impl Authority {
                 session: session.clone(),
                 reason: cause.reason,
             },
-        }
+        })
     }
 }
 
