@@ -7,7 +7,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use curfew_authority::{Authority, Deadline, Limits, LiveSession, SessionId, Span, Timestamp};
+use curfew_authority::{
+    Authority, Deadline, EndReason, Limits, LiveSession, SessionId, Span, Timestamp,
+};
 
 use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
 
@@ -60,6 +62,12 @@ fn limit_of(limits: &Limits, deadline: Deadline) -> Span {
         DeadlineCause::Reauth => limits.reauth,
         DeadlineCause::Lifetime => limits.lifetime,
     }
+}
+
+/// Why traffic of a session that does not live is cut: as the session ended, or, where nothing on
+/// record says so, because nothing on record stands behind it.
+fn left_over(ended: Option<EndReason>) -> CutCause {
+    ended.map_or(CutCause::LedgerFailed, CutCause::SessionEnded)
 }
 
 impl Live {
@@ -149,7 +157,7 @@ impl Live {
                 continue;
             }
             let Some(session) = authority.session(&id) else {
-                self.end(&id, None);
+                self.end(&id, Cut::of(left_over(authority.ended(&id))));
                 continue;
             };
             due.extend(self.ring_session(session, now));
@@ -169,7 +177,7 @@ impl Live {
                 deadline: Some(end),
                 limit: Some(limit_of(&session.limits, end)),
             };
-            self.end(&session.id, Some(cut));
+            self.end(&session.id, cut);
             return Some(Due {
                 session: session.id,
                 active_at,
@@ -202,12 +210,10 @@ impl Live {
     }
 
     /// Cuts everything of a session and forgets its timer. The permits stay until they come back.
-    pub(super) fn end(&mut self, session: &SessionId, cut: Option<Cut>) {
+    pub(super) fn end(&mut self, session: &SessionId, cut: Cut) {
         let Some(traffic) = self.sessions.remove(session) else {
             return;
         };
-        let unknown = CutCause::SessionEnded(curfew_authority::EndReason::Lifetime);
-        let cut = cut.unwrap_or(Cut::of(unknown));
         for id in &traffic.permits {
             if let Some(permit) = self.permits.get(id) {
                 permit.cut.fire(cut);
@@ -230,5 +236,77 @@ impl Live {
     /// How many permits are out.
     pub(super) fn permits(&self) -> usize {
         self.permits.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use curfew_authority::{Aal, Context, Entry, Event, Proof};
+
+    use super::*;
+
+    fn limits() -> Limits {
+        let hour = Span::from_secs(3_600);
+        Limits {
+            idle: hour,
+            reauth: hour,
+            lifetime: hour,
+        }
+    }
+
+    fn apply(authority: &mut Authority, second: u64, event: Event) {
+        let time = Timestamp::from_micros(second * 1_000_000);
+        authority.apply(&Entry { time, event });
+    }
+
+    /// An authority that knows one session.
+    fn with_session(session: &SessionId) -> Authority {
+        let mut authority = Authority::new();
+        let started = Event::SessionStarted {
+            session: session.clone(),
+            subject: "ana".parse().unwrap(),
+            roles: BTreeSet::new(),
+            proof: Proof {
+                amr: BTreeSet::new(),
+                aal: Aal::One,
+                at: Timestamp::from_micros(1_000_000),
+            },
+            context: Context {
+                address: "192.0.2.1".parse().unwrap(),
+                network: "unknown".into(),
+            },
+            limits: limits(),
+            rules: Vec::new(),
+        };
+        apply(&mut authority, 1, started);
+        authority
+    }
+
+    #[test]
+    fn what_outlives_its_session_is_cut_for_the_reason_on_record_or_for_want_of_one() {
+        let session = crate::secret::session_id().unwrap();
+        let mut ended = with_session(&session);
+        let mut live = Live::default();
+        let known = ended.session(&session).unwrap().clone();
+        let (_, cut, _) = live.admit(&known, 0, limits());
+        let end = Event::SessionEnded {
+            session: session.clone(),
+            reason: EndReason::EndedByAdmin,
+            deadline: None,
+            effective: Timestamp::from_micros(2_000_000),
+            late: None,
+            by: None,
+        };
+        apply(&mut ended, 2, end);
+        let much_later = Timestamp::from_micros(9_000_000_000);
+        assert!(live.ring(&ended, much_later).is_empty());
+        let why = cut.now().map(|cut| cut.cause);
+        assert_eq!(why, Some(CutCause::SessionEnded(EndReason::EndedByAdmin)));
+
+        let (_, cut, _) = live.admit(&known, 0, limits());
+        assert!(live.ring(&Authority::new(), much_later).is_empty());
+        assert_eq!(cut.now().map(|cut| cut.cause), Some(CutCause::LedgerFailed));
     }
 }

@@ -93,7 +93,7 @@ impl Task {
             {
                 any = true;
                 self.live
-                    .end(session, Some(Cut::of(CutCause::SessionEnded(*reason))));
+                    .end(session, Cut::of(CutCause::SessionEnded(*reason)));
             }
         }
         any

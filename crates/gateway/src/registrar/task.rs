@@ -250,7 +250,7 @@ impl Task {
             if let (Command::End { session, cause }, Some(outage)) = (&command, &mut self.outage) {
                 // Ending cannot wait for the record: the traffic stops now, the entry follows.
                 self.live
-                    .end(session, Some(Cut::of(CutCause::SessionEnded(cause.reason))));
+                    .end(session, Cut::of(CutCause::SessionEnded(cause.reason)));
                 outage.cut.insert(session.clone(), self.clock.now());
                 outage.defer(command);
             }
