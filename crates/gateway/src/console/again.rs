@@ -8,29 +8,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use curfew_authority::{Command, Verdict};
 use curfew_identity::Verified;
-use secrecy::SecretString;
-use serde::Deserialize;
 
 use super::Portal;
-use super::fault::{Fault, Limit, SignIn};
+use super::fault::{Fault, SignIn};
 use super::frame::{Frame, page};
 use super::returning::Returning;
-use super::sign_in::{Attempt, SignInPage, arrive, attempt, mark_refused, new_cookie, refusal};
+use super::sign_in::{Attempt, SignInForm, SignInPage, arrive, attempt, new_cookie};
 use super::viewer::{Viewer, Visit};
 use crate::Refusal;
-
-/// What the form sends. There is no name: it is the session's.
-#[derive(Deserialize)]
-pub(super) struct AgainForm {
-    #[serde(default)]
-    csrf: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    code: String,
-    #[serde(flatten)]
-    returning: Returning,
-}
 
 /// The session to renew. Without one, sign-in takes over and goes back to the same place.
 async fn viewer(portal: &Portal, visit: Visit, returning: &Returning) -> Result<Viewer, Fault> {
@@ -91,30 +76,19 @@ pub(super) async fn show(
 pub(super) async fn submit(
     State(portal): State<Arc<Portal>>,
     visit: Visit,
-    sent: Result<Form<AgainForm>, FormRejection>,
+    sent: Result<Form<SignInForm>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    let AgainForm {
-        csrf,
-        password,
-        code,
-        returning,
-    } = sent;
-    let password = SecretString::from(password);
+    let returning = sent.returning;
     returning.app(&portal)?;
     let viewer = viewer(&portal, visit.clone(), &returning).await?;
-    viewer.check_form(&portal, &csrf)?;
+    viewer.check_form(&portal, &sent.csrf)?;
+    // Whatever name was sent: it must be the session's own.
     let name = viewer.session.subject.to_string();
-    match attempt(&portal, &visit, name, password, code).await? {
+    match attempt(&portal, &visit, name, sent.typed, &returning).await? {
         Attempt::Verified(verified) => renew(&portal, viewer, *verified, &returning).await,
-        Attempt::Refused {
-            too_many,
-            retry_after,
-        } => {
-            let error = Some(refusal(too_many, retry_after));
-            let mut response = form(&portal, &viewer, &returning, error)?;
-            mark_refused(&mut response, retry_after);
-            Ok(response)
+        Attempt::Refused(refused) => {
+            refused.answer(|error| form(&portal, &viewer, &returning, Some(error)))
         }
     }
 }
@@ -129,12 +103,6 @@ async fn renew(
     if verified.subject != viewer.session.subject {
         tracing::error!("an account was verified that was not asked for");
         return Err(Fault::Failed);
-    }
-    if returning
-        .level()
-        .is_some_and(|level| level > verified.proof.aal)
-    {
-        return Err(Fault::Limit(Limit::TooWeak));
     }
     let (cookie, credential) = new_cookie()?;
     let command = Command::Reauthenticate {

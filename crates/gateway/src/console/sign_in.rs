@@ -53,30 +53,41 @@ pub(super) struct SignInPage {
     pub(super) note: Option<String>,
 }
 
-/// What the sign-in form sends.
+/// What the form sends.
 #[derive(Deserialize)]
 pub(super) struct SignInForm {
     #[serde(default)]
-    csrf: String,
+    pub(super) csrf: String,
+    /// Nothing where the session says who it must be.
     #[serde(default)]
-    name: String,
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) typed: Typed,
+    #[serde(flatten)]
+    pub(super) returning: Returning,
+}
+
+/// What was typed to prove it.
+#[derive(Deserialize)]
+pub(super) struct Typed {
     #[serde(default)]
     password: String,
     #[serde(default)]
     code: String,
-    #[serde(flatten)]
-    returning: Returning,
 }
 
 /// An attempt that was looked at.
 pub(super) enum Attempt {
-    /// It is who it says it is.
+    /// It is who it says it is, as surely as the way back demands.
     Verified(Box<Verified>),
     /// It is not, or it came too soon after too many others.
-    Refused {
-        too_many: bool,
-        retry_after: Option<Span>,
-    },
+    Refused(Refused),
+}
+
+/// What there is to say of an attempt that failed.
+pub(super) struct Refused {
+    too_many: bool,
+    retry_after: Option<Span>,
 }
 
 /// The form.
@@ -169,27 +180,19 @@ pub(super) async fn submit(
     let SignInForm {
         csrf,
         name,
-        password,
-        code,
+        typed,
         returning,
     } = sent;
-    let password = SecretString::from(password);
     returning.app(&portal)?;
     if !is_own_form(&portal, &visit, &csrf) {
         let text = "This page had been open for too long. Please sign in again.".to_owned();
         let error = Some((StatusCode::FORBIDDEN, text));
         return form(&portal, &visit, &returning, name, error, None);
     }
-    match attempt(&portal, &visit, name.clone(), password, code).await? {
+    match attempt(&portal, &visit, name.clone(), typed, &returning).await? {
         Attempt::Verified(verified) => start(&portal, visit, *verified, &returning).await,
-        Attempt::Refused {
-            too_many,
-            retry_after,
-        } => {
-            let error = Some(refusal(too_many, retry_after));
-            let mut response = form(&portal, &visit, &returning, name, error, None)?;
-            mark_refused(&mut response, retry_after);
-            Ok(response)
+        Attempt::Refused(refused) => {
+            refused.answer(|error| form(&portal, &visit, &returning, name, Some(error), None))
         }
     }
 }
@@ -202,29 +205,37 @@ fn is_own_form(portal: &Portal, visit: &Visit, token: &str) -> bool {
         && csrf::matches(&csrf::form_token(&portal.gateway.master, cookie), token)
 }
 
-/// Status and sentence of a refused attempt. One sentence for every cause.
-pub(super) fn refusal(too_many: bool, retry_after: Option<Span>) -> (StatusCode, String) {
-    let wait = retry_after.map(|span| Span::from_secs(whole_secs(span)));
-    if too_many {
+impl Refused {
+    /// The form once more, with what is wrong and the headers that say it to programs.
+    pub(super) fn answer(
+        &self,
+        form: impl FnOnce((StatusCode, String)) -> Result<Response, Fault>,
+    ) -> Result<Response, Fault> {
+        let mut response = form(self.told())?;
+        let (header, value) = if self.too_many {
+            let wait = self.retry_after.map_or(1, whole_secs);
+            (RETRY_AFTER, HeaderValue::from(wait))
+        } else {
+            let challenge = HeaderValue::from_static("Bearer realm=\"curfew\"");
+            (WWW_AUTHENTICATE, challenge)
+        };
+        response.headers_mut().insert(header, value);
+        Ok(response)
+    }
+
+    /// Status and sentence. One sentence for every cause.
+    fn told(&self) -> (StatusCode, String) {
+        if !self.too_many {
+            return (StatusCode::UNAUTHORIZED, REFUSED.to_owned());
+        }
+        let wait = self
+            .retry_after
+            .map(|span| Span::from_secs(whole_secs(span)));
         let text = wait.map_or_else(
             || "Too many attempts. Try again later.".to_owned(),
             |wait| format!("Too many attempts. Try again in {}.", text::span(wait)),
         );
-        return (StatusCode::TOO_MANY_REQUESTS, text);
-    }
-    (StatusCode::UNAUTHORIZED, REFUSED.to_owned())
-}
-
-/// The headers of a refused attempt.
-pub(super) fn mark_refused(response: &mut Response, retry_after: Option<Span>) {
-    if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        let wait = retry_after.map_or(1, whole_secs);
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from(wait));
-    } else {
-        let challenge = HeaderValue::from_static("Bearer realm=\"curfew\"");
-        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        (StatusCode::TOO_MANY_REQUESTS, text)
     }
 }
 
@@ -238,17 +249,22 @@ pub(super) async fn attempt(
     portal: &Portal,
     visit: &Visit,
     name: String,
-    password: SecretString,
-    code: String,
+    typed: Typed,
+    returning: &Returning,
 ) -> Result<Attempt, Fault> {
+    let password = SecretString::from(typed.password);
     let accounts = Arc::clone(&portal.gateway.accounts);
     let (address, now) = (visit.address, portal.gateway.registrar.now());
     let verified = tokio::task::spawn_blocking(move || {
-        accounts.verify(name.trim(), &password, code.trim(), address, now)
+        let code = typed.code.trim();
+        accounts.verify(name.trim(), &password, code, address, now)
     })
     .await
     .map_err(|_| Fault::Failed)?;
     match verified {
+        Ok(verified) if returning.level() > Some(verified.proof.aal) => {
+            Err(Fault::Limit(Limit::TooWeak))
+        }
         Ok(verified) => Ok(Attempt::Verified(Box::new(verified))),
         Err(SignInError::Failed(error)) => {
             tracing::error!(%error, "a sign-in could not be looked at");
@@ -266,10 +282,10 @@ pub(super) async fn attempt(
                 .command(command)
                 .await
                 .map_err(|refusal| Fault::refused(refusal, Returning::default(), false))?;
-            Ok(Attempt::Refused {
+            Ok(Attempt::Refused(Refused {
                 too_many: refused.cause == RefusalCause::TooManyAttempts,
                 retry_after: refused.retry_after,
-            })
+            }))
         }
     }
 }
@@ -313,12 +329,6 @@ async fn start(
     verified: Verified,
     returning: &Returning,
 ) -> Result<Response, Fault> {
-    if returning
-        .level()
-        .is_some_and(|level| level > verified.proof.aal)
-    {
-        return Err(Fault::Limit(Limit::TooWeak));
-    }
     let (cookie, credential) = new_cookie()?;
     let session = secret::session_id().map_err(|_| Fault::Failed)?;
     let command = Command::StartSession {
@@ -423,11 +433,15 @@ mod tests {
 
     #[test]
     fn all_refusals_read_the_same_but_for_too_many() {
-        assert_eq!(
-            refusal(false, None),
-            refusal(false, Some(Span::from_secs(9)))
-        );
-        let (status, text) = refusal(true, Some(Span::from_millis(1_001)));
+        let told = |too_many, retry_after| {
+            Refused {
+                too_many,
+                retry_after,
+            }
+            .told()
+        };
+        assert_eq!(told(false, None), told(false, Some(Span::from_secs(9))));
+        let (status, text) = told(true, Some(Span::from_millis(1_001)));
         assert_eq!(
             (status.as_u16(), text.as_str()),
             (429, "Too many attempts. Try again in 2 s.")
