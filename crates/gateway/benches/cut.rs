@@ -11,10 +11,11 @@
     clippy::wildcard_enum_match_arm,
     dead_code,
     missing_docs,
+    unused_imports,
     reason = "a benchmark: what is wrong should stop it at once"
 )]
 
-#[path = "../tests/postgres/kit.rs"]
+#[path = "../tests/postgres/kit/mod.rs"]
 mod kit;
 
 use std::fmt;
@@ -198,7 +199,7 @@ async fn wave(world: &Arc<World>, kind: Kind) -> Vec<Duration> {
 
 /// When the session had to end, as the ledger tells it.
 async fn deadline(world: &World, ended: &SessionId) -> Timestamp {
-    let dir = world.root.with_file_name("data").join("ledger");
+    let dir = world.gateway.ledger();
     for _ in 0..100 {
         let reader = LogReader::open(&dir).unwrap();
         let newest = reader.range(reader.size().saturating_sub(2_000)..reader.size());
@@ -220,9 +221,9 @@ async fn deadline(world: &World, ended: &SessionId) -> Timestamp {
 }
 
 async fn web(world: &World, kind: Kind, person: &Person) -> Tls {
-    let stream = TcpStream::connect(world.running.web).await.unwrap();
+    let stream = TcpStream::connect(world.gateway.running.web).await.unwrap();
     stream.set_nodelay(true).unwrap();
-    let mut tls = (*world.tls).clone();
+    let mut tls = (*world.gateway.tls).clone();
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
     let mut stream = TlsConnector::from(Arc::new(tls))
@@ -269,9 +270,9 @@ async fn last_words(world: &World, stream: &mut Tls) -> Timestamp {
     let mut bytes = [0; 4_096];
     loop {
         match stream.read(&mut bytes).await {
-            Ok(0) | Err(_) => return world.running.now(),
+            Ok(0) | Err(_) => return world.gateway.running.now(),
             // The server's frames are whole here: an unmasked close frame starts with 0x88.
-            Ok(_) if bytes[0] == 0x88 => return world.running.now(),
+            Ok(_) if bytes[0] == 0x88 => return world.gateway.running.now(),
             Ok(_) => {}
         }
     }
@@ -283,7 +284,7 @@ async fn database(world: &World, kind: Kind, person: &Person) -> Timestamp {
         .connect(world.connector())
         .await
         .unwrap();
-    let clock = world.running.registrar().clone();
+    let clock = world.gateway.running.registrar().clone();
     let ended = tokio::spawn(async move {
         let _ = connection.await;
         clock.now()

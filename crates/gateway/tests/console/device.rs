@@ -188,7 +188,7 @@ async fn a_token_opens_the_api_and_dies_with_its_session() {
         (&made["user"], &made["database"]),
         (&"ada".into(), &"orders".into())
     );
-    assert_eq!(made["port"], world.running.postgres.unwrap().port());
+    assert_eq!(made["port"], world.gateway.running.postgres.unwrap().port());
     assert!(made["password"].as_str().unwrap().starts_with("cfd_"));
     let unknown = cli.post("/api/v1/databases/none/password", &[]).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);

@@ -1,12 +1,13 @@
 //! A gateway of its own for each test, and a browser that is easy to look into.
 
+#[path = "../shared/gateway.rs"]
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use curfew_authority::{Span, SubjectName};
-use curfew_gateway::Running;
-use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_identity::{TotpSecret, totp};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -16,6 +17,8 @@ use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use gateway::Gateway;
 
 pub(crate) const PORTAL: &str = "curfew.localhost";
 pub(crate) const PASSWORD: &str = "violet anchor 7 lanterns";
@@ -34,7 +37,7 @@ permit (principal in Role::"staff",
 unless { resource.name == "vault" };
 "#;
 
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 data = "data"
 policy = "policy.cedar"
 origin = "curfew.test/log"
@@ -67,43 +70,25 @@ tls = "disable"
 
 /// A running gateway with two accounts: `ada` (staff, admin) and `bob` (staff). `eve` has no role.
 pub(crate) struct World {
-    pub(crate) running: Running,
+    pub(crate) gateway: Gateway,
     secrets: BTreeMap<String, TotpSecret>,
-    tls: TlsConnector,
-    _dir: tempfile::TempDir,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let names = [PORTAL, "shop.localhost", "vault.localhost"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        std::fs::write(dir.path().join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(dir.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-        let config = Config::parse("curfew.toml", CONFIG, dir.path()).unwrap();
-        let secrets = accounts(&config);
-        let running = curfew_gateway::start(config, "policy.cedar", POLICY)
-            .await
-            .unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(tls));
-        Self {
-            running,
-            secrets,
-            tls,
-            _dir: dir,
-        }
+        Self::with(CONFIG).await
+    }
+
+    /// With this configuration.
+    pub(crate) async fn with(config: &str) -> Self {
+        let hosts = [PORTAL, "shop.localhost", "vault.localhost"];
+        let prepare = |_: &Path, data: &DataDir| accounts(data);
+        let (gateway, secrets) = Gateway::start(&hosts, config, POLICY, prepare).await;
+        Self { gateway, secrets }
     }
 
     pub(crate) fn portal_url(&self) -> String {
-        format!("https://{PORTAL}:{}", self.running.web.port())
+        format!("https://{PORTAL}:{}", self.gateway.running.web.port())
     }
 
     pub(crate) fn browser(&self) -> Browser<'_> {
@@ -126,7 +111,7 @@ impl World {
     /// The first or second code of an account that has not been used yet. Both are still good if
     /// the next half minute begins before they are looked at.
     fn code(&self, name: &str, n: u64) -> String {
-        let now = self.running.now();
+        let now = self.gateway.running.now();
         let step = Span::from_secs(30);
         let at = if n == 0 {
             now
@@ -137,9 +122,10 @@ impl World {
     }
 
     async fn send(&self, request: Request<Full<bytes::Bytes>>) -> Answer {
-        let stream = TcpStream::connect(self.running.web).await.unwrap();
+        let stream = TcpStream::connect(self.gateway.running.web).await.unwrap();
         let name = ServerName::try_from(PORTAL).unwrap();
-        let stream = self.tls.connect(name, stream).await.unwrap();
+        let tls = TlsConnector::from(Arc::clone(&self.gateway.tls));
+        let stream = tls.connect(name, stream).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
@@ -156,9 +142,7 @@ impl World {
     }
 }
 
-fn accounts(config: &Config) -> BTreeMap<String, TotpSecret> {
-    let data = DataDir::of(config);
-    data.create(&config.origin).unwrap();
+fn accounts(data: &DataDir) -> BTreeMap<String, TotpSecret> {
     let accounts = data.accounts(&data.master().unwrap()).unwrap();
     let people = [
         ("ada", &["staff", "admin"][..]),
@@ -254,7 +238,7 @@ impl Browser<'_> {
             .collect();
         let mut request = Request::builder().method(method.clone()).uri(path).header(
             header::HOST,
-            format!("{PORTAL}:{}", self.world.running.web.port()),
+            format!("{PORTAL}:{}", self.world.gateway.running.web.port()),
         );
         if method == Method::POST {
             request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -342,8 +326,7 @@ fn hidden(html: &str, name: &str) -> String {
 
 /// Everything the ledger holds, as JSON.
 pub(crate) fn ledger(world: &World) -> Vec<serde_json::Value> {
-    let dir: &Path = world._dir.path();
-    let mut reader = curfew_ledger::LogReader::open(&dir.join("data/ledger")).unwrap();
+    let mut reader = curfew_ledger::LogReader::open(&world.gateway.ledger()).unwrap();
     reader.refresh().unwrap();
     let entries = reader
         .tail(reader.size())

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use crate::kit::{World, count};
+use crate::kit::{CONFIG, World, count};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_is_protected_in_the_browser() {
@@ -122,4 +122,26 @@ async fn a_cookie_that_was_never_issued_is_forgotten_and_recorded() {
         StatusCode::UNAUTHORIZED
     );
     assert_eq!(count(&world, "credential.unknown"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_name_the_public_ports() {
+    let public = "[listen]\npublic_port = 443\npublic_postgres_port = 15432";
+    let world = World::with(&CONFIG.replace("[listen]", public)).await;
+    let mut ada = world.browser();
+    let query = format!("?resource=shop&to=/cart&state={}", "A".repeat(43));
+    let answer = ada.sign_in("ada", &query).await;
+    let location = answer.location();
+    assert!(
+        location.starts_with("https://shop.localhost/"),
+        "{location}"
+    );
+    let metadata = ada.get("/.well-known/oauth-authorization-server").await;
+    assert_eq!(metadata.json()["issuer"], "https://curfew.localhost");
+    // Forms are taken from where the browser is, not from where Curfew listens.
+    let csrf = ada.get("/").await.csrf();
+    let form = [("csrf", csrf.as_str())];
+    let own = [("origin", "https://curfew.localhost")];
+    let signed_out = ada.send(Method::POST, "/sign-out", &form, &own).await;
+    assert_eq!(signed_out.status, StatusCode::OK, "{}", signed_out.body);
 }

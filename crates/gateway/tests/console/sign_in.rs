@@ -268,7 +268,7 @@ async fn an_app_gets_its_session_by_a_code_and_nobody_else_does() {
     let answer = browser.sign_in("ada", &query).await;
     let app = format!(
         "https://shop.localhost:{}/.curfew/arrive?code=",
-        world.running.web.port()
+        world.gateway.running.web.port()
     );
     assert!(answer.location().starts_with(&app), "{}", answer.location());
     assert!(

@@ -211,7 +211,7 @@ async fn a_stopping_gateway_says_so() {
     let world = World::start().await;
     let ana = world.person("ana", "dba").await;
     let mut raw = world.raw(&ana, 0x0003_0000).await;
-    let World { running, .. } = world;
+    let running = world.gateway.running;
     let (stopped, told) = tokio::join!(running.stop(), last_words(&mut raw));
     stopped.unwrap();
     assert_eq!(field(&told, b'C'), "57P01");

@@ -117,13 +117,9 @@ async fn drivers_prepare_pipeline_copy_and_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_permitted_is_refused_and_the_connection_lives() {
-    let world = World::start().await;
-    let ana = world.person("ana", "dba").await;
-    let owner = world.connect(&ana).await;
-    owner
-        .batch_execute("create table t (a int); insert into t values (1)")
-        .await
-        .unwrap();
+    let world = with_table().await;
+    let insert = "insert into t values (1)";
+    dba(&world).await.batch_execute(insert).await.unwrap();
     let bob = world.person("bob", "analyst").await;
     let client = world.connect(&bob).await;
     for text in [
@@ -176,22 +172,31 @@ fn bind(out: &mut bytes::BytesMut, name: &str, portal: &str) {
         .unwrap();
 }
 
-async fn analyst(world: &World) -> Raw {
-    let ana = world.person("ana", "dba").await;
-    world
-        .connect(&ana)
+/// A world with an empty table `t`.
+async fn with_table() -> World {
+    let world = World::start().await;
+    dba(&world)
         .await
         .batch_execute("create table t (a int)")
         .await
         .unwrap();
+    world
+}
+
+/// A client that may do everything.
+async fn dba(world: &World) -> tokio_postgres::Client {
+    let ana = world.person("ana", "dba").await;
+    world.connect(&ana).await
+}
+
+/// A raw client that may only read.
+async fn analyst(world: &World) -> Raw {
     let bob = world.person("bob", "analyst").await;
     world.raw(&bob, 0x0003_0000).await
 }
 
 async fn rows(world: &World) -> i64 {
-    let ana = world.person("ana", "dba").await;
-    let row = world
-        .connect(&ana)
+    let row = dba(world)
         .await
         .query_one("select count(*) from t", &[])
         .await;
@@ -200,7 +205,7 @@ async fn rows(world: &World) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_take_their_place_among_pipelined_answers() {
-    let world = World::start().await;
+    let world = with_table().await;
     let mut raw = analyst(&world).await;
     // What follows a refusal is skipped up to the Sync, as after any error.
     raw.say(|out| {
@@ -244,7 +249,7 @@ async fn refusals_take_their_place_among_pipelined_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_hide_nothing() {
-    let world = World::start().await;
+    let world = with_table().await;
     let mut raw = analyst(&world).await;
     let write = "insert into t values (1) returning a";
     // A portal that was bound and never executed is still a write when it is fetched from.
@@ -312,25 +317,13 @@ async fn names_hide_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_the_server_would_read_otherwise_is_not_trusted() {
-    let world = World::start().await;
-    let ana = world.person("ana", "dba").await;
-    world
-        .connect(&ana)
-        .await
-        .batch_execute("create table t (a int)")
-        .await
-        .unwrap();
-    world
-        .connect(&ana)
-        .await
-        .batch_execute("alter role curfew set client_encoding = 'GBK'")
-        .await
-        .unwrap();
-    let bob = world.person("bob", "analyst").await;
+    let world = with_table().await;
+    let encoding = "alter role curfew set client_encoding = 'GBK'";
+    dba(&world).await.batch_execute(encoding).await.unwrap();
     // Read as UTF-8 the quote is escaped; read as GBK the backslash is half a letter, the literal
     // ends there, and what follows is a statement.
     let attack = b"select E'\xe2\x82\xac\\'; insert into t values (1); --'";
-    let mut raw = world.raw(&bob, 0x0003_0000).await;
+    let mut raw = analyst(&world).await;
     let mut message = vec![b'Q'];
     message.extend_from_slice(&(attack.len() as u32 + 5).to_be_bytes());
     message.extend_from_slice(attack);
@@ -348,7 +341,7 @@ async fn text_that_the_server_would_read_otherwise_is_not_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn long_texts_are_read_and_longer_ones_refused() {
-    let world = World::start().await;
+    let world = with_table().await;
     let mut raw = analyst(&world).await;
     let long = format!("select {}", vec!["1"; 30_000].join(" union all select "));
     let wide = format!(
@@ -378,14 +371,8 @@ async fn long_texts_are_read_and_longer_ones_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_by_the_extended_protocol_ignores_the_sync_sent_with_it() {
-    let world = World::start().await;
+    let world = with_table().await;
     let ana = world.person("ana", "dba").await;
-    world
-        .connect(&ana)
-        .await
-        .batch_execute("create table t (a int)")
-        .await
-        .unwrap();
     let mut raw = world.raw(&ana, 0x0003_0000).await;
     raw.say(|out| {
         extended(out, "", "", "copy t from stdin");
