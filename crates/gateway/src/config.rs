@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use curfew_authority::{EnvironmentName, Plane, Resource, ResourceName};
@@ -51,6 +52,11 @@ pub struct Listen {
     pub web: SocketAddr,
     /// PostgreSQL. Needed where there is a database.
     pub postgres: Option<SocketAddr>,
+    /// The port under which clients reach `web`, where a port mapping or a load balancer stands
+    /// before it. Links and redirects name it; the bound port otherwise.
+    pub public_port: Option<NonZeroU16>,
+    /// The same for `postgres`: what people are told to connect to.
+    pub public_postgres_port: Option<NonZeroU16>,
 }
 
 /// PEM files. Relative to the configuration file.
@@ -328,6 +334,11 @@ impl Config {
             let hint = "add `postgres = \"127.0.0.1:6432\"` to [listen]";
             return Some(("[listen]", problem, hint));
         }
+        if self.listen.public_postgres_port.is_some() && self.listen.postgres.is_none() {
+            let problem = "a public port for databases, but nothing listens for them".to_owned();
+            let hint = "add `postgres = \"127.0.0.1:6432\"` to [listen], or leave the port out";
+            return Some(("public_postgres_port", problem, hint));
+        }
         let exposed = self.postgres.iter().find(|database| {
             let address = database.host.parse::<std::net::IpAddr>();
             let local = database.host.starts_with('/')
@@ -451,6 +462,14 @@ upstream = "http://127.0.0.1:3000"
                     "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\n"
                 ),
                 "nothing listens for them",
+            ),
+            (
+                GOOD.replace("[tls]", "public_port = 0\n[tls]"),
+                "expected a nonzero u16",
+            ),
+            (
+                GOOD.replace("[tls]", "public_postgres_port = 5432\n[tls]"),
+                "a public port for databases, but nothing listens",
             ),
         ];
         for (text, wanted) in cases {

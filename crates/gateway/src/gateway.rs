@@ -1,6 +1,7 @@
 //! Start and stop: from a configuration to everything that listens.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -262,6 +263,8 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let tls = listen::tls(&config.tls)?;
     let upstreams =
         web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
+    let databases =
+        postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let core = Core::open(&config, policy_name, policy).await?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
@@ -279,8 +282,10 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         handover: Handover::new(),
         upstreams,
         data: core.data,
-        web_port: web.port(),
-        postgres_port: database.as_ref().map(|(_, address)| address.port()),
+        web_port: seen_as(config.listen.public_port, web),
+        postgres_port: database
+            .as_ref()
+            .map(|(_, address)| seen_as(config.listen.public_postgres_port, *address)),
         config,
     });
     let stopping = CancellationToken::new();
@@ -297,6 +302,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         tasks.spawn(postgres::serve(
             listener,
             tls.postgres,
+            databases,
             gateway,
             stopping.clone(),
         ));
@@ -313,6 +319,11 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         stopping,
         tasks,
     })
+}
+
+/// The port that clients use: the public one where something stands between.
+fn seen_as(public: Option<NonZeroU16>, bound: SocketAddr) -> u16 {
+    public.map_or(bound.port(), NonZeroU16::get)
 }
 
 async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: CancellationToken) {

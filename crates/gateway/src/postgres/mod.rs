@@ -31,7 +31,8 @@ use self::cancel::Cancels;
 use self::scram::Verifiers;
 use self::sql::Classifier;
 use self::startup::CancelKey;
-use self::upstream::Database;
+use self::upstream::{Database, DatabaseError};
+use crate::config::{Config, PostgresResource};
 use crate::gateway::Gateway;
 use crate::listen;
 use crate::secret;
@@ -44,23 +45,30 @@ const ENTERING_MAX: usize = 512;
 #[derive(Debug)]
 struct Plane {
     gateway: Arc<Gateway>,
-    databases: BTreeMap<ResourceName, Database>,
+    databases: Databases,
     classifier: Classifier,
     verifiers: Verifiers,
     cancels: Arc<Cancels>,
 }
 
+/// The databases that are served.
+pub(crate) type Databases = BTreeMap<ResourceName, Database>;
+
+/// Reads what each database needs: its password, and whom to trust.
+///
+/// # Errors
+/// The first file that cannot be used.
+pub(crate) fn databases(config: &Config) -> Result<Databases, DatabaseError> {
+    let load = |config: &PostgresResource| {
+        Database::load(config).map(|database| (config.name.clone(), database))
+    };
+    config.postgres.iter().map(load).collect()
+}
+
 impl Plane {
-    fn new(gateway: Arc<Gateway>) -> Self {
-        let databases = gateway.config.postgres.iter().filter_map(|config| {
-            // Its clients are refused; all other databases are served.
-            Database::load(config)
-                .map_err(|error| tracing::error!(%error, "a database cannot be set up"))
-                .ok()
-                .map(|database| (config.name.clone(), database))
-        });
+    fn new(databases: Databases, gateway: Arc<Gateway>) -> Self {
         Self {
-            databases: databases.collect(),
+            databases,
             classifier: Classifier::new(),
             verifiers: Verifiers::new(Arc::clone(&gateway)),
             cancels: Arc::default(),
@@ -118,12 +126,13 @@ async fn enter(
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: TlsAcceptor,
+    databases: Databases,
     gateway: Arc<Gateway>,
     stopping: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
     let entrance = Arc::new(Semaphore::new(ENTERING_MAX));
-    let plane = Arc::new(Plane::new(gateway));
+    let plane = Arc::new(Plane::new(databases, gateway));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -144,4 +153,28 @@ pub(crate) async fn serve(
     drop(listener);
     // Each is cut by the registrar, says so to its client and closes.
     while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_file_that_is_of_no_use_is_named_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "data = \"data\"\npolicy = \"p\"\norigin = \"o\"\nportal = \"c.localhost\"\n\
+                    [listen]\nweb = \"127.0.0.1:0\"\npostgres = \"127.0.0.1:0\"\n\
+                    [tls]\ncertificate = \"c\"\nkey = \"k\"\n\
+                    [[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"localhost\"\n\
+                    database = \"d\"\nuser = \"u\"\ntls = \"disable\"\npassword_file = \"pw\"\n";
+        let config = Config::parse("curfew.toml", text, folder.path()).unwrap();
+        let told = || databases(&config).map(|databases| databases.len());
+        let missing = told().unwrap_err().to_string();
+        assert!(missing.contains("`orders`") && missing.contains("/pw: No such file"));
+        std::fs::write(folder.path().join("pw"), "\n").unwrap();
+        let empty = told().unwrap_err().to_string();
+        assert!(empty.contains("/pw: it is empty"), "{empty}");
+        std::fs::write(folder.path().join("pw"), "secret\n").unwrap();
+        assert_eq!(told().unwrap(), 1);
+    }
 }

@@ -161,17 +161,6 @@ impl fmt::Debug for CancelHandle {
 impl Database {
     /// From its configuration.
     pub(crate) fn load(config: &PostgresResource) -> Result<Self, DatabaseError> {
-        let password = match &config.password_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| DatabaseError::File {
-                    name: config.name.clone(),
-                    path: path.display().to_string(),
-                    problem: error.to_string(),
-                })?;
-                Some(SecretString::from(text.trim_end_matches(['\r', '\n'])))
-            }
-            None => None,
-        };
         let tls = match config.tls {
             UpstreamTls::Disable => None,
             UpstreamTls::VerifyFull => Some(client_tls(config)?),
@@ -189,7 +178,7 @@ impl Database {
             }),
             database: config.database.clone(),
             user: config.user.clone(),
-            password,
+            password: password(config)?,
         })
     }
 
@@ -334,6 +323,26 @@ fn refused(mut body: &[u8]) -> ConnectError {
 }
 
 /// TLS towards a server whose certificate must name its host.
+/// The password in the configured file, without the line's end.
+fn password(config: &PostgresResource) -> Result<Option<SecretString>, DatabaseError> {
+    let Some(path) = &config.password_file else {
+        return Ok(None);
+    };
+    let failed = |problem: String| DatabaseError::File {
+        name: config.name.clone(),
+        path: path.display().to_string(),
+        problem,
+    };
+    let text = SecretString::from(
+        std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?,
+    );
+    let password = text.expose_secret().trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(failed("it is empty; it must hold the password".to_owned()));
+    }
+    Ok(Some(SecretString::from(password)))
+}
+
 fn client_tls(
     config: &PostgresResource,
 ) -> Result<(TlsConnector, ServerName<'static>), DatabaseError> {
