@@ -70,6 +70,8 @@ fn start_logging() {
         .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say so on standard error and panic where that fails too, as on a full disk.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     if std::env::var_os("CURFEW_LOG_JSON").is_some_and(|on| on == "1") {
         builder.json().init();

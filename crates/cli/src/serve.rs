@@ -73,7 +73,14 @@ pub(crate) async fn serve(arguments: &Serve) -> Outcome {
             say::note(format_args!("databases:      postgresql on {postgres}"));
         }
     }
-    let asked = until_asked(arguments.until_stdin_ends).await;
+    let asked = tokio::select! {
+        asked = until_asked(arguments.until_stdin_ends) => asked,
+        () = running.failed() => Err(Failure::hint(
+            Exit::Failed,
+            "the gateway failed and admits nothing more",
+            "what the log says above is a fault of Curfew; start it again",
+        )),
+    };
     let stopped = running.stop().await;
     asked?;
     stopped.map_err(|refusal| {

@@ -352,6 +352,12 @@ impl Running {
         self.gateway.registrar.now()
     }
 
+    /// Waits until the one path is gone, which happens before [`Self::stop`] only by a fault in
+    /// this program. Nothing is admitted then, and only a new start helps.
+    pub async fn failed(&self) {
+        self.gateway.registrar.gone().await;
+    }
+
     /// Stops: accepts nothing more, cuts what is live, records the end of work, closes the ledger.
     ///
     /// # Errors

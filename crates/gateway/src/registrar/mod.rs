@@ -167,6 +167,11 @@ impl Registrar {
         self.send(|answer| Message::Stop { answer }).await
     }
 
+    /// Waits until its task is gone: after [`Self::stop`], or because it failed.
+    pub(crate) async fn gone(&self) {
+        self.messages.closed().await;
+    }
+
     async fn send<T>(&self, message: impl FnOnce(Answer<T>) -> Message) -> Result<T, Refusal> {
         let stopping = || Refusal::Unavailable(Unavailable::Stopping);
         let (answer, waits) = oneshot::channel();
