@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use crate::stage::{Person, Stage, postgres_program};
+use crate::stage::postgres::program as postgres_program;
+use crate::stage::{Person, Stage};
 use crate::tool::{Done, Talk, left_out, run};
 
 fn psql(stage: &Stage, person: &Person) -> Command {

@@ -1,13 +1,15 @@
 //! A real `curfew serve` before a real PostgreSQL and a small app, one for all tests of a program,
 //! and people who have signed in through the real pages.
 
+#[path = "../common/postgres.rs"]
+pub(crate) mod postgres;
+
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::sse::{Event, Sse};
@@ -22,6 +24,8 @@ use reqwest::cookie::{CookieStore, Jar};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
+
+use self::postgres::{ACCOUNT, PASSWORD, curfew};
 
 /// The host of Curfew's own pages.
 pub(crate) const PORTAL: &str = "curfew.localhost";
@@ -39,14 +43,6 @@ permit (principal in Role::"guest", action == Action::"session.start", resource 
 @id("work")
 permit (principal, action, resource in Environment::"test");
 "#;
-
-/// The account of the database.
-const ACCOUNT: &str = "curfew";
-/// Its password, and that of everybody else here.
-const PASSWORD: &str = "a long enough one 42";
-
-/// How long a start may take on a busy machine.
-const START: Duration = Duration::from_secs(30);
 
 /// Everything that runs.
 pub(crate) struct Stage {
@@ -81,95 +77,6 @@ pub(crate) struct Person {
 }
 
 static STAGE: OnceLock<Stage> = OnceLock::new();
-
-/// Where PostgreSQL's programs are.
-pub(crate) fn postgres_program(name: &str) -> PathBuf {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
-    let mut versions: Vec<_> = versions.map(|entry| entry.unwrap().path()).collect();
-    versions.sort();
-    versions.pop().unwrap().join("bin").join(name)
-}
-
-/// The account the server runs as: PostgreSQL refuses root.
-fn postgres_ids() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    let line = passwd.lines().find(|line| line.starts_with("postgres:"))?;
-    let mut fields = line.split(':').skip(2);
-    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-}
-
-/// Our own program, with its errors going to a file and its life tied to ours.
-fn curfew(folder: &Path, log: &str) -> Command {
-    let log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join(log))
-        .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log);
-    command
-}
-
-/// Makes a cluster and runs it until we are gone; then the whole folder is removed.
-fn start_postgres(folder: &Path) -> (Child, u16) {
-    use std::os::unix::process::CommandExt;
-    let ids = postgres_ids();
-    let home = folder.join("postgres");
-    std::fs::create_dir(&home).unwrap();
-    std::fs::write(home.join("pw"), PASSWORD).unwrap();
-    if let Some((uid, gid)) = ids {
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o711)).unwrap();
-        chown(&home, Some(uid), Some(gid)).unwrap();
-        chown(home.join("pw"), Some(uid), Some(gid)).unwrap();
-    }
-    let mut initdb = Command::new(postgres_program("initdb"));
-    initdb
-        .args(["-U", ACCOUNT, "-A", "scram-sha-256", "-E", "UTF8"])
-        .args(["--locale=C", "--no-sync", "--no-instructions"])
-        .arg(format!("--pwfile={}", home.join("pw").display()))
-        .arg("-D")
-        .arg(home.join("data"))
-        .current_dir("/")
-        .stdout(Stdio::null());
-    if let Some((uid, gid)) = ids {
-        initdb.uid(uid).gid(gid);
-    }
-    assert!(initdb.status().unwrap().success());
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let mut guard = curfew(folder, "postgres.log");
-    guard.arg("guard");
-    if let Some((uid, gid)) = ids {
-        guard.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()]);
-    }
-    guard.arg("--remove").arg(folder).arg("--");
-    guard.arg(postgres_program("postgres"));
-    guard.arg("-D").arg(home.join("data"));
-    let port_setting = format!("port={port}");
-    for setting in [
-        "listen_addresses=127.0.0.1",
-        &port_setting,
-        "unix_socket_directories=",
-        "fsync=off",
-        "max_connections=100",
-    ] {
-        guard.args(["-c", setting]);
-    }
-    let guard = guard.stdout(Stdio::null()).spawn().unwrap();
-    let start = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(start.elapsed() < START, "PostgreSQL does not start");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    (guard, port)
-}
 
 /// Makes an authority and a certificate by it for all names here.
 fn certificates(folder: &Path) -> PathBuf {
@@ -291,7 +198,7 @@ impl Stage {
             .unwrap()
             .keep();
         let ca = certificates(&folder);
-        let (guard, upstream) = start_postgres(&folder);
+        let (guard, upstream) = postgres::start(&folder);
         let text = configuration(start_app(), upstream);
         std::fs::write(folder.join("curfew.toml"), &text).unwrap();
         std::fs::write(folder.join("policy.cedar"), POLICY).unwrap();

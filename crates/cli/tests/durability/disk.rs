@@ -1,33 +1,69 @@
-//! A disk that is full or cannot be written, under the real program.
+//! Disks that fill up, fail or turn read-only under the real program.
 
-use std::path::Path;
-use std::process::Command as Process;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use curfew_authority::Event;
-
-use crate::kit::Place;
+use crate::kit::Served;
 
 /// A small file system of our own, for as long as this lives.
-struct Small(tempfile::TempDir);
+pub(crate) struct Small(tempfile::TempDir);
 
 impl Small {
-    /// None where we may not mount; the test says so and is left out.
-    fn mount(options: &str) -> Option<Self> {
+    /// In memory. None where we may not mount; the test says so and is left out.
+    pub(crate) fn in_memory() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mounted = Process::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(dir.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            eprintln!("left out: this user may not mount a file system");
-        }
-        mounted.then_some(Self(dir))
+        Self::mount(dir, &["-t", "tmpfs", "-o", "size=40m", "tmpfs"])
     }
 
-    fn path(&self) -> &Path {
+    /// An ext4 in a file under `folder`, which turns read-only at the first error of the disk.
+    pub(crate) fn ext4(folder: &Path) -> Option<Self> {
+        let image = folder.join("disk.img");
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        let made = Process::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(&image)
+            .status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("left out: mkfs.ext4 is not here");
+            return None;
+        }
+        let image = image.to_str().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Self::mount(dir, &["-o", "loop,errors=remount-ro", image])
+    }
+
+    fn mount(dir: tempfile::TempDir, arguments: &[&str]) -> Option<Self> {
+        let mounted = Process::new("mount")
+            .args(arguments)
+            .arg(dir.path())
+            .output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            eprintln!("left out: this user may not mount a file system");
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// Where the kernel lets an error of this ext4 be triggered.
+    pub(crate) fn trigger(&self) -> Option<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        let path = self.path().to_str().unwrap();
+        let line = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(1) == Some(path))?;
+        let device = Path::new(line.split(' ').next()?).file_name()?;
+        let trigger = Path::new("/sys/fs/ext4")
+            .join(device)
+            .join("trigger_fs_error");
+        trigger.exists().then_some(trigger)
     }
 }
 
@@ -37,97 +73,73 @@ impl Drop for Small {
     }
 }
 
-/// Asks until the ledger has no room left, and gives the first refusal.
-async fn fill(client: &reqwest::Client, place: &Place) -> reqwest::Response {
-    let start = Instant::now();
-    loop {
-        assert!(
-            start.elapsed() < Duration::from_secs(120),
-            "the disk never filled up"
-        );
-        // A long path fills the segment sooner.
-        let url = place.url(&format!("/{}", "x".repeat(1_000)));
-        let answers = (0..64).map(|_| client.post(&url).send());
-        let answers = futures_util::future::join_all(answers).await;
-        let mut answers = answers.into_iter().flatten();
-        if let Some(refused) = answers.find(|answer| answer.status() != 200) {
-            return refused;
+/// Makes the disk of a running gateway fail, until it is dropped.
+pub(crate) enum Fault {
+    /// No room is left.
+    Full(PathBuf),
+    /// The kernel's answers to some calls are replaced: strace, attached to the gateway.
+    Calls(Child),
+}
+
+impl Fault {
+    /// Fills the file system that holds `folder`.
+    pub(crate) fn full(folder: &Path) -> Self {
+        let filler = folder.join("filler");
+        let _ = std::fs::write(&filler, vec![1; 40 << 20]);
+        Self::Full(filler)
+    }
+
+    /// These calls of the gateway fail with this error. None where strace may not do that.
+    pub(crate) fn calls(served: &Served, calls: &str, error: &str) -> Option<Self> {
+        let strace = Process::new("strace")
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-p",
+                &served.id().to_string(),
+            ])
+            .args(["-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:error={error}")])
+            .stdin(Stdio::null())
+            .spawn();
+        let Ok(mut strace) = strace else {
+            eprintln!("left out: strace is not installed");
+            return None;
+        };
+        let start = Instant::now();
+        while !traced(served.id(), strace.id()) {
+            if strace.try_wait().unwrap().is_some() {
+                eprintln!("left out: this user may not trace the gateway");
+                return None;
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "strace hangs");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(Self::Calls(strace))
+    }
+}
+
+/// Whether every thread of a process is traced by this tracer.
+fn traced(process: u32, tracer: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let wanted = format!("TracerPid:\t{tracer}");
+    threads.flatten().all(|thread| {
+        std::fs::read_to_string(thread.path().join("status"))
+            .is_ok_and(|status| status.lines().any(|line| line == wanted))
+    })
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        match self {
+            Self::Full(filler) => std::fs::remove_file(filler).unwrap(),
+            Self::Calls(strace) => {
+                // It lets go of all threads when it is killed.
+                strace.kill().unwrap();
+                strace.wait().unwrap();
+            }
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_with_a_clear_text_and_recovers_without_a_restart() {
-    let Some(small) = Small::mount("size=40m") else {
-        return;
-    };
-    let place = Place::new(small.path()).await;
-    let (_, bearer) = place.session("ana", "worker").await;
-    let mut served = place.serve();
-    let client = place.client(&bearer);
-    assert_eq!(
-        client
-            .post(place.url("/before"))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        200
-    );
-    let filler = small.path().join("filler");
-    let _ = std::fs::write(&filler, vec![1; 40 << 20]);
-    let refused = fill(&client, &place).await;
-    assert_eq!(refused.status(), 503);
-    assert!(refused.headers().contains_key("retry-after"));
-    let text = refused.text().await.unwrap();
-    assert!(text.contains("audit log"), "{text}");
-    assert!(served.runs(), "it never dies of a full disk");
-    std::fs::remove_file(&filler).unwrap();
-    let start = Instant::now();
-    while client
-        .post(place.url("/after"))
-        .send()
-        .await
-        .unwrap()
-        .status()
-        != 200
-    {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "it does not recover"
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let events = place.events();
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(event, Event::RecordingFailed { .. }))
-    );
-    assert!(
-        events
-            .iter()
-            .any(|event| matches!(event, Event::RecordingResumed { .. }))
-    );
-    served.kill();
-    drop(place.serve());
-    let (whole, report) = place.verify();
-    assert!(whole, "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_cannot_be_written_is_named_at_the_start() {
-    let Some(small) = Small::mount("size=40m") else {
-        return;
-    };
-    let place = Place::new(small.path()).await;
-    place.session("ana", "worker").await;
-    let read_only = Process::new("mount")
-        .args(["-o", "remount,ro"])
-        .arg(small.path())
-        .status()
-        .unwrap();
-    assert!(read_only.success());
-    let said = place.refused();
-    assert!(said.contains("Read-only file system"), "{said}");
 }

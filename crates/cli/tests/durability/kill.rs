@@ -36,14 +36,19 @@ async fn load(client: reqwest::Client, url: String, acknowledged: Arc<Mutex<BTre
 async fn no_acknowledged_entry_is_lost_and_what_ran_out_meanwhile_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let place = Place::new(dir.path()).await;
-    let (_, bearer) = place.session("ana", "worker").await;
-    let client = place.client(&bearer);
+    let ana = place.session("ana", "worker").await;
+    let client = place.client(&ana.bearer);
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let mut guests = Vec::new();
     for round in 0..KILLS {
         if round % 10 == 0 {
             // Runs out while nothing runs, or just after.
-            guests.push(place.session(&format!("guest{round}"), "guest").await.0);
+            guests.push(
+                place
+                    .session(&format!("guest{round}"), "guest")
+                    .await
+                    .session,
+            );
         }
         let served = place.serve();
         let mut clients = Vec::new();

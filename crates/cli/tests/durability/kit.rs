@@ -1,19 +1,29 @@
-//! A real `curfew serve` that can be killed, in front of an app that answers everything.
+//! A real `curfew serve` that can be killed, in front of an app that answers everything and of a
+//! PostgreSQL.
+
+#[path = "../common/postgres.rs"]
+mod postgres;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use curfew_authority::{
-    Aal, Command, Context, Credential, CredentialClass, Entry, Event, Factor, Proof, SessionId,
-    Verdict,
+    Aal, Command, Context, Credential, CredentialClass, Entry, Event, Factor, NewCredential, Proof,
+    SessionId, Verdict,
 };
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_gateway::{Core, secret};
 use curfew_ledger::LogReader;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+
+use self::postgres::{ACCOUNT, PASSWORD};
 
 const POLICY: &str = r#"
 @id("long") @idle("1h") @reauth("2h") @lifetime("8h")
@@ -31,7 +41,29 @@ const START: Duration = Duration::from_secs(20);
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     pub(crate) web: u16,
+    postgres: u16,
     ca: reqwest::Certificate,
+    reached: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A session, and what opens its doors.
+pub(crate) struct Person {
+    pub(crate) name: String,
+    pub(crate) session: SessionId,
+    pub(crate) bearer: String,
+    /// For the database.
+    pub(crate) password: String,
+}
+
+/// The one PostgreSQL of all tests here, and its port. It stops when we are gone.
+static POSTGRES: OnceLock<(Child, u16)> = OnceLock::new();
+
+fn upstream_database() -> u16 {
+    let (_, port) = POSTGRES.get_or_init(|| {
+        let folder = tempfile::Builder::new().prefix("curfew-test-").tempdir();
+        postgres::start(&folder.unwrap().keep())
+    });
+    *port
 }
 
 /// A gateway that runs as a process of its own.
@@ -51,6 +83,11 @@ impl Served {
         self.0.wait().unwrap();
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Whether it still runs.
     pub(crate) fn runs(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
@@ -65,18 +102,28 @@ fn free_port() -> u16 {
 impl Place {
     /// Writes configuration, certificate and policy into `dir`, and makes the data folder.
     pub(crate) async fn new(dir: &Path) -> Self {
-        let upstream = upstream().await;
+        let reached = Arc::default();
+        let upstream = upstream(Arc::clone(&reached)).await;
+        let database = tokio::task::spawn_blocking(upstream_database)
+            .await
+            .unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let ca = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
-        let web = free_port();
+        let (web, postgres) = (free_port(), free_port());
         let config = format!(
             "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-             portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:{web}\"\n\
+             portal = \"curfew.localhost\"\n\
+             [listen]\nweb = \"127.0.0.1:{web}\"\npostgres = \"127.0.0.1:{postgres}\"\n\
              [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
              [[web]]\nname = \"app\"\nenvironment = \"test\"\nhost = \"localhost\"\nkind = \"api\"\n\
-             upstream = \"http://127.0.0.1:{}\"\n[tuning]\nsegment_mib = 4\noutage_grace = \"1s\"\n",
+             upstream = \"http://127.0.0.1:{}\"\n\
+             [[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"127.0.0.1\"\n\
+             port = {database}\ndatabase = \"postgres\"\nuser = \"{ACCOUNT}\"\n\
+             password_file = \"pg.pw\"\ntls = \"disable\"\n\
+             [tuning]\nsegment_mib = 4\noutage_grace = \"1m\"\n",
             upstream.port()
         );
+        std::fs::write(dir.join("pg.pw"), PASSWORD).unwrap();
         std::fs::write(dir.join("curfew.toml"), config).unwrap();
         std::fs::write(dir.join("policy.cedar"), POLICY).unwrap();
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
@@ -84,7 +131,9 @@ impl Place {
         let place = Self {
             dir: dir.to_owned(),
             web,
+            postgres,
             ca,
+            reached,
         };
         DataDir::of(&place.config())
             .create("curfew.test/log")
@@ -103,7 +152,7 @@ impl Place {
     }
 
     /// Starts a session while nothing runs: it is in the ledger when the gateway comes up.
-    pub(crate) async fn session(&self, name: &str, role: &str) -> (SessionId, String) {
+    pub(crate) async fn session(&self, name: &str, role: &str) -> Person {
         let core = Core::open(&self.config(), "policy.cedar", POLICY)
             .await
             .unwrap();
@@ -135,8 +184,34 @@ impl Place {
             matches!(verdict, Verdict::Done | Verdict::Allow(_)),
             "{verdict:?}"
         );
+        let password = self.database_password(&core, &session).await;
         core.registrar.stop().await.unwrap();
-        (session, bearer)
+        Person {
+            name: name.to_owned(),
+            session,
+            bearer,
+            password,
+        }
+    }
+
+    async fn database_password(&self, core: &Core, session: &SessionId) -> String {
+        let id = secret::credential_id().unwrap();
+        let master = DataDir::of(&self.config()).master().unwrap();
+        let password = master.database_password(&id).expose_secret().to_owned();
+        let credential = Credential {
+            id,
+            class: CredentialClass::Database,
+            hash: secret::hash(&password),
+            audience: Some("orders".parse().unwrap()),
+            expires: None,
+        };
+        let session = session.clone();
+        let issue = Command::IssueCredential(NewCredential {
+            session,
+            credential,
+        });
+        assert_eq!(core.registrar.command(issue).await, Ok(Verdict::Done));
+        password
     }
 
     fn command(&self) -> Process {
@@ -195,6 +270,56 @@ impl Place {
             .unwrap()
     }
 
+    /// A connection through the gateway, trusting it.
+    pub(crate) async fn connect(
+        &self,
+        person: &Person,
+    ) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+        let pem = std::fs::read(self.dir.join("cert.pem")).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(&pem).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("localhost")
+            .hostaddr(Ipv4Addr::LOCALHOST.into())
+            .port(self.postgres)
+            .user(&person.name)
+            .password(&person.password)
+            .dbname("orders")
+            .ssl_mode(tokio_postgres::config::SslMode::Require);
+        let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
+        let (client, connection) = config.connect(tls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// A connection to the database around the gateway.
+    pub(crate) async fn direct(&self) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(upstream_database())
+            .user(ACCOUNT)
+            .password(PASSWORD)
+            .dbname("postgres");
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// The paths that have reached the app.
+    pub(crate) fn reached(&self) -> BTreeSet<String> {
+        self.reached.lock().unwrap().clone()
+    }
+
     /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.web)
@@ -226,12 +351,15 @@ impl Place {
     }
 }
 
-async fn upstream() -> SocketAddr {
+async fn upstream(reached: Arc<Mutex<BTreeSet<String>>>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .unwrap();
     let address = listener.local_addr().unwrap();
-    let app = axum::Router::new().fallback(|| async { "done\n" });
+    let app = axum::Router::new().fallback(move |uri: axum::http::Uri| async move {
+        reached.lock().unwrap().insert(uri.path().to_owned());
+        "done\n"
+    });
     tokio::spawn(async move { axum::serve(listener, app).await });
     address
 }

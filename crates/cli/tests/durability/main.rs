@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
     reason = "in a test a panic is the message"
@@ -10,3 +11,4 @@
 mod disk;
 mod kill;
 mod kit;
+mod outage;
