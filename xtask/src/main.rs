@@ -75,10 +75,10 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Demo { arguments } => demo(&arguments),
-        Task::Test {
-            filter: Some(filter),
-        } => tests(Some(&filter)),
-        Task::Test { filter: None } => everything(),
+        Task::Test { filter } => system::install_for_tests().and_then(|()| match filter {
+            Some(filter) => tests(Some(&filter)),
+            None => everything(),
+        }),
         Task::Deny => deny(),
         Task::Bench { what, arguments } => what.run(&arguments),
     };
@@ -107,9 +107,6 @@ fn demo(arguments: &[String]) -> Result<(), Failure> {
 }
 
 fn everything() -> Result<(), Failure> {
-    system::install(&system::TO_BUILD)?;
-    system::install(&system::TO_RUN)?;
-    system::install_browser()?;
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let lints = [
         "clippy",

@@ -19,10 +19,15 @@ pub(crate) enum Need {
     Postgres,
     /// A browser, for the tests of the pages.
     Chromium,
+    /// strace, by which tests make system calls of the real program fail.
+    Strace,
 }
 
 /// What it takes to build the workspace.
 pub(crate) const TO_BUILD: [Need; 2] = [Need::Compiler, Need::Libclang];
+
+/// Without these some tests say that they are left out.
+const TO_TEST: [Need; 2] = [Need::Chromium, Need::Strace];
 
 /// What it takes to run the demo.
 pub(crate) const TO_RUN: [Need; 1] = [Need::Postgres];
@@ -36,6 +41,7 @@ impl Need {
             Self::Chromium => ["chromium", "chromium-browser", "google-chrome", "chrome"]
                 .iter()
                 .any(|name| on_path(name).is_some()),
+            Self::Strace => on_path("strace").is_some(),
         }
     }
 
@@ -45,6 +51,7 @@ impl Need {
             Self::Libclang => "libclang",
             Self::Postgres => "the PostgreSQL server programs",
             Self::Chromium => "Chromium",
+            Self::Strace => "strace",
         }
     }
 }
@@ -80,6 +87,7 @@ impl Manager {
             (Self::Dnf, Need::Libclang) => "clang-libs",
             (Self::Dnf, Need::Postgres) => "postgresql-server",
             (_, Need::Chromium) => "chromium",
+            (_, Need::Strace) => "strace",
         }
     }
 
@@ -161,18 +169,22 @@ pub(crate) fn install(needs: &[Need]) -> Result<(), Failure> {
     }
 }
 
-/// The browser for the tests of the pages. Where it cannot be had, those tests say so and are
-/// skipped; under CI with apt-get that is a failure.
-pub(crate) fn install_browser() -> Result<(), Failure> {
+/// All that the tests need. Where a browser or strace cannot be had, tests that need it say so and
+/// are left out; under CI with apt-get that is a failure.
+pub(crate) fn install_for_tests() -> Result<(), Failure> {
+    install(&TO_BUILD)?;
+    install(&TO_RUN)?;
     let must =
         env::var_os("CI").is_some_and(|ci| ci == "true") && Manager::found() == Some(Manager::Apt);
-    match install(&[Need::Chromium]) {
-        Err(failure) if !must => {
-            say::note(&format!("SKIPPED browser tests: {failure}"));
-            Ok(())
+    for need in TO_TEST {
+        match install(&[need]) {
+            Err(failure) if !must => {
+                say::note(&format!("SKIPPED tests with {}: {failure}", need.what()));
+            }
+            outcome => outcome?,
         }
-        outcome => outcome,
     }
+    Ok(())
 }
 
 fn is_root() -> bool {
@@ -301,6 +313,7 @@ mod tests {
             Need::Libclang,
             Need::Postgres,
             Need::Chromium,
+            Need::Strace,
         ];
         for manager in managers {
             for need in needs {
