@@ -472,6 +472,25 @@ fn every_crate_keeps_the_workspace_lints() {
     assert!(text.contains("unsafe_code = \"forbid\""));
 }
 
+/// Common keys that a crate's own clippy.toml has left out: it takes the place of the root's.
+fn missing_keys(common: &str, own: &str) -> Vec<String> {
+    let lacks = |key: &&str| !own.lines().any(|line| line == *key);
+    common.lines().filter(lacks).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_clippy_file_repeats_the_common_keys() {
+    let read = |path: PathBuf| fs::read_to_string(path).ok();
+    let common = read(root().join("clippy.toml")).unwrap();
+    for package in metadata().workspace_packages() {
+        let folder = package.manifest_path.with_file_name("clippy.toml");
+        if let Some(own) = read(folder.clone().into()) {
+            assert_eq!(missing_keys(&common, &own), [""; 0], "{folder}");
+        }
+    }
+    assert!(!missing_keys(&common, "disallowed-types = []").is_empty());
+}
+
 #[test]
 fn planes_do_not_import_each_other() {
     clean(planes_that_meet(&sources()));

@@ -9,6 +9,8 @@
     clippy::expect_used,
     clippy::print_stdout,
     clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     dead_code,
     missing_docs,
     unused_imports,

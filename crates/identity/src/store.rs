@@ -1,4 +1,9 @@
 //! The file: accounts, the failures of names that are nobody's, and a check of the vault key.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the one file that accounts are kept in"
+)]
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};

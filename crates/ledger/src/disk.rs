@@ -8,6 +8,11 @@
 //! 3. [`Disk::rename`] replaces the target atomically.
 //! 4. After a failed sync nothing is known about the data written since the last good one. It may
 //!    still be readable, be lost at the next crash, and a further sync may say `Ok` all the same.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the one road to the file system"
+)]
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};

@@ -2,6 +2,10 @@
 //! where. What the program reads is changed as files are: this knows entries, lines and hashes,
 //! not how segments are built.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "the program is run as its users run it"
+)]
 
 use std::collections::BTreeSet;
 use std::ops::Range;

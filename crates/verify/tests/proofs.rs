@@ -1,5 +1,9 @@
 //! The two proofs, on ledgers made by ledger and authority directly.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "the program is run as its users run it"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

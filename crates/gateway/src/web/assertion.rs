@@ -126,7 +126,10 @@ impl Assertions {
         resource: &ResourceName,
         issuer: &str,
     ) -> Result<HeaderValue, Unsigned> {
-        // Resources compare with the wall clock, so that is what stands in it.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "resources compare with the wall clock, so that is what stands in it"
+        )]
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs());

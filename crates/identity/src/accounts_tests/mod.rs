@@ -1,5 +1,8 @@
 //! A store with one account, and what is done to it.
-
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests look at what was written, and for how long it took"
+)]
 #![allow(clippy::unwrap_used)]
 
 mod keeping;
