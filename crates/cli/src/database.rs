@@ -74,8 +74,26 @@ struct WebFacts<'a> {
     authorization: String,
 }
 
-async fn password(client: &Client, name: &str) -> Outcome<Password> {
+/// The resource of this name, if this person may use it.
+async fn find(client: &Client, name: &str) -> Outcome<Resource> {
     check_name(name)?;
+    let listed: Listed = client.get("api/v1/resources").await?;
+    let known: Vec<String> = listed
+        .resources
+        .iter()
+        .map(|one| one.name.clone())
+        .collect();
+    let mut all = listed.resources.into_iter();
+    all.find(|one| one.name == name).ok_or_else(|| {
+        Failure::hint(
+            Exit::Refused,
+            format_args!("there is no `{name}` that you may use"),
+            format_args!("there are: {}", known.join(", ")),
+        )
+    })
+}
+
+async fn password(client: &Client, name: &str) -> Outcome<Password> {
     client
         .post(&format!("api/v1/databases/{name}/password"))
         .await
@@ -107,7 +125,15 @@ fn root_certificate(saved: &Saved) -> String {
 
 pub(crate) async fn psql(arguments: &Psql) -> Outcome {
     let saved = Saved::load(&arguments.server)?;
-    let password = password(&Client::signed_in(&saved)?, &arguments.name).await?;
+    let client = Client::signed_in(&saved)?;
+    if find(&client, &arguments.name).await?.url.is_some() {
+        return Err(Failure::hint(
+            Exit::Refused,
+            format_args!("`{}` is no database", arguments.name),
+            format_args!("`curfew connect {}` says how to reach it", arguments.name),
+        ));
+    }
+    let password = password(&client, &arguments.name).await?;
     let mut command = Command::new("psql");
     command
         .args(&arguments.arguments)
@@ -135,24 +161,7 @@ pub(crate) async fn psql(arguments: &Psql) -> Outcome {
 pub(crate) async fn connect(arguments: &Connect) -> Outcome {
     let saved = Saved::load(&arguments.server)?;
     let client = Client::signed_in(&saved)?;
-    check_name(&arguments.name)?;
-    let listed: Listed = client.get("api/v1/resources").await?;
-    let found = listed
-        .resources
-        .iter()
-        .find(|one| one.name == arguments.name);
-    let Some(resource) = found else {
-        let known: Vec<&str> = listed
-            .resources
-            .iter()
-            .map(|one| one.name.as_str())
-            .collect();
-        return Err(Failure::hint(
-            Exit::Refused,
-            format_args!("there is no `{}` that you may use", arguments.name),
-            format_args!("there are: {}", known.join(", ")),
-        ));
-    };
+    let resource = find(&client, &arguments.name).await?;
     if let Some(url) = &resource.url {
         show_web(url, &saved, arguments.json);
         return Ok(());

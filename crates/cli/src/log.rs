@@ -129,16 +129,39 @@ fn details(entry: &Value) -> String {
     let words: Vec<String> = fields
         .filter(|(name, _)| !shown.contains(&name.as_str()))
         .map(|(name, value)| {
-            let value = value.as_str().map_or_else(
-                || value.to_string(),
-                |text| text.split_whitespace().collect::<Vec<_>>().join(" "),
-            );
+            let value = plain(name, value);
             let cut: String = value.chars().take(VALUE_CHARS_MAX).collect();
             let more = if cut.len() < value.len() { "…" } else { "" };
-            format!("{name}={cut}{more}")
+            format!("{}={cut}{more}", name.strip_suffix("_us").unwrap_or(name))
         })
         .collect();
     words.join(" ")
+}
+
+/// A value without JSON's marks: lists with commas, spans as people write them.
+fn plain(name: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| plain(name, item)).collect();
+            items.join(",")
+        }
+        Value::Object(fields) => {
+            let words: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| {
+                    let shown = name.strip_suffix("_us").unwrap_or(name);
+                    format!("{shown}:{}", plain(name, value))
+                })
+                .collect();
+            format!("({})", words.join(" "))
+        }
+        Value::Number(number) if name.ends_with("_us") => {
+            let micros = number.as_i64().map(jiff::SignedDuration::from_micros);
+            micros.map_or_else(|| number.to_string(), |span| format!("{span:#}"))
+        }
+        Value::Number(_) | Value::Bool(_) | Value::Null => value.to_string(),
+    }
 }
 
 /// Verifies a log, with the exit codes of `curfew-verify`.
@@ -158,4 +181,30 @@ fn verify(
         }
     };
     Ok(ExitCode::from(curfew_verify::cli::run(&options, &dir)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_words_and_spans_as_people_write_them() {
+        let entry = serde_json::json!({
+            "v": 1, "time": "t", "kind": "k",
+            "rules": ["dba-sql", "office"],
+            "statement": "select\n  1",
+            "late_us": 349,
+            "demands": {"idle_us": 900_000_000_u64, "assurance": 2},
+        });
+        let words = details(&entry);
+        for wanted in [
+            "rules=dba-sql,office",
+            "statement=select 1",
+            "late=349µs",
+            "idle:15m",
+        ] {
+            assert!(words.contains(wanted), "{wanted}: {words}");
+        }
+        assert!(!words.contains('"'), "{words}");
+    }
 }

@@ -124,7 +124,10 @@ pub(crate) async fn login(arguments: Login) -> Outcome {
     };
     saved.keep()?;
     let lasts = granted.expires_in.map_or_else(String::new, |secs| {
-        format!(", for {} minutes at most", secs.div_ceil(60))
+        // Whole minutes: some of the last one has gone while this was approved.
+        let minutes = i64::try_from(secs.div_ceil(60)).unwrap_or(i64::MAX);
+        let lasts = jiff::SignedDuration::from_mins(minutes);
+        format!(", for {lasts:#} at most")
     });
     say::note(format_args!("Signed in{lasts}. Try `curfew whoami`."));
     Ok(())
@@ -209,16 +212,20 @@ pub(crate) async fn whoami(arguments: &Whoami) -> Outcome {
         say::bold(text("/subject")),
         text("/roles")
     ));
+    let second = |path: &str| {
+        let time: String = text(path).chars().take(19).collect();
+        format!("{time}Z")
+    };
     say::line(format_args!("server    {}", saved.server));
     say::line(format_args!("session   {}", text("/session")));
     say::line(format_args!(
         "signed in {}, AAL{}",
-        text("/authenticated_at"),
+        second("/authenticated_at"),
         text("/aal")
     ));
     say::line(format_args!(
         "ends      {} ({})",
-        text("/deadline/at"),
+        second("/deadline/at"),
         text("/deadline/cause")
     ));
     Ok(())
