@@ -104,6 +104,7 @@ struct Action {
     statement: Option<String>,
     fingerprint: Option<String>,
     client: Option<String>,
+    search: Option<String>,
     target: Option<SessionId>,
     #[serde(default)]
     passive: bool,
@@ -153,6 +154,7 @@ fn read_action(bytes: &[u8]) -> Option<Entry> {
         statement: read.statement,
         fingerprint: read.fingerprint,
         client: read.client,
+        search: read.search,
         target: read.target,
         passive: read.passive,
     };

@@ -383,6 +383,10 @@ pub struct ActionDetail {
     /// The name the client gives itself, cut to 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<String>,
+    /// What a search of the log asked for, cut to 1,024 bytes. Words that were looked for are given
+    /// by their number and a hash: people look for what must not stand in the log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub search: Option<String>,
     /// The session an administrative action is about.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub target: Option<SessionId>,

@@ -92,6 +92,7 @@ fn read(path: String) -> Command {
             statement: None,
             fingerprint: None,
             client: None,
+            search: None,
             target: None,
             passive: false,
         },

@@ -67,6 +67,7 @@ fn action() -> ActionDetail {
         statement: None,
         fingerprint: None,
         client: None,
+        search: None,
         target: None,
         passive: false,
     }

@@ -1,9 +1,9 @@
 //! How long texts and lists may be, so that no entry exceeds its limit, and the cutting.
 //!
 //! The longest action: path 1,024 + statement 2,048 + client 256 + method 32 + fingerprint 64 +
-//! network 64 bytes are 3,488; each byte can become six in JSON (`\u0000`), which makes 20,928.
-//! Up to 400 rule ids of 64 + 3 bytes make 26,800. With 1,000 bytes for the fixed fields this is
-//! 48,728 of the 65,535 that an entry may have.
+//! network 64 + search 1,024 bytes are 4,512; each byte can become six in JSON (`\u0000`), which
+//! makes 27,072. Up to 400 rule ids of 64 + 3 bytes make 26,800. With 1,000 bytes for the fixed
+//! fields this is 54,872 of the 65,535 that an entry may have.
 
 use crate::event::{ActionDetail, Actor};
 use crate::session::Context;
@@ -19,6 +19,8 @@ pub(super) const CLIENT_BYTES_MAX: usize = 256;
 pub(super) const METHOD_BYTES_MAX: usize = 32;
 /// The longest fingerprint of a statement, in bytes.
 pub(super) const FINGERPRINT_BYTES_MAX: usize = 64;
+/// What a search asked for, in bytes: sixteen names of one field and a few others.
+pub(super) const SEARCH_BYTES_MAX: usize = 1_024;
 /// The longest name of a network class, in bytes.
 pub(super) const NETWORK_BYTES_MAX: usize = 64;
 /// The longest of other short texts: versions, boot ids, origins, user names, causes.
@@ -73,6 +75,7 @@ pub(super) fn cut_action(action: &ActionDetail) -> ActionDetail {
         (&mut action.statement, STATEMENT_BYTES_MAX),
         (&mut action.fingerprint, FINGERPRINT_BYTES_MAX),
         (&mut action.client, CLIENT_BYTES_MAX),
+        (&mut action.search, SEARCH_BYTES_MAX),
     ] {
         if let Some(text) = text {
             cut(text, max);
@@ -89,6 +92,7 @@ pub(crate) fn fits(action: &ActionDetail) -> bool {
         (&action.statement, STATEMENT_BYTES_MAX),
         (&action.fingerprint, FINGERPRINT_BYTES_MAX),
         (&action.client, CLIENT_BYTES_MAX),
+        (&action.search, SEARCH_BYTES_MAX),
     ]
     .into_iter()
     .all(|(text, max)| text.as_ref().is_none_or(|text| text.len() <= max))

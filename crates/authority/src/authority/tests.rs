@@ -101,6 +101,7 @@ fn action(verb: Verb) -> ActionDetail {
         statement: None,
         fingerprint: None,
         client: None,
+        search: None,
         target: None,
         passive: false,
     }

@@ -83,6 +83,7 @@ impl Visit {
             statement: None,
             fingerprint: None,
             client: None,
+            search: None,
             target,
             passive,
         }
@@ -179,13 +180,29 @@ impl Viewer {
         verb: Verb,
         target: Option<SessionId>,
     ) -> Result<Permit, Refusal> {
+        let action = self.visit.action(verb, target, self.passive);
+        self.ask_for(portal, action).await
+    }
+
+    /// Asks for a permit to read the log, and says what is looked for there.
+    pub(super) async fn ask_to_search(
+        &self,
+        portal: &Portal,
+        search: String,
+    ) -> Result<Permit, Refusal> {
+        let mut action = self.visit.action(Verb::LogRead, None, self.passive);
+        action.search = Some(search);
+        self.ask_for(portal, action).await
+    }
+
+    async fn ask_for(&self, portal: &Portal, action: ActionDetail) -> Result<Permit, Refusal> {
         let ask = Ask {
             presenter: Presenter::Credential {
                 class: self.class,
                 hash: self.hash.clone(),
                 plane: Plane::Console,
             },
-            action: self.visit.action(verb, target, self.passive),
+            action,
             context: self.visit.context(portal),
         };
         portal.gateway.registrar.ask(ask, Record::ByVerb).await

@@ -394,6 +394,7 @@ impl Plane {
                     .unwrap_or(name);
                 name.to_owned()
             }),
+            search: None,
             target: None,
             passive: false,
         };

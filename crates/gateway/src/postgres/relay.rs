@@ -308,6 +308,7 @@ impl<C: Stream> Relay<C> {
             statement: Some(statement.text.to_string()),
             fingerprint: statement.fingerprint.as_deref().map(str::to_owned),
             client: None,
+            search: None,
             target: None,
             passive: false,
         };

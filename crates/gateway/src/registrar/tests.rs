@@ -162,6 +162,7 @@ impl Bench {
                 statement: None,
                 fingerprint: None,
                 client: None,
+                search: None,
                 target: None,
                 passive: false,
             },

@@ -182,6 +182,7 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         statement: None,
         fingerprint: None,
         client: client.map(|client| cut(client, CLIENT_BYTES_MAX).to_owned()),
+        search: None,
         target: None,
         passive,
     };

@@ -347,6 +347,7 @@ impl World {
                     .then(|| "select $1 \n".repeat(long / 10)),
                 fingerprint: None,
                 client: Some("psql\u{0}".to_owned()),
+                search: None,
                 target: self.prng.chance(10).then_some(session),
                 passive: self.prng.chance(20),
             },

@@ -120,6 +120,7 @@ pub(super) fn forged(stage: &Stage, session: &str) -> Outcome<String> {
         statement: None,
         fingerprint: None,
         client: None,
+        search: None,
         target: None,
         passive: false,
     };
