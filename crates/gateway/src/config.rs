@@ -39,9 +39,32 @@ pub struct Config {
     /// PostgreSQL databases.
     #[serde(default)]
     pub postgres: Vec<PostgresResource>,
+    /// Searching the ledger.
+    #[serde(default)]
+    pub search: Search,
     /// Numbers that have a good default.
     #[serde(default)]
     pub tuning: Tuning,
+}
+
+/// Searching the ledger, on Curfew's own pages and with `curfew log search`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Search {
+    /// Keep an index. Without one a search reads the ledger itself, as far as it comes in 5 s.
+    pub index: bool,
+    /// Where the index is kept, 0700. `search` in the data folder otherwise. Relative to the
+    /// configuration file. It holds names and words of the ledger and can be deleted at any time.
+    pub dir: Option<PathBuf>,
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            index: true,
+            dir: None,
+        }
+    }
 }
 
 /// Where Curfew listens. Port 0 takes any free port.
@@ -367,7 +390,8 @@ impl Config {
             .iter_mut()
             .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
             .flatten();
-        for path in own.into_iter().chain(web).chain(postgres) {
+        let search = self.search.dir.as_mut();
+        for path in own.into_iter().chain(web).chain(postgres).chain(search) {
             *path = folder.join(&*path);
         }
     }

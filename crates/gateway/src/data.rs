@@ -67,6 +67,11 @@ impl DataDir {
         self.root.join("ledger")
     }
 
+    /// The search index, where the configuration names no other place.
+    pub fn search(&self) -> PathBuf {
+        self.root.join("search")
+    }
+
     /// Where the operator's commands reach a running gateway.
     pub fn control_socket(&self) -> PathBuf {
         self.root.join("control.sock")

@@ -23,6 +23,7 @@ use crate::listen::{self, TlsError};
 use crate::postgres;
 use crate::recorder::Durability;
 use crate::registrar::{self, Ledger, Refusal, Registrar, Reopen};
+use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::web;
 
@@ -39,6 +40,7 @@ pub struct Gateway {
     pub(crate) handover: Handover,
     pub(crate) upstreams: web::Upstreams,
     pub(crate) data: DataDir,
+    pub(crate) search: Search,
     /// The port of the web listener, as clients see it.
     pub(crate) web_port: u16,
     /// The port of the database listener, as clients see it.
@@ -76,6 +78,9 @@ pub enum StartError {
         /// Why.
         problem: String,
     },
+    /// The system gives no thread for the search index.
+    #[error("the search index cannot be started: {0}")]
+    Search(std::io::Error),
     /// The kernel gives no timer.
     #[error("the kernel gives no timer: {0}")]
     Timer(std::io::Error),
@@ -96,6 +101,7 @@ pub struct Core {
     pub accounts: Arc<Accounts>,
     pub(crate) master: MasterKey,
     pub(crate) data: DataDir,
+    pub(crate) durability: Arc<Durability>,
 }
 
 /// A gateway that runs.
@@ -183,6 +189,7 @@ impl Core {
         let durability = Arc::new(Durability::new(0, failures));
         let (writer, recovered) = data.open_ledger(Arc::clone(&durability))?;
         durability.resume(recovered.size);
+        let held = Arc::clone(&durability);
         let (authority, last) = replay(&recovered)?;
         let clock = Clock::start(last.as_ref());
         let reopened = data.clone();
@@ -209,6 +216,7 @@ impl Core {
             accounts,
             master,
             data,
+            durability: held,
         };
         core.take_up_work(config, policy, &clock, recovered.size == 0)
             .await?;
@@ -275,6 +283,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         let address = core.data.control_socket().display().to_string();
         StartError::Listen { address, source }
     })?;
+    let search = Search::start(&config, &core.data, &core.durability)?;
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,
         accounts: core.accounts,
@@ -282,6 +291,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         handover: Handover::new(),
         upstreams,
         data: core.data,
+        search,
         web_port: seen_as(config.listen.public_port, web),
         postgres_port: database
             .as_ref()
@@ -364,6 +374,7 @@ impl Running {
     /// When the end of work could not be recorded.
     pub async fn stop(mut self) -> Result<(), Refusal> {
         self.stopping.cancel();
+        self.gateway.search.stop();
         let recorded = self.gateway.registrar.stop().await;
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {

@@ -21,6 +21,7 @@ mod permit;
 mod postgres;
 mod recorder;
 mod registrar;
+mod search;
 pub mod secret;
 mod web;
 

@@ -88,6 +88,16 @@ impl Follower {
         })
     }
 
+    /// Tells the thread to commit what it has and end. [`Drop`] waits for that.
+    pub fn stop(&self) {
+        *self
+            .shared
+            .stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.told.notify_all();
+    }
+
     /// Searches over the log and as much of an index as there is.
     #[must_use]
     pub fn searcher(&self) -> &Searcher {
@@ -106,12 +116,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        *self
-            .shared
-            .stop
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.told.notify_all();
+        self.stop();
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so; what it left is checked at the next start.
             let _ = thread.join();

@@ -220,6 +220,16 @@ pub(crate) fn look(log: &LogReader, dir: &Path) -> Result<Option<Snapshot>, Inde
     snapshot(&reader_of(&index)?, fields, stamp).map(Some)
 }
 
+/// A name for the index of a log among those of others: of where the log is.
+///
+/// # Errors
+/// When there is no such folder.
+pub fn folder_name(log_dir: &Path) -> std::io::Result<String> {
+    let path = fs::canonicalize(log_dir)?;
+    let hash = merkle::leaf_hash(path.as_os_str().as_encoded_bytes()).to_string();
+    Ok(hash.chars().take(32).collect())
+}
+
 /// Throws away the index in `dir`. It can be made again from the log.
 fn discard(dir: &Path) -> Result<(), IndexError> {
     let folder = dir.join(FOLDER);

@@ -30,7 +30,7 @@ mod when;
 mod words;
 
 pub use follow::{Follower, Progress};
-pub use index::{IndexError, Indexer};
+pub use index::{IndexError, Indexer, folder_name};
 pub use parse::{Asked, QueryError};
 pub use query::{KindPattern, LIMIT_DEFAULT, LIMIT_MAX, Order, Query};
 pub use scan::scan;

@@ -325,6 +325,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_asked_is_kept_without_the_words() {
+        let asked = Asked {
+            text: "hunter2 Password".into(),
+            kind: "action.*".into(),
+            subject: "ada, bob".into(),
+            since: "1h".into(),
+            ..Asked::default()
+        };
+        let now = Timestamp::from_micros(1_800_000_000_000_000);
+        let told = asked.check(now).unwrap().recorded();
+        assert_eq!(
+            told,
+            "since=2027-01-15T07:00:00.000000Z subject=ada,bob kind=action words=2:6b2b11cb2b10a94e"
+        );
+        assert_eq!(Asked::default().check(now).unwrap().recorded(), "");
+    }
+
+    #[test]
     fn what_is_wrong_names_its_field_and_what_to_write() {
         for (field, value, hint) in [
             ("kind", "action.dennied", "action.denied"),

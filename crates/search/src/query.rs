@@ -1,9 +1,12 @@
 //! What is looked for, and whether an entry is that.
 
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::ops::Range;
 
 use curfew_authority::{Entry, ResourceName, SessionId, SubjectName, Timestamp, Verb};
+
+use sha2::{Digest, Sha256};
 
 use crate::words::words_of_entry;
 
@@ -26,6 +29,12 @@ pub enum Order {
 /// A kind of entry, or a family of them: `action.denied`, `action`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KindPattern(pub(crate) String);
+
+impl Display for KindPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl KindPattern {
     fn takes(&self, kind: &str) -> bool {
@@ -70,6 +79,43 @@ fn any<T>(wanted: &[T], fits: impl FnMut(&T) -> bool) -> bool {
 }
 
 impl Query {
+    /// The question as the log keeps it. Words stand there by their number and the head of their
+    /// SHA-256: people look for what must not stand in the log.
+    #[must_use]
+    pub fn recorded(&self) -> String {
+        fn list<T: Display>(values: &[T]) -> Option<String> {
+            let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+            (!values.is_empty()).then(|| values.join(","))
+        }
+        let words = (!self.words.is_empty()).then(|| {
+            let hash = Sha256::digest(self.words.join(" "));
+            let head: String = hash
+                .iter()
+                .take(8)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            format!("{}:{head}", self.words.len())
+        });
+        let fields = [
+            ("since", self.since.map(|at| at.to_string())),
+            ("until", self.until.map(|at| at.to_string())),
+            ("subject", list(&self.subjects)),
+            ("session", list(&self.sessions)),
+            ("resource", list(&self.resources)),
+            ("kind", list(&self.kinds)),
+            ("verb", list(&self.verbs)),
+            ("address", list(&self.addresses)),
+            ("words", words),
+            ("before", self.before.map(|index| index.to_string())),
+            ("after", self.after.map(|index| index.to_string())),
+        ];
+        let told: Vec<String> = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
+            .collect();
+        told.join(" ")
+    }
+
     /// Whether an entry is wanted. `whose` says whose session it is.
     pub(crate) fn takes(
         &self,

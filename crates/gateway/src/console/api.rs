@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::Portal;
 use super::home::deadlines;
 use super::passwords::{self, NoPassword};
+use super::search;
 use super::sessions::{self, NotEnded, OWN_END_FRESH};
 use super::shelf::{self, Forward, Unread};
 use super::sign_out::end_session;
@@ -53,6 +54,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/resources", get(resources))
         .route("/databases/{name}/password", post(password))
         .route("/log", get(log))
+        .route("/log/search", get(search::api))
         .route("/sign-out", post(sign_out))
 }
 

@@ -47,6 +47,8 @@ pub(super) enum Limit {
     Codes,
     /// The session has as many credentials as it can.
     Credentials,
+    /// Too many searches are under way.
+    Searches,
 }
 
 /// Nobody is signed in, and how that is told.
@@ -210,6 +212,12 @@ impl Limit {
                 "Too many passwords",
                 "This session has as many passwords and tokens as it can have.",
                 "Use one you have, or sign out and in again.",
+            ),
+            Self::Searches => Notice::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many searches",
+                "Too many searches of the log are under way.",
+                "Nothing was read. Try again in a few seconds.",
             ),
         }
     }

@@ -3,24 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use curfew_authority::{SessionId, Span, Verb};
 use curfew_ledger::{Checkpoint, note::Note};
-use serde::Deserialize;
+use curfew_search::{Answer, Asked, Query, QueryError};
+use percent_encoding::NON_ALPHANUMERIC;
 use serde_json::Value;
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::shelf::{self, Back, Unread};
 use super::viewer::Viewer;
-use super::{Portal, sessions, text};
+use super::{Portal, search, sessions, text};
+use crate::search::Unanswered;
 
 /// Entries on one page.
-const PAGE: usize = 100;
+const PAGE: u64 = 100;
+
+/// The same for what a search gives.
+const PAGE_ENTRIES: usize = 100;
 
 /// Characters of an entry's details that a row shows; the whole entry is one click away.
 const DETAIL_CHARS_MAX: usize = 240;
@@ -31,23 +35,38 @@ const VALUE_CHARS_MAX: usize = 80;
 /// Characters of a hash that a row shows: enough to tell two apart.
 const HASH_CHARS: usize = 12;
 
-/// The longest word to filter by: the longest kind and a session's name are below 32 bytes.
-const FILTER_BYTES_MAX: usize = 64;
-
 #[derive(askama::Template)]
 #[template(path = "log.html")]
 struct LogPage {
     frame: Frame,
     rows: Vec<Row>,
-    kind: String,
-    session: String,
-    /// Older entries begin before this index.
+    /// What is in the form.
+    asked: Asked,
+    /// The form shows all its fields.
+    more_fields: bool,
+    /// The link to what comes next.
     older: Option<String>,
-    /// The look stopped before it had found a page full.
-    from: u64,
+    /// Something is looked for.
     filtered: bool,
+    told: Option<String>,
+    wrong: Option<Wrong>,
     size: u64,
     signed: Option<Signed>,
+}
+
+/// What is wrong with the question.
+struct Wrong {
+    problem: String,
+    hint: String,
+}
+
+impl From<QueryError> for Wrong {
+    fn from(error: QueryError) -> Self {
+        Self {
+            problem: error.to_string(),
+            hint: error.hint,
+        }
+    }
 }
 
 /// The newest checkpoint.
@@ -70,55 +89,6 @@ struct Row {
     subject: String,
     resource: String,
     details: String,
-}
-
-/// What to show.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Filter {
-    #[serde(default)]
-    kind: String,
-    #[serde(default)]
-    session: String,
-    #[serde(default)]
-    before: String,
-}
-
-impl Filter {
-    fn cleaned(self) -> Self {
-        let clean = |text: String| {
-            let text = text.trim();
-            let fits = text.len() <= FILTER_BYTES_MAX;
-            if fits { text.to_owned() } else { String::new() }
-        };
-        Self {
-            kind: clean(self.kind),
-            session: clean(self.session),
-            before: clean(self.before),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.kind.is_empty() && self.session.is_empty()
-    }
-
-    /// `action` stands for every kind that begins with `action.`.
-    fn takes(&self, entry: &[u8]) -> bool {
-        if self.is_empty() {
-            return true;
-        }
-        let Ok(entry) = serde_json::from_slice::<Value>(entry) else {
-            return false;
-        };
-        let kind = text_of(&entry, "kind");
-        let kind_fits = self.kind.is_empty()
-            || kind.strip_prefix(self.kind.as_str()).is_some_and(|rest| {
-                rest.is_empty() || rest.starts_with('.') || self.kind.ends_with('.')
-            });
-        let session_fits = self.session.is_empty()
-            || text_of(&entry, "session") == self.session
-            || text_of(&entry, "target") == self.session;
-        kind_fits && session_fits
-    }
 }
 
 fn text_of<'v>(entry: &'v Value, field: &str) -> &'v str {
@@ -257,53 +227,167 @@ fn signed(back: &Back) -> Option<Signed> {
 pub(super) async fn show(
     State(portal): State<Arc<Portal>>,
     mut viewer: Viewer,
-    filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Response, Fault> {
-    let Query(filter) = filter.map_err(|_| Fault::Malformed)?;
-    let filter = filter.cleaned();
-    let before = filter.before.parse().ok();
-    let asked = viewer.ask(&portal, Verb::LogRead, None).await;
-    let permit = asked.map_err(|refusal| viewer.fault(refusal))?;
+    let sent = search::asked(viewer.visit.uri.query().unwrap_or_default());
+    let asked = sent.clone().unwrap_or_default();
+    let checked = sent
+        .map_err(|problem| Wrong {
+            problem,
+            hint: String::new(),
+        })
+        .and_then(|asked| Ok(asked.check(viewer.now)?));
+    let query = match checked {
+        Ok(query) => query,
+        Err(wrong) => {
+            let mut template = LogPage::of(asked, &portal, &viewer);
+            template.wrong = Some(wrong);
+            return Ok(page(StatusCode::BAD_REQUEST, &template));
+        }
+    };
     // Recorded before it is read: the reading then stands in what is shown.
+    let permit = if asked.is_open() {
+        viewer.ask(&portal, Verb::LogRead, None).await
+    } else {
+        search::permit(&portal, &mut viewer, &query).await
+    };
+    let permit = permit.map_err(|refusal| viewer.fault(refusal))?;
     viewer
         .settle(&portal, permit)
         .await
         .map_err(|refusal| viewer.fault(refusal))?;
-    let looked_for = filter.clone();
-    let back = shelf::back(&portal, before, PAGE, move |entry| looked_for.takes(entry))
-        .await
-        .map_err(unread)?;
-    let subjects = subjects(&portal, &back)
-        .await
-        .map_err(|refusal| viewer.fault(refusal))?;
-    let rows = back
-        .entries
-        .iter()
-        .map(|(index, bytes)| Row::of(*index, bytes, &subjects));
-    let template = LogPage {
-        rows: rows.collect(),
-        frame: Frame::signed_in("Log", "/log", &portal, &viewer),
-        older: (back.from > 0).then(|| older(&filter, back.from)),
-        from: back.from,
-        filtered: !filter.is_empty(),
-        kind: filter.kind,
-        session: filter.session,
-        size: back.size,
-        signed: signed(&back),
-    };
+    let mut template = LogPage::of(asked, &portal, &viewer);
+    if template.filtered {
+        template.find(&portal, query).await?;
+    } else {
+        let newest = template.newest(&portal, query.before).await;
+        newest.map_err(|failed| match failed {
+            Failed::Unread(why) => unread(why),
+            Failed::Refused(refusal) => viewer.fault(refusal),
+        })?;
+    }
     Ok(page(StatusCode::OK, &template))
 }
 
-/// The link to older entries under the same filter.
-fn older(filter: &Filter, from: u64) -> String {
-    let encode = |text| {
-        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
-    };
-    format!(
-        "/log?kind={}&session={}&before={from}",
-        encode(filter.kind.as_str()),
-        encode(filter.session.as_str()),
-    )
+/// Why the newest entries cannot be shown.
+enum Failed {
+    Unread(Unread),
+    Refused(crate::Refusal),
+}
+
+impl LogPage {
+    fn of(asked: Asked, portal: &Portal, viewer: &Viewer) -> Self {
+        Self {
+            frame: Frame::signed_in("Log", "/log", portal, viewer),
+            rows: Vec::new(),
+            filtered: !asked.is_open(),
+            more_fields: has_more_fields(&asked),
+            asked,
+            older: None,
+            told: None,
+            wrong: None,
+            size: 0,
+            signed: None,
+        }
+    }
+
+    /// Shows what fits.
+    async fn find(&mut self, portal: &Arc<Portal>, mut query: Query) -> Result<(), Fault> {
+        query.limit = PAGE_ENTRIES;
+        let back = shelf::back(portal, None, 0).await.map_err(unread)?;
+        let answer = portal.gateway.search.answer(query).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Unanswered::Busy) => return Err(Fault::Limit(super::fault::Limit::Searches)),
+            Err(Unanswered::Failed) => return Err(Fault::Failed),
+        };
+        for hit in &answer.hits {
+            let mut subjects = BTreeMap::new();
+            if let Some(subject) = &hit.subject {
+                let entry: Value = serde_json::from_slice(&hit.bytes).unwrap_or(Value::Null);
+                let session = text_of(&entry, "session").to_owned();
+                subjects.insert(session, subject.to_string());
+            }
+            self.rows.push(Row::of(hit.index, &hit.bytes, &subjects));
+        }
+        self.told = told(&answer);
+        self.older = answer.next.map(|next| link(&self.asked, next));
+        self.size = back.size;
+        self.signed = signed(&back);
+        Ok(())
+    }
+
+    /// Shows the newest.
+    async fn newest(&mut self, portal: &Arc<Portal>, before: Option<u64>) -> Result<(), Failed> {
+        let back = shelf::back(portal, before, PAGE)
+            .await
+            .map_err(Failed::Unread)?;
+        let subjects = subjects(portal, &back).await.map_err(Failed::Refused)?;
+        let rows = back.entries.iter();
+        self.rows = rows
+            .map(|(index, bytes)| Row::of(*index, bytes, &subjects))
+            .collect();
+        self.older = (back.from > 0).then(|| link(&self.asked, back.from));
+        self.size = back.size;
+        self.signed = signed(&back);
+        Ok(())
+    }
+}
+
+/// Whether a field is filled in that stands behind the first row.
+fn has_more_fields(asked: &Asked) -> bool {
+    [
+        &asked.session,
+        &asked.resource,
+        &asked.verb,
+        &asked.address,
+        &asked.since,
+        &asked.until,
+        &asked.order,
+    ]
+    .iter()
+    .any(|field| !field.is_empty() && field.as_str() != "newest")
+}
+
+/// What has to be said of an answer beside its entries.
+fn told(answer: &Answer) -> Option<String> {
+    if answer.damaged {
+        return Some(
+            "The search index did not agree with the log. What it said wrongly is left out, and \
+             the index is made anew."
+                .to_owned(),
+        );
+    }
+    let behind = answer.size.saturating_sub(answer.indexed);
+    if answer.cut_short {
+        return Some(format!(
+            "The search stopped because it took too long: {behind} of {} entries are not in the \
+             index yet. Go on below.",
+            answer.size
+        ));
+    }
+    None
+}
+
+/// The link to what comes next under the same question.
+fn link(asked: &Asked, next: u64) -> String {
+    let mut asked = asked.clone();
+    if asked.order == "oldest" {
+        asked.after = next.to_string();
+    } else {
+        asked.before = next.to_string();
+    }
+    let fields = serde_json::to_value(asked).unwrap_or_default();
+    let pairs: Vec<String> = fields
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| {
+            let value = value.as_str().unwrap_or_default();
+            let value = percent_encoding::utf8_percent_encode(value, NON_ALPHANUMERIC);
+            format!("{name}={value}")
+        })
+        .collect();
+    format!("/log?{}", pairs.join("&"))
 }
 
 /// One entry, byte for byte as it is in the ledger.
@@ -335,32 +419,6 @@ mod tests {
     use askama::Template;
 
     const ALLOWED: &[u8] = br#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","kind":"action.allowed","session":"s_000000000000000000000001","verb":"web.read","resource":"shop","path":"/a","rules":["r"]}"#;
-
-    fn filter(kind: &str, session: &str) -> Filter {
-        Filter {
-            kind: kind.into(),
-            session: session.into(),
-            before: String::new(),
-        }
-    }
-
-    #[test]
-    fn a_filter_takes_a_kind_a_family_of_kinds_and_a_session() {
-        let session = "s_000000000000000000000001";
-        for (kind, wanted) in [
-            ("", true),
-            ("action.allowed", true),
-            ("action", true),
-            ("action.", true),
-            ("act", false),
-            ("action.denied", false),
-        ] {
-            assert_eq!(filter(kind, "").takes(ALLOWED), wanted, "{kind}");
-            assert_eq!(filter(kind, session).takes(ALLOWED), wanted, "{kind}");
-            assert!(!filter(kind, "s_2").takes(ALLOWED));
-        }
-        assert!(!filter("action", "").takes(b"not json"));
-    }
 
     #[test]
     fn a_row_shows_what_the_entry_says() {
@@ -404,26 +462,46 @@ mod tests {
     #[test]
     fn hostile_entries_stay_text() {
         let entry = br#"{"kind":"<b>x</b>","subject":"<script>","resource":"\"><img>","path":"<svg onload=x>"}"#;
-        let html = LogPage {
-            frame: Frame::signed_out("Log"),
-            rows: vec![Row::of(1, entry, &BTreeMap::new())],
-            kind: "\"><script>".into(),
-            session: "'><script>".into(),
-            older: Some(older(&filter("\"><script>", "a&b"), 5)),
-            from: 5,
-            filtered: true,
-            size: 9,
-            signed: Some(Signed {
-                size: 1,
-                behind: 8,
-                note: "<script>\n".into(),
-            }),
-        }
-        .render()
-        .unwrap();
+        let render = |wrong| {
+            let page = LogPage {
+                frame: Frame::signed_out("Log"),
+                rows: vec![Row::of(1, entry, &BTreeMap::new())],
+                asked: Asked {
+                    kind: "\"><script>".into(),
+                    session: "'><script>".into(),
+                    text: "</script><script>".into(),
+                    ..Asked::default()
+                },
+                more_fields: true,
+                older: Some(link(
+                    &Asked {
+                        kind: "\"><script>".into(),
+                        session: "a&b".into(),
+                        ..Asked::default()
+                    },
+                    5,
+                )),
+                filtered: true,
+                told: Some("<script>".into()),
+                wrong,
+                size: 9,
+                signed: Some(Signed {
+                    size: 1,
+                    behind: 8,
+                    note: "<script>\n".into(),
+                }),
+            };
+            page.render().unwrap()
+        };
+        let html = render(None);
+        assert!(html.contains("before=5"));
+        let html = html
+            + &render(Some(Wrong {
+                problem: "<script>".into(),
+                hint: "<img>".into(),
+            }));
         for bad in ["<script", "<b>x", "<img>", "<svg onload"] {
             assert!(!html.contains(bad), "{bad}");
         }
-        assert!(html.contains("before=5"));
     }
 }

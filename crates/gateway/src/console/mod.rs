@@ -14,6 +14,7 @@ mod home;
 mod log;
 mod passwords;
 mod returning;
+mod search;
 mod sessions;
 mod shelf;
 mod sign_in;

@@ -8,13 +8,6 @@ use curfew_ledger::{LogReader, ReadError};
 
 use super::Portal;
 
-/// Entries that one look reads at a time while it goes back.
-const STRIDE: u64 = 256;
-
-/// Entries that one look goes through at most: about 20,000 × 400 bytes are 8 MB, a few tens of
-/// milliseconds.
-const LOOK_MAX: u64 = 20_000;
-
 /// The most bytes that are read of a checkpoint: what a signed note may have.
 const CHECKPOINT_BYTES_MAX: u64 = 256 * 1024;
 
@@ -33,7 +26,7 @@ pub(super) struct Shelf {
 pub(super) struct Back {
     /// The newest first.
     pub(super) entries: Vec<Found>,
-    /// Everything from here on was looked at.
+    /// The oldest of them.
     pub(super) from: u64,
     /// How many entries there are.
     pub(super) size: u64,
@@ -75,30 +68,13 @@ impl Shelf {
         Ok(found)
     }
 
-    fn back(
-        &self,
-        before: Option<u64>,
-        count: usize,
-        wanted: impl Fn(&[u8]) -> bool,
-    ) -> Result<Back, ReadError> {
+    fn back(&self, before: Option<u64>, count: u64) -> Result<Back, ReadError> {
         self.with(|reader| {
             let size = reader.size();
-            let mut from = before.unwrap_or(size).min(size);
-            let stop = from.saturating_sub(LOOK_MAX);
-            let mut entries: Vec<Found> = Vec::new();
-            while from > stop && entries.len() < count {
-                let start = from.saturating_sub(STRIDE).max(stop);
-                let part = reader.range(start..from).collect::<Result<Vec<_>, _>>()?;
-                for (index, bytes) in part.into_iter().rev() {
-                    if entries.len() == count {
-                        break;
-                    }
-                    from = index;
-                    if wanted(&bytes) {
-                        entries.push((index, bytes));
-                    }
-                }
-            }
+            let end = before.unwrap_or(size).min(size);
+            let from = end.saturating_sub(count);
+            let mut entries = reader.range(from..end).collect::<Result<Vec<_>, _>>()?;
+            entries.reverse();
             Ok(Back {
                 entries,
                 from,
@@ -174,14 +150,13 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// The newest entries before `before` that are wanted, newest first.
+/// The newest entries before `before`, newest first.
 pub(super) async fn back(
     portal: &Arc<Portal>,
     before: Option<u64>,
-    count: usize,
-    wanted: impl Fn(&[u8]) -> bool + Send + 'static,
+    count: u64,
 ) -> Result<Back, Unread> {
-    blocking(portal, move |shelf| shelf.back(before, count, wanted)).await
+    blocking(portal, move |shelf| shelf.back(before, count)).await
 }
 
 /// The entries after `after`, or the last ones, oldest first.

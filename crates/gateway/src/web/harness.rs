@@ -155,6 +155,7 @@ impl Bench {
         let upstreams = Upstreams::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
         let gateway = Arc::new(Gateway {
             registrar: core.registrar,
             accounts: core.accounts,
@@ -162,6 +163,7 @@ impl Bench {
             handover: Handover::new(),
             upstreams,
             data: core.data,
+            search,
             web_port: port,
             postgres_port: None,
             config,

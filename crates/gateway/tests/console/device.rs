@@ -35,7 +35,7 @@ async fn poll(cli: &mut Browser<'_>, code: &str) -> (StatusCode, serde_json::Val
 }
 
 /// A CLI whose device the browser approved.
-async fn approved<'w>(world: &'w World, browser: &mut Browser<'w>) -> Browser<'w> {
+pub(crate) async fn approved<'w>(world: &'w World, browser: &mut Browser<'w>) -> Browser<'w> {
     let mut cli = world.browser();
     let (device, user) = ask(&mut cli).await;
     let page = browser.get(&format!("/device?user_code={user}")).await;

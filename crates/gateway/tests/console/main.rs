@@ -4,5 +4,6 @@
 mod device;
 mod kit;
 mod pages;
+mod search;
 mod sessions;
 mod sign_in;

@@ -101,8 +101,8 @@ async fn reading_the_log_stands_in_the_log() {
     }
     let some = ada.get("/log?kind=session").await;
     assert!(some.body.contains("session.started") && !some.body.contains("policy.loaded"));
-    let none = ada.get("/log?session=s_none").await;
-    assert!(none.body.contains("No entry fits"));
+    let none = ada.get("/log?session=s_000000000000000000000000").await;
+    assert!(none.body.contains("No entry was found"));
 
     let first = ada.get("/log/0").await;
     assert_eq!(
