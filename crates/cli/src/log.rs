@@ -1,4 +1,6 @@
-//! `curfew log tail | verify`.
+//! `curfew log tail | search | verify`.
+
+mod search;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ const WAIT_SECS: u64 = 20;
 /// The longest value of a field that a line shows, in characters.
 const VALUE_CHARS_MAX: usize = 60;
 
-/// The audit log: follow it, prove it.
+/// The audit log: follow it, search it, prove it.
 #[derive(Args, Debug)]
 pub(crate) struct Log {
     #[command(subcommand)]
@@ -43,6 +45,7 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         json: bool,
     },
+    Search(Box<search::Search>),
     /// Prove integrity and legitimacy of a log on this machine, as `curfew-verify` does.
     #[command(after_help = EXIT_CODES)]
     Verify {
@@ -64,6 +67,9 @@ struct Page {
 #[derive(serde::Deserialize)]
 struct Indexed {
     index: u64,
+    /// Whose session it was, where the entry does not say.
+    #[serde(default)]
+    subject: Option<String>,
     entry: Box<RawValue>,
 }
 
@@ -79,6 +85,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             tail(&server, follow, lines, json).await?;
             Ok(ExitCode::SUCCESS)
         }
+        LogCommand::Search(arguments) => {
+            search::search(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         LogCommand::Verify {
             options,
             config,
@@ -92,7 +102,7 @@ async fn tail(server: &ServerArgument, follow: bool, lines: u64, json: bool) -> 
     let mut page: Page = client.get(&format!("api/v1/log?limit={lines}")).await?;
     loop {
         for entry in &page.entries {
-            show(entry, json);
+            show(entry, json, false);
         }
         if !follow {
             return Ok(());
@@ -106,7 +116,19 @@ async fn tail(server: &ServerArgument, follow: bool, lines: u64, json: bool) -> 
     }
 }
 
-fn show(indexed: &Indexed, json: bool) {
+/// Shows an entry; as JSON, with its index where it is asked for.
+fn show(indexed: &Indexed, json: bool, with_index: bool) {
+    if json && with_index {
+        let subject = indexed.subject.as_ref().map_or_else(String::new, |name| {
+            format!("\"subject\":{},", Value::from(name.as_str()))
+        });
+        say::line(format_args!(
+            "{{\"index\":{},{subject}\"entry\":{}}}",
+            indexed.index,
+            indexed.entry.get()
+        ));
+        return;
+    }
     if json {
         say::line(indexed.entry.get());
         return;
@@ -114,11 +136,13 @@ fn show(indexed: &Indexed, json: bool) {
     let entry: Value = serde_json::from_str(indexed.entry.get()).unwrap_or(Value::Null);
     let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
     let time: String = text("time").chars().take(23).collect();
+    let subject = indexed.subject.as_ref();
     say::line(format_args!(
-        "{} {} {:<24} {}",
+        "{} {} {:<24} {}{}",
         say::dim(format_args!("{:>7}", indexed.index)),
         say::dim(time),
         say::bold(text("kind")),
+        subject.map_or_else(String::new, |name| format!("subject={name} ")),
         details(&entry),
     ));
 }

@@ -41,6 +41,11 @@ pub(crate) fn to_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether people read what stands beside the answer.
+pub(crate) fn notes_to_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
 fn paint(code: &str, text: impl Display) -> String {
     if to_terminal() && std::env::var_os("NO_COLOR").is_none() {
         format!("\x1b[{code}m{text}\x1b[0m")
