@@ -23,13 +23,22 @@ pub(crate) struct Bench {
 
 /// Every measurement. One more is one line here and a `[[bench]]` target without harness that
 /// ends at once when it is given `--test`.
-const BENCHES: [Bench; 1] = [Bench {
-    name: "cut",
-    about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
-    package: "curfew-gateway",
-    target: "cut",
-    needs: &system::TO_RUN,
-}];
+const BENCHES: [Bench; 2] = [
+    Bench {
+        name: "cut",
+        about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
+        package: "curfew-gateway",
+        target: "cut",
+        needs: &system::TO_RUN,
+    },
+    Bench {
+        name: "search",
+        about: "How fast entries are found in a log of ten million, beside reading all of it",
+        package: "curfew-search",
+        target: "search",
+        needs: &[],
+    },
+];
 
 impl Bench {
     /// Reads a measurement's name.
