@@ -70,6 +70,7 @@ fn start_logging() {
         .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(say::errors_in_colour())
         // It would say so on standard error and panic where that fails too, as on a full disk.
         .log_internal_errors(false)
         .with_writer(std::io::stderr);

@@ -46,6 +46,11 @@ pub(crate) fn notes_to_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Whether what stands beside the answer may have colours.
+pub(crate) fn errors_in_colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
 fn paint(code: &str, text: impl Display) -> String {
     if to_terminal() && std::env::var_os("NO_COLOR").is_none() {
         format!("\x1b[{code}m{text}\x1b[0m")
