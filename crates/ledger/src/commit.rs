@@ -8,7 +8,6 @@ use std::sync::{Arc, PoisonError};
 use crate::disk::DiskFile;
 use crate::error::{FileError, WriteError};
 use crate::merkle::{CompactTree, leaf_hash};
-use crate::note::LogKey;
 use crate::prepare::name_segment;
 use crate::queue::{Batch, Successor};
 use crate::recover::End;
@@ -28,7 +27,8 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, end: End, key: &LogKey) -> Committer {
+    /// Goes on from `end` in a new epoch, whose frames are marked with `nonce`.
+    pub(crate) fn new(shared: Arc<Shared>, end: End, nonce: u64) -> Committer {
         let epoch = end.epoch + 1;
         Committer {
             shared,
@@ -37,7 +37,7 @@ impl Committer {
             path: end.segment.path,
             offset: end.offset,
             epoch,
-            nonce: key.frame_nonce(epoch),
+            nonce,
         }
     }
 

@@ -156,6 +156,9 @@ pub enum OpenError {
         /// What is wrong with it.
         error: crate::note::NoteError,
     },
+    /// Who signs for the log cannot be asked, or will not.
+    #[error(transparent)]
+    Sign(#[from] crate::signer::SignError),
     /// The operating system would not give a thread or random bytes.
     #[error("cannot {doing}: {source}")]
     System {
@@ -187,6 +190,9 @@ pub enum PublishError {
     /// What is on disk is not what was written.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Nobody signed the checkpoint.
+    #[error(transparent)]
+    Sign(#[from] crate::signer::SignError),
     /// The root computed from the disk differs from the one the committer computed.
     #[error("the entries on disk up to {size} do not give the root that was written with them")]
     Root {

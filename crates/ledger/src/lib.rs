@@ -15,6 +15,7 @@
 //! 4. Every signed checkpoint is a prefix of the next; the guard holds it before anybody sees it.
 //! 5. Tiles and checkpoints can be made again from the segments by the code that makes them.
 //! 6. [`disk`] is the only road to the file system.
+//! 7. Nothing waits for a [`Signer`] but the next checkpoint.
 //!
 //! On disk, in the directory of a log:
 //!
@@ -44,6 +45,7 @@ mod queue;
 mod read;
 pub mod recover;
 pub mod segment;
+pub mod signer;
 pub mod tile;
 pub mod verify;
 mod verify_tiles;
@@ -59,6 +61,7 @@ pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::{Entries, LogReader};
+pub use signer::{SignError, Signer};
 pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 
 /// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.

@@ -268,16 +268,20 @@ fn parse_signature(line: &str) -> Result<SignatureLine, &'static str> {
     })
 }
 
-/// Signs `text`, which must end in a newline, and gives the whole note.
-pub(crate) fn sign(text: &str, key: &LogKey) -> String {
-    let verifier = key.verifier();
-    let mut data = verifier.id.to_be_bytes().to_vec();
-    data.extend_from_slice(&key.sign(text.as_bytes()));
-    format!(
-        "{text}\n{SIGNATURE_PREFIX}{} {}\n",
-        verifier.name,
-        STANDARD.encode(data)
-    )
+/// Signs `text`, which must end in a newline, with each of `keys`, and gives the whole note.
+pub(crate) fn sign(text: &str, keys: &[&LogKey]) -> String {
+    let mut note = format!("{text}\n");
+    for key in keys {
+        let verifier = key.verifier();
+        let mut data = verifier.id.to_be_bytes().to_vec();
+        data.extend_from_slice(&key.sign(text.as_bytes()));
+        note.push_str(SIGNATURE_PREFIX);
+        note.push_str(&verifier.name);
+        note.push(' ');
+        note.push_str(&STANDARD.encode(data));
+        note.push('\n');
+    }
+    note
 }
 
 /// The size and root of a log at one moment (C2SP tlog-checkpoint).
@@ -362,11 +366,6 @@ impl Checkpoint {
             }
         }
         outcome.map(|()| checkpoint)
-    }
-
-    /// Signs it.
-    pub(crate) fn sign(&self, key: &LogKey) -> String {
-        sign(&self.to_string(), key)
     }
 }
 

@@ -1,11 +1,12 @@
 //! How a log is opened, and the ranges of what can be chosen.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::OpenError;
-use crate::note::LogKey;
 use crate::segment::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::signer::Signer;
 
 /// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting
 /// the next one is rare, and reading the last one at open takes well under a second.
@@ -32,8 +33,8 @@ pub struct Options {
     /// The file with the last signed checkpoint. Keep it apart from `dir`, best on another disk: it
     /// is what tells the log from an older copy of it.
     pub guard: PathBuf,
-    /// The key that signs checkpoints; its name is the origin of the log.
-    pub key: LogKey,
+    /// Signs checkpoints; its name is the origin of the log.
+    pub signer: Arc<dyn Signer>,
     /// Size of a new segment, in bytes: 256 KiB to 1 GiB, a multiple of 4 KiB.
     pub segment_bytes: u64,
     /// Most entries queued and not yet durable, at least 1.
@@ -47,11 +48,15 @@ pub struct Options {
 impl Options {
     /// Options with the defaults.
     #[must_use]
-    pub fn new(dir: impl Into<PathBuf>, guard: impl Into<PathBuf>, key: LogKey) -> Options {
+    pub fn new(
+        dir: impl Into<PathBuf>,
+        guard: impl Into<PathBuf>,
+        signer: impl Signer + 'static,
+    ) -> Options {
         Options {
             dir: dir.into(),
             guard: guard.into(),
-            key,
+            signer: Arc::new(signer),
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             queue_entries_max: QUEUE_ENTRIES_DEFAULT,
             batch_bytes_max: BATCH_BYTES_DEFAULT,

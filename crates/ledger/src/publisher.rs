@@ -17,8 +17,9 @@ use std::sync::Arc;
 use crate::checkpoints::record;
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::error::{FileError, PublishError, ReadError};
-use crate::note::{Checkpoint, LogKey};
-use crate::read::{Cursor, Step};
+use crate::note::Checkpoint;
+use crate::read::{Cursor, Step, TilesAt};
+use crate::signer::{self, Signer};
 use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileBuilder};
 
 /// Where a tile is written before it gets its name.
@@ -41,7 +42,7 @@ pub(crate) struct Publisher {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     guard: PathBuf,
-    key: LogKey,
+    signer: Arc<dyn Signer>,
     builder: TileBuilder,
     cursor: Option<Cursor>,
     /// Tiles made but not written yet; at most those of one frame.
@@ -64,7 +65,7 @@ impl Publisher {
         disk: Arc<dyn Disk>,
         dir: &Path,
         guard: &Path,
-        key: LogKey,
+        signer: Arc<dyn Signer>,
         signed: (Checkpoint, String, Stage),
         records_end: u64,
     ) -> Publisher {
@@ -73,7 +74,7 @@ impl Publisher {
             disk,
             dir: dir.to_path_buf(),
             guard: guard.to_path_buf(),
-            key,
+            signer,
             builder: TileBuilder::new(),
             cursor: None,
             unwritten: VecDeque::new(),
@@ -101,13 +102,15 @@ impl Publisher {
         if size == self.signed.size {
             return Ok(None);
         }
-        let origin = self.key.name().to_owned();
-        self.signed = Checkpoint {
-            origin,
+        let checkpoint = Checkpoint {
+            origin: self.signer.name().to_owned(),
             size,
             root: self.builder.root(),
         };
-        let note = self.signed.sign(&self.key);
+        // Who signs may ask what it goes on from: the tiles of it are written.
+        let tiles = TilesAt::new(&*self.disk, &self.dir, size);
+        let note = signer::sign(&*self.signer, &checkpoint, &tiles)?;
+        self.signed = checkpoint;
         self.unfinished = Some((note.clone(), Stage::Signed));
         self.finish()?;
         Ok(Some(note))

@@ -8,6 +8,7 @@ use crate::disk::{Disk, OpenMode, RealDisk, read_file};
 use crate::error::{FileError, ReadError};
 use crate::merkle::{self, Hash, Nodes, node_hash};
 use crate::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
+use crate::signer::Extends;
 use crate::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
 
 /// What the next step over a log gave.
@@ -326,8 +327,7 @@ impl LogReader {
     /// # Errors
     /// When `index >= size`, or a tile is missing: tiles are there for every published size.
     pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
-        merkle::inclusion_proof(&mut self.tiles(size), index, size)?
-            .ok_or(ReadError::PastEnd { index, size })
+        TilesAt::new(&*self.disk, &self.dir, size).inclusion_proof(index)
     }
 
     /// The proof that the first `first` entries are the same in the tree of `second`.
@@ -335,26 +335,38 @@ impl LogReader {
     /// # Errors
     /// When `first > second`, or a tile is missing: tiles are there for every published size.
     pub fn consistency_proof(&self, first: u64, second: u64) -> Result<Vec<Hash>, ReadError> {
-        merkle::consistency_proof(&mut self.tiles(second), first, second)?.ok_or(
-            ReadError::PastEnd {
-                index: first,
-                size: second,
-            },
-        )
-    }
-
-    fn tiles(&self, size: u64) -> TileNodes<'_> {
-        TileNodes { reader: self, size }
+        TilesAt::new(&*self.disk, &self.dir, second).consistency_proof(first)
     }
 }
 
-/// Nodes of the tree, read from the hash tiles for one size.
-struct TileNodes<'a> {
-    reader: &'a LogReader,
+/// The tree of one size, read from its hash tiles.
+#[derive(Debug)]
+pub(crate) struct TilesAt<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
     size: u64,
 }
 
-impl Nodes for TileNodes<'_> {
+impl<'a> TilesAt<'a> {
+    pub(crate) fn new(disk: &'a dyn Disk, dir: &'a Path, size: u64) -> TilesAt<'a> {
+        TilesAt { disk, dir, size }
+    }
+
+    fn inclusion_proof(&self, index: u64) -> Result<Vec<Hash>, ReadError> {
+        let size = self.size;
+        merkle::inclusion_proof(&mut &*self, index, size)?.ok_or(ReadError::PastEnd { index, size })
+    }
+}
+
+impl Extends for TilesAt<'_> {
+    fn consistency_proof(&self, first: u64) -> Result<Vec<Hash>, ReadError> {
+        let size = self.size;
+        merkle::consistency_proof(&mut &*self, first, size)?
+            .ok_or(ReadError::PastEnd { index: first, size })
+    }
+}
+
+impl Nodes for &TilesAt<'_> {
     type Error = ReadError;
 
     fn node(&mut self, height: u32, index: u64) -> Result<Hash, ReadError> {
@@ -370,7 +382,7 @@ impl Nodes for TileNodes<'_> {
         let bytes = self.read(tile)?;
         let start = (first % u64::from(TILE_WIDTH)) as usize;
         let short = || {
-            let path = self.reader.dir.join(tile.to_string());
+            let path = self.dir.join(tile.to_string());
             FileError::at("read", &path)(std::io::ErrorKind::UnexpectedEof.into())
         };
         let bytes = bytes
@@ -389,12 +401,12 @@ impl Nodes for TileNodes<'_> {
     }
 }
 
-impl TileNodes<'_> {
+impl TilesAt<'_> {
     /// A partial tile gives way to the full one once that exists.
     fn read(&self, tile: Tile) -> Result<Vec<u8>, FileError> {
-        let path = self.reader.dir.join(tile.to_string());
-        let full = self.reader.dir.join(tile.full().to_string());
-        let read = |path: &Path| read_file(&*self.reader.disk, path, HASH_TILE_BYTES as u64);
+        let path = self.dir.join(tile.to_string());
+        let full = self.dir.join(tile.full().to_string());
+        let read = |path: &Path| read_file(self.disk, path, HASH_TILE_BYTES as u64);
         read(&path)
             .or_else(|_| read(&full))
             .map_err(FileError::at("read", &path))

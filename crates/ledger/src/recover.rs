@@ -17,6 +17,7 @@
 //! most [`PAYLOAD_BYTES_MAX`], and the last [`REWRITE_BYTES`] of the last segment are rewritten.
 //! Earlier segments are not in doubt, since a segment is left only once all of it is durable.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,12 +25,13 @@ use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
 use crate::merkle::{CompactTree, Hash, leaf_hash};
-use crate::note::{Checkpoint, LogKey, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::read::{Cursor, Step};
 use crate::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
     Segment, list_segments,
 };
+use crate::signer::Signer;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
@@ -78,11 +80,11 @@ pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     guard: &Path,
-    key: &LogKey,
+    signer: &dyn Signer,
 ) -> Result<End, OpenError> {
-    let verifier = key.verifier();
-    let guard = read_guard(&**disk, guard, &verifier)?;
-    let (last, records_end) = read_last_checkpoint(&**disk, dir, &verifier)?;
+    let keys = signer.verifiers();
+    let guard = read_guard(&**disk, guard, &keys)?;
+    let (last, records_end) = read_last_checkpoint(&**disk, dir, &keys)?;
     let mut signed = vec![guard];
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
     signed.extend(last);
@@ -90,8 +92,17 @@ pub(crate) fn recover(
     let mut scan = Scan::new(signed.iter().map(|s| s.checkpoint.size));
     let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
     let (segments, bad) = scan.walk(&mut cursor)?;
-    let genuine = |header: &FrameHeader| header.nonce == key.frame_nonce(header.epoch);
-    let torn_tail = judge_end(&**disk, dir, &mut cursor, &segments, bad, &genuine)?;
+    let unasked = RefCell::new(None);
+    let genuine = |header: &FrameHeader| match signer.frame_nonces(header.epoch) {
+        Ok(nonces) => nonces.contains(&header.nonce),
+        // Said below: until it is known, nothing may be wiped.
+        Err(error) => unasked.borrow_mut().replace(error).is_none(),
+    };
+    let torn_tail = judge_end(&**disk, dir, &mut cursor, &segments, bad, &genuine);
+    if let Some(error) = unasked.take() {
+        return Err(error.into());
+    }
+    let torn_tail = torn_tail?;
     check_signed(&scan, &signed)?;
 
     let (offset, first) = (cursor.offset, cursor.segment.first);
@@ -128,9 +139,9 @@ pub(crate) fn open_error(error: ReadError) -> OpenError {
     }
 }
 
-fn read_guard(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Result<Signed, OpenError> {
+fn read_guard(disk: &dyn Disk, path: &Path, keys: &[VerifierKey]) -> Result<Signed, OpenError> {
     match read_file(disk, path, NOTE_BYTES_MAX as u64) {
-        Ok(bytes) => check_note(&bytes, path, 0, key),
+        Ok(bytes) => check_note(&bytes, path, 0, keys),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(OpenError::GuardMissing {
                 path: path.to_path_buf(),
@@ -143,7 +154,7 @@ fn read_guard(disk: &dyn Disk, path: &Path, key: &VerifierKey) -> Result<Signed,
 fn read_last_checkpoint(
     disk: &dyn Disk,
     dir: &Path,
-    key: &VerifierKey,
+    keys: &[VerifierKey],
 ) -> Result<(Option<Signed>, u64), OpenError> {
     let path = dir.join("checkpoints");
     let Some(mut records) = Records::open(disk, &path)? else {
@@ -162,7 +173,7 @@ fn read_last_checkpoint(
     })?;
     let end = records.offset;
     let last = match last {
-        Some(note) => Some(check_note(&note, &path, end - note.len() as u64, key)?),
+        Some(note) => Some(check_note(&note, &path, end - note.len() as u64, keys)?),
         None => None,
     };
     Ok((last, end))
@@ -172,14 +183,14 @@ fn check_note(
     bytes: &[u8],
     path: &Path,
     offset: u64,
-    key: &VerifierKey,
+    keys: &[VerifierKey],
 ) -> Result<Signed, OpenError> {
     let wrong = |error| OpenError::Checkpoint {
         path: path.to_path_buf(),
         offset,
         error,
     };
-    let checkpoint = Checkpoint::verify(bytes, std::slice::from_ref(key)).map_err(wrong)?;
+    let checkpoint = Checkpoint::verify(bytes, keys).map_err(wrong)?;
     let note =
         String::from_utf8(bytes.to_vec()).map_err(|_| wrong(NoteError::Malformed("not UTF-8")))?;
     Ok(Signed {

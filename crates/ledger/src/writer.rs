@@ -27,6 +27,7 @@ use crate::queue::{Queue, Successor};
 use crate::read::Entries;
 use crate::recover::{End, recover};
 use crate::segment::{FOLDER, list_segments, segment_path};
+use crate::signer::{self, SignError};
 
 pub use crate::queue::Space;
 pub use crate::recover::TornTail;
@@ -212,13 +213,12 @@ impl Writer {
         }
         // The guard comes last of what open needs: a log without it was not created to the end,
         // and holds nothing.
-        let origin = options.key.name().to_owned();
-        let note = Checkpoint {
-            origin,
+        let empty = Checkpoint {
+            origin: options.signer.name().to_owned(),
             size: 0,
             root: empty_root(),
-        }
-        .sign(&options.key);
+        };
+        let note = signer::sign(&*options.signer, &empty, &signer::Nothing)?;
         let written = crate::disk::replace_file_durably(&*disk, guard, note.as_bytes());
         written.map_err(FileError::at("write", guard))?;
         drop(lock);
@@ -244,7 +244,7 @@ impl Writer {
             return Err(OpenError::Missing { dir });
         }
         let lock = take_lock(&*disk, &dir)?;
-        let end = recover(&disk, &dir, &options.guard, &options.key)?;
+        let end = recover(&disk, &dir, &options.guard, &*options.signer)?;
         let size = end.tree.size();
         let torn_tail = end.torn_tail.clone();
         let recovered = Recovered {
@@ -267,7 +267,10 @@ impl Writer {
         let size = end.tree.size();
         let (checkpoint, note) = end.signed.clone();
         let (listed, records_end) = end.published.clone();
-        let key = options.key.clone();
+        let nonces = options.signer.frame_nonces(end.epoch + 1)?;
+        let nonce = *nonces
+            .first()
+            .ok_or_else(|| SignError::Wrong("no number for the frames to be written".to_owned()))?;
         let stage = if listed.as_ref() == Some(&note) {
             Stage::Listed
         } else {
@@ -301,13 +304,13 @@ impl Writer {
             disk,
             &options.dir,
             &options.guard,
-            options.key,
+            options.signer,
             signed,
             records_end,
         );
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();
-        let committer = Committer::new(shared.clone(), end, &key);
+        let committer = Committer::new(shared.clone(), end, nonce);
         // Held from here on, so that an error below ends the threads started before it.
         let mut writer = Writer {
             shared,

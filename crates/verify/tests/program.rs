@@ -203,7 +203,7 @@ impl Log {
     }
 
     fn key(&self) -> String {
-        self.options.key.verifier().to_string()
+        self.options.signer.verifiers().remove(0).to_string()
     }
 
     fn file(&self, name: &str) -> Vec<u8> {

@@ -181,7 +181,7 @@ impl Made {
     }
 
     fn key(&self) -> VerifierKey {
-        self.options.key.verifier()
+        self.options.signer.verifiers().remove(0)
     }
 
     fn verified(&self) -> Report {

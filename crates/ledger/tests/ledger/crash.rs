@@ -274,7 +274,7 @@ fn an_entry_cannot_pass_for_a_frame() {
     let log = create(
         &disk,
         Options {
-            key: other_key(),
+            signer: std::sync::Arc::new(other_key()),
             ..options()
         },
     );
@@ -291,7 +291,7 @@ fn an_entry_cannot_pass_for_a_frame() {
     let log = open(
         &copy,
         Options {
-            key: other_key(),
+            signer: std::sync::Arc::new(other_key()),
             ..options()
         },
     )

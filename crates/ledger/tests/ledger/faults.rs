@@ -268,7 +268,13 @@ fn the_guard_refuses_an_older_copy_and_another_log() {
         Err(OpenError::Checkpoint { .. })
     ));
     let key = curfew_ledger::LogKey::from_seed("example.com/curfew", &[9; 32]).unwrap();
-    let other_key = open(&disk, Options { key, ..options() });
+    let other_key = open(
+        &disk,
+        Options {
+            signer: std::sync::Arc::new(key),
+            ..options()
+        },
+    );
     assert!(matches!(other_key, Err(OpenError::Checkpoint { .. })));
     open(&disk, options()).unwrap().check_entries(80);
 }

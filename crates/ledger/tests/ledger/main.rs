@@ -7,6 +7,7 @@ mod crash;
 mod faults;
 mod merkle;
 mod note;
+mod signer;
 mod space;
 mod tamper;
 mod writer;

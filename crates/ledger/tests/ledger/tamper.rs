@@ -374,10 +374,16 @@ fn a_log_rewritten_in_all_its_parts_fails_at_the_first_checkpoint_after_the_chan
     // Signed by another hand it does not pass either.
     let key = LogKey::from_seed("example.com/curfew", &[8; 32]).unwrap();
     let disk = disk();
-    create(&disk, Options { key, ..options() })
-        .writer
-        .close()
-        .unwrap();
+    create(
+        &disk,
+        Options {
+            signer: std::sync::Arc::new(key),
+            ..options()
+        },
+    )
+    .writer
+    .close()
+    .unwrap();
     expect_named(&disk, Path::new("/log/checkpoints"), "a foreign signature");
 }
 
