@@ -255,6 +255,8 @@ impl Indexer {
         dir: &Path,
         thorough: bool,
     ) -> Result<Self, IndexError> {
+        // First, so that nothing is left behind where there is no log.
+        let log = LogReader::open(searcher.log_dir())?;
         make_folder(dir)?;
         let lock_path = dir.join("lock");
         let lock = File::create(&lock_path).map_err(at(&lock_path))?;
@@ -262,7 +264,6 @@ impl Indexer {
             fs::TryLockError::WouldBlock => IndexError::Busy(dir.display().to_string()),
             fs::TryLockError::Error(source) => at(&lock_path)(source),
         })?;
-        let log = LogReader::open(searcher.log_dir())?;
         let folder = dir.join(FOLDER);
         let found = existing(&folder, &log, thorough)?;
         let rebuilt = found.is_none();
@@ -461,6 +462,14 @@ impl Indexer {
             self.merge()?;
         }
         Ok(())
+    }
+
+    /// Throws the index away, for whoever found it wrong: the next to open it makes it anew.
+    ///
+    /// # Errors
+    /// When its files cannot be removed.
+    pub fn discard(self) -> Result<(), IndexError> {
+        discard(&self.dir)
     }
 
     /// Bytes that the index takes on disk.

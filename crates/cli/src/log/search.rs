@@ -348,7 +348,7 @@ fn local(search: &Search, dir: &Path, mut query: Query) -> Outcome<Told> {
         Some(index) => index.clone(),
         None => cache()?.join(folder_name(dir).doing(dir.display())?),
     };
-    let (searcher, _filling) = match Indexer::open(dir, &index, false) {
+    let (searcher, filling) = match Indexer::open(dir, &index, false) {
         Ok(mut indexer) => {
             let mut bar = Bar::new("indexed");
             indexer
@@ -384,6 +384,9 @@ fn local(search: &Search, dir: &Path, mut query: Query) -> Outcome<Told> {
                 Order::Oldest => query.after = Some(next),
             },
             next => {
+                if let (true, Some(indexer)) = (damaged, filling) {
+                    indexer.discard().doing("the index cannot be removed")?;
+                }
                 return Ok(Told {
                     shown,
                     size: answer.size,

@@ -220,5 +220,22 @@ fn a_true_entry_is_shown_once_and_in_order_whatever_the_index_says() {
         .unwrap();
     let shown = indexes(&answer);
     assert!(answer.damaged);
+    indexer.discard().unwrap();
+    assert!(
+        Indexer::open(&log.path(), &log.index(), true)
+            .unwrap()
+            .was_rebuilt()
+    );
     assert!(shown.is_sorted_by(|a, b| a > b), "{shown:?}");
+}
+
+#[test]
+fn nothing_is_left_behind_where_there_is_no_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    assert!(matches!(
+        Indexer::open(dir.path(), &index, true),
+        Err(IndexError::Log(_))
+    ));
+    assert!(!index.exists());
 }
