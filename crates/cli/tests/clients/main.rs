@@ -12,6 +12,7 @@
 mod chromium;
 mod drivers;
 mod psql;
+mod search;
 #[allow(dead_code, reason = "the hostile tests use the rest")]
 mod stage;
 mod tool;

@@ -34,12 +34,14 @@ pub(crate) const APP: &str = "app.localhost";
 /// The host of the app as an API.
 pub(crate) const API: &str = "api.localhost";
 
-/// Workers have all day; guests are gone after a second and a half of doing nothing.
+/// Workers and auditors have all day; guests are gone after a second and a half of doing nothing.
 const POLICY: &str = r#"
 @id("long") @idle("1h") @reauth("2h") @lifetime("8h")
 permit (principal in Role::"worker", action == Action::"session.start", resource == Resource::"gateway");
 @id("short") @idle("1500ms") @reauth("2h") @lifetime("8h")
 permit (principal in Role::"guest", action == Action::"session.start", resource == Resource::"gateway");
+@id("audit") @idle("1h") @reauth("2h") @lifetime("8h")
+permit (principal in Role::"auditor", action in [Action::"session.start", Action::"log.read"], resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");
 "#;
