@@ -48,7 +48,7 @@ struct Arguments {
     /// Entries in the log.
     #[arg(long, default_value_t = 10_000_000)]
     entries: u64,
-    /// Where log and index are made and removed again: 450 bytes an entry.
+    /// Where log and index are made and removed again: 280 bytes an entry.
     #[arg(long, value_name = "DIR", default_value = ".")]
     at: PathBuf,
     /// Cargo says that this is a benchmark.
