@@ -172,13 +172,27 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Res
 /// # Errors
 /// Whatever the disk reports. The replacement may have happened all the same.
 pub(crate) fn replace_file_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_file_steps(disk, path, bytes).map_err(|(_, error)| error)
+}
+
+/// The same, and tells on an error whether the replacement may have happened.
+pub(crate) fn replace_file_steps(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<(), (bool, io::Error)> {
     let temporary = temporary_name(path);
-    let file = disk.open(&temporary, OpenMode::Create)?;
-    file.set_len_bytes(0)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_data()?;
-    disk.rename(&temporary, path)?;
-    disk.sync_dir(parent(path))
+    let written = || {
+        let file = disk.open(&temporary, OpenMode::Create)?;
+        file.set_len_bytes(0)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_data()
+    };
+    written().map_err(|error| (false, error))?;
+    let named = disk.rename(&temporary, path);
+    named
+        .and_then(|()| disk.sync_dir(parent(path)))
+        .map_err(|error| (true, error))
 }
 
 /// The directory a path is in; `.` for a bare name.

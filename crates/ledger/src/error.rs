@@ -66,6 +66,13 @@ pub enum WriteError {
     /// A write, sync or rename failed.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The guard holds another checkpoint, or nobody can tell which: what was signed must be read
+    /// again before anything else is.
+    #[error("the last signed checkpoint cannot be relied on: {problem}")]
+    Guard {
+        /// What came of the swap.
+        problem: String,
+    },
     /// A thread of the writer ended without saying why.
     #[error("the ledger's {thread} thread ended unexpectedly")]
     ThreadEnded {
@@ -190,6 +197,9 @@ pub enum PublishError {
     /// What is on disk is not what was written.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The guard did not take the checkpoint. Unless the one before still stands, the writer fails.
+    #[error(transparent)]
+    Guard(#[from] crate::guard::SwapError),
     /// Nobody signed the checkpoint.
     #[error(transparent)]
     Sign(#[from] crate::signer::SignError),

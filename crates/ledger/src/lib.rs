@@ -35,6 +35,7 @@ mod error;
 mod failure;
 pub mod faulty;
 mod fetch;
+mod guard;
 mod key;
 pub mod merkle;
 pub mod note;
@@ -56,6 +57,7 @@ pub use error::{
     AppendError, CloseError, FileError, OpenError, PublishError, ReadError, WriteError,
 };
 pub use fetch::Fetch;
+pub use guard::SwapError;
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;

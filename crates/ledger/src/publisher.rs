@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::checkpoints::record;
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::error::{FileError, PublishError, ReadError};
+use crate::guard::Guard;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::signer::{self, Signer};
@@ -41,7 +42,7 @@ pub(crate) enum Stage {
 pub(crate) struct Publisher {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    guard: PathBuf,
+    guard: Guard,
     signer: Arc<dyn Signer>,
     builder: TileBuilder,
     cursor: Option<Cursor>,
@@ -64,7 +65,7 @@ impl Publisher {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
-        guard: &Path,
+        guard: Guard,
         signer: Arc<dyn Signer>,
         signed: (Checkpoint, String, Stage),
         records_end: u64,
@@ -73,7 +74,7 @@ impl Publisher {
         Publisher {
             disk,
             dir: dir.to_path_buf(),
-            guard: guard.to_path_buf(),
+            guard,
             signer,
             builder: TileBuilder::new(),
             cursor: None,
@@ -250,14 +251,13 @@ impl Publisher {
     }
 
     /// Carries the newest signed note through the steps it has not gone through yet.
-    pub(crate) fn finish(&mut self) -> Result<(), FileError> {
+    pub(crate) fn finish(&mut self) -> Result<(), PublishError> {
         let Some((note, stage)) = self.unfinished.as_mut() else {
             return Ok(());
         };
         let disk = &*self.disk;
         if *stage == Stage::Signed {
-            let replaced = replace_file_durably(disk, &self.guard, note.as_bytes());
-            replaced.map_err(FileError::at("replace", &self.guard))?;
+            self.guard.swap(note)?;
             *stage = Stage::Guarded;
         }
         if *stage == Stage::Guarded {

@@ -64,6 +64,8 @@ pub(crate) struct End {
     pub(crate) torn_tail: Option<TornTail>,
     /// The newest signed checkpoint.
     pub(crate) signed: (Checkpoint, String),
+    /// The note that the guard holds.
+    pub(crate) guarded: String,
     /// The last note in `checkpoints`, and where whole records end there.
     pub(crate) published: (Option<String>, u64),
 }
@@ -83,7 +85,9 @@ pub(crate) fn recover(
     signer: &dyn Signer,
 ) -> Result<End, OpenError> {
     let keys = signer.verifiers();
-    let guard = read_guard(&**disk, guard, &keys)?;
+    let guard_path = guard;
+    let guard = read_guard(&**disk, guard_path, &keys)?;
+    let guarded = guard.note.clone();
     let (last, records_end) = read_last_checkpoint(&**disk, dir, &keys)?;
     let mut signed = vec![guard];
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
@@ -111,6 +115,7 @@ pub(crate) fn recover(
             dir: dir.to_path_buf(),
         })?;
     settle(&**disk, dir, &mut segment, offset, torn_tail.as_ref())?;
+    crate::guard::settle(&**disk, guard_path)?;
     let newest = signed.into_iter().max_by_key(|s| s.checkpoint.size);
     let newest = newest.ok_or_else(|| OpenError::Missing {
         dir: dir.to_path_buf(),
@@ -122,6 +127,7 @@ pub(crate) fn recover(
         epoch: scan.epoch,
         torn_tail,
         signed: (newest.checkpoint, newest.note),
+        guarded,
         published,
     })
 }

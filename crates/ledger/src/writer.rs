@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
+use crate::guard::{Guard, SwapError};
 use crate::merkle::empty_root;
 use crate::note::Checkpoint;
 use crate::options::Options;
@@ -301,9 +302,9 @@ impl Writer {
         });
         let signed = (checkpoint, note, stage);
         let mut publisher = Publisher::new(
-            disk,
+            disk.clone(),
             &options.dir,
-            &options.guard,
+            Guard::new(disk, &options.guard, &end.guarded),
             options.signer,
             signed,
             records_end,
@@ -525,6 +526,7 @@ fn run_publisher(
         let order = wait_for_work(shared, &publisher, pause, outcome.is_err());
         size = shared.durable.load(Ordering::SeqCst);
         match order {
+            PublisherOrder::Run if shared.queue().failure.is_some() => return outcome,
             PublisherOrder::Run => {}
             PublisherOrder::Finish => return publish_once(shared, &mut publisher, size),
             PublisherOrder::Stop => return outcome,
@@ -541,6 +543,13 @@ fn publish_once(shared: &Shared, publisher: &mut Publisher, size: u64) -> Result
         }
         Ok(None) => {}
         Err(error) => shared.observer.publish_failed(error),
+    }
+    if let Err(PublishError::Guard(error)) = &outcome
+        && !matches!(error, SwapError::NotSwapped(_))
+    {
+        // What was signed must be read again, and only opening does that.
+        let problem = error.to_string();
+        shared.fail(WriteError::Guard { problem });
     }
     outcome.map(|_| ())
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
-use curfew_ledger::{AppendError, CloseError, OpenError, Options};
+use curfew_ledger::{AppendError, CloseError, Disk, OpenError, Options};
 
 use crate::common::*;
 
@@ -277,4 +277,91 @@ fn the_guard_refuses_an_older_copy_and_another_log() {
     );
     assert!(matches!(other_key, Err(OpenError::Checkpoint { .. })));
     open(&disk, options()).unwrap().check_entries(80);
+}
+
+/// A log that signs as soon as anything is durable.
+fn hasty() -> Options {
+    Options {
+        publish_interval: std::time::Duration::from_millis(1),
+        ..options()
+    }
+}
+
+#[test]
+fn of_two_copies_in_use_the_second_to_sign_stops_and_stays_shut() {
+    let disk = disk();
+    let log = create(&disk, options());
+    log.fill(50);
+    log.writer.close().unwrap();
+    for (path, bytes) in disk.files() {
+        if let Ok(rest) = path.strip_prefix(DIR) {
+            let to = Path::new("/copy").join(rest);
+            disk.create_dir_all(to.parent().unwrap()).unwrap();
+            disk.put(&to, &bytes);
+        }
+    }
+    let copied = || Options {
+        dir: "/copy".into(),
+        ..hasty()
+    };
+    let log = open(&disk, options()).unwrap();
+    let copy = open(&disk, copied()).unwrap();
+    log.fill(60);
+    // Signs first, and goes on.
+    log.writer.close().unwrap();
+    copy.append(b"another history");
+    let state = copy.acks.wait(|state| !state.failed.is_empty());
+    assert!(state.published.is_empty());
+    assert!(
+        state.failed[0].1.contains("two copies of this log"),
+        "{}",
+        state.failed[0].1
+    );
+    assert!(matches!(
+        copy.writer.append(b"more"),
+        Err(AppendError::Failed)
+    ));
+    drop(copy);
+    let again = open(&disk, copied()).err();
+    assert!(
+        matches!(again, Some(OpenError::OlderCopy { signed: 60, .. })),
+        "{again:?}"
+    );
+    check(&disk).unwrap();
+    open(&disk, options()).unwrap().check_entries(60);
+}
+
+#[test]
+fn an_uncertain_swap_ends_the_writer_and_opening_reads_what_the_guard_holds() {
+    let faults = [
+        ("rename", Fault::Fail(ErrorKind::Other)),
+        ("rename", Fault::FailAfter(ErrorKind::Other)),
+        ("sync", Fault::Fail(ErrorKind::Other)),
+        ("sync", Fault::FailAfter(ErrorKind::Other)),
+    ];
+    for (step, fault) in faults {
+        let disk = disk();
+        let log = create(&disk, hasty());
+        disk.set_plan(move |op| match op {
+            Op::Rename(path) if step == "rename" && path == Path::new(GUARD) => Some(fault),
+            Op::SyncDir(path) if step == "sync" && path == Path::new("/keep") => Some(fault),
+            _ => None,
+        });
+        log.append(&entry(0));
+        let state = log.acks.wait(|state| !state.failed.is_empty());
+        let case = format!("{step} {fault:?}");
+        assert!(state.failed[0].1.contains("uncertain"), "{case}");
+        assert!(state.published.is_empty(), "{case}");
+        let acked = state.failed[0].0;
+        drop(log);
+        disk.clear_plan();
+        for disk in [disk.after_crash(3), disk] {
+            let log = open(&disk, options()).unwrap();
+            log.check_entries(log.recovered.size);
+            assert!(log.recovered.size >= acked, "{case}");
+            log.fill(20);
+            log.writer.close().unwrap();
+            check(&disk).unwrap_or_else(|failures| panic!("{case}: {failures:?}"));
+        }
+    }
 }
