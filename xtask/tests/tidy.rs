@@ -18,6 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("curfew-identity", &["curfew-authority"]),
     ("curfew-verify", &["curfew-authority", "curfew-ledger"]),
     ("curfew-search", &["curfew-authority", "curfew-ledger"]),
+    ("curfew-export", &["curfew-authority", "curfew-ledger"]),
     (
         "curfew-gateway",
         &[
@@ -29,7 +30,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "curfew-cli",
-        &["curfew-gateway", "curfew-search", "curfew-verify"],
+        &[
+            "curfew-export",
+            "curfew-gateway",
+            "curfew-search",
+            "curfew-verify",
+        ],
     ),
     ("curfew-sim", &["curfew-authority", "curfew-ledger"]),
     ("xtask", &[]),

@@ -1,4 +1,4 @@
-//! `curfew log tail | search | verify`.
+//! `curfew log tail | search | verify | export`.
 
 mod search;
 
@@ -56,6 +56,7 @@ pub(crate) enum LogCommand {
         /// The directory of the log. Without it: the one of the configuration, with its own key.
         dir: Option<PathBuf>,
     },
+    Export(crate::export::Export),
 }
 
 #[derive(serde::Deserialize)]
@@ -94,6 +95,7 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             config,
             dir,
         } => verify(options, &config, dir),
+        LogCommand::Export(arguments) => crate::export::export(&arguments),
     }
 }
 

@@ -4,6 +4,7 @@ mod client;
 mod configuration;
 mod database;
 mod demo;
+mod export;
 mod failure;
 mod log;
 mod login;

@@ -1,0 +1,310 @@
+//! One neutral view of an entry, and the stream that makes it.
+//!
+//! An entry names its session and no more. The stream remembers whose sessions these are, so that
+//! every record names its subject.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use curfew_authority::{Entry, Timestamp};
+use curfew_ledger::Hash;
+use curfew_ledger::merkle::leaf_hash;
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Class, Facts, Outcome, Severity};
+use crate::kinds;
+use crate::text::hex;
+
+/// Sessions remembered after their end: late closes and uses after the end still name their
+/// subject. 65,536 × about 200 bytes are 13 MB.
+pub const ENDED_KEPT_MAX: usize = 65_536;
+
+/// Open connections remembered a session, so that their end names the resource: as many as a
+/// busy pool has. 1,024 × about 60 bytes are 60 kB.
+const CONNECTIONS_KEPT_MAX: usize = 1_024;
+
+/// Where a log comes from: the same for all its records.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Source {
+    /// The origin of the log, such as `curfew.example.com/log`.
+    pub origin: String,
+    /// The name of this host in syslog and OTLP.
+    pub host: String,
+}
+
+/// An entry as the formats see it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its index in the log.
+    pub index: u64,
+    /// Its leaf in the tree: with index and log this finds the proof.
+    pub leaf: Hash,
+    /// Its bytes as they stand in the log.
+    pub bytes: Vec<u8>,
+    /// Ledger time of the decision.
+    pub time: Timestamp,
+    /// What it says.
+    pub facts: Facts,
+}
+
+impl Record {
+    /// The entry as JSON text; empty where it is no UTF-8.
+    pub fn entry(&self) -> &str {
+        std::str::from_utf8(&self.bytes).unwrap_or_default()
+    }
+
+    /// The leaf in lower-case hexadecimal.
+    pub fn leaf_hex(&self) -> String {
+        hex(&self.leaf.0)
+    }
+
+    /// A sentence that names the subject.
+    pub fn message(&self) -> String {
+        match &self.facts.subject {
+            Some(subject) => format!("{subject}: {}", self.facts.message),
+            None => self.facts.message.clone(),
+        }
+    }
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+struct Known {
+    subject: String,
+    roles: Vec<String>,
+    address: Option<IpAddr>,
+    network: Option<String>,
+    /// Open connections, by the index of the entry that opened them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    connections: BTreeMap<u64, String>,
+}
+
+/// Turns entries into records, in order.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Stream {
+    live: BTreeMap<String, Known>,
+    ended: BTreeMap<String, Known>,
+    /// The ended ones, the oldest first.
+    order: VecDeque<String>,
+    last: u64,
+}
+
+/// Where the kind stands: behind version and time (27 characters with their quotes).
+const KIND_AT: usize = r#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","#.len();
+
+/// What stands between kind and verb of an action: `"session":"s_…",`.
+const SESSION_CHARS: usize = r#""session":"s_000000000000000000000000","#.len();
+
+/// Whether an entry changes what a stream remembers. Reads no more than a few bytes of it.
+fn is_told(bytes: &[u8]) -> bool {
+    let Some(rest) = bytes.get(KIND_AT..) else {
+        return false;
+    };
+    let connects = |rest: &[u8]| {
+        rest.get(SESSION_CHARS..).is_some_and(|rest| {
+            rest.starts_with(br#""verb":"sql.connect""#)
+                || rest.starts_with(br#""verb":"web.connect""#)
+        })
+    };
+    rest.starts_with(br#""kind":"session.started""#)
+        || rest.starts_with(br#""kind":"session.ended""#)
+        || rest.starts_with(br#""kind":"action.closed""#)
+        || rest
+            .strip_prefix(br#""kind":"action.allowed","#)
+            .is_some_and(connects)
+}
+
+impl Stream {
+    /// A stream that knows no session yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes note of an entry without making a record of it.
+    pub fn learn(&mut self, index: u64, bytes: &[u8]) {
+        if !is_told(bytes) {
+            return;
+        }
+        if let Ok(entry) = Entry::from_bytes(bytes) {
+            self.remember(index, &kinds::facts(&entry.event));
+        }
+    }
+
+    /// The record of the next entry.
+    pub fn record(&mut self, index: u64, bytes: Vec<u8>) -> Record {
+        let leaf = leaf_hash(&bytes);
+        let (time, mut facts) = match Entry::from_bytes(&bytes) {
+            Ok(entry) => (entry.time, kinds::facts(&entry.event)),
+            // A ledger that holds anything else is for `curfew-verify` to judge; what it holds is
+            // given on as it is.
+            Err(error) => (self.last_time(), unknown(&error.to_string())),
+        };
+        self.last = time.as_micros();
+        self.resolve(&mut facts);
+        self.remember(index, &facts);
+        Record {
+            index,
+            leaf,
+            bytes,
+            time,
+            facts,
+        }
+    }
+
+    fn last_time(&self) -> Timestamp {
+        Timestamp::from_micros(self.last)
+    }
+
+    fn resolve(&self, facts: &mut Facts) {
+        let Some(session) = &facts.session else {
+            return;
+        };
+        let Some(known) = self.live.get(session).or_else(|| self.ended.get(session)) else {
+            return;
+        };
+        if facts.subject.is_none() {
+            facts.subject = Some(known.subject.clone());
+            facts.roles.clone_from(&known.roles);
+        }
+        if facts.address.is_none() {
+            facts.address = known.address;
+            facts.network.clone_from(&known.network);
+        }
+        if facts.class == Class::Closed {
+            let opened = facts.connection.as_ref();
+            facts.resource = opened.and_then(|index| known.connections.get(index).cloned());
+        }
+    }
+
+    fn remember(&mut self, index: u64, facts: &Facts) {
+        let Some(session) = &facts.session else {
+            return;
+        };
+        match facts.kind {
+            "session.started" => {
+                let known = Known {
+                    subject: facts.subject.clone().unwrap_or_default(),
+                    roles: facts.roles.clone(),
+                    address: facts.address,
+                    network: facts.network.clone(),
+                    connections: BTreeMap::new(),
+                };
+                self.live.insert(session.clone(), known);
+            }
+            "session.ended" => {
+                if let Some(known) = self.live.remove(session) {
+                    self.ended.insert(session.clone(), known);
+                    self.order.push_back(session.clone());
+                }
+                while self.order.len() > ENDED_KEPT_MAX {
+                    if let Some(oldest) = self.order.pop_front() {
+                        self.ended.remove(&oldest);
+                    }
+                }
+            }
+            "action.allowed" if matches!(facts.verb, Some("sql.connect" | "web.connect")) => {
+                if let (Some(known), Some(resource)) = (self.live.get_mut(session), &facts.resource)
+                {
+                    known.connections.insert(index, resource.clone());
+                    if known.connections.len() > CONNECTIONS_KEPT_MAX {
+                        known.connections.pop_first();
+                    }
+                }
+            }
+            "action.closed" => {
+                let known = match self.live.get_mut(session) {
+                    Some(known) => Some(known),
+                    None => self.ended.get_mut(session),
+                };
+                if let (Some(known), Some(opened)) = (known, &facts.connection) {
+                    known.connections.remove(opened);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn unknown(problem: &str) -> Facts {
+    let mut facts = Facts::new(
+        "unknown",
+        Class::Unknown,
+        Severity::Medium,
+        format!("an entry that this program does not know: {problem}"),
+    );
+    facts.outcome = Outcome::Failure;
+    facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../../authority/tests/golden/entries.jsonl");
+
+    #[test]
+    fn every_kind_is_named_as_in_the_log() {
+        let mut stream = Stream::new();
+        for (index, line) in (0..).zip(GOLDEN.lines()) {
+            let record = stream.record(index, line.as_bytes().to_vec());
+            let json: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(json["kind"], record.facts.kind);
+            assert_eq!(json["time"], record.time.to_string());
+            for field in ["session", "verb", "path", "statement"] {
+                let facts = &record.facts;
+                let found = match field {
+                    "session" => facts.session.clone(),
+                    "verb" => facts.verb.map(str::to_owned),
+                    "path" => facts.path.clone(),
+                    _ => facts.statement.clone(),
+                };
+                assert_eq!(json[field].as_str(), found.as_deref(), "{field} of {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn whose_session_it_is_is_known_from_its_start_until_long_after_its_end() {
+        let mut stream = Stream::new();
+        let mut learned = Stream::new();
+        let mut seen = 0;
+        for (index, line) in (0..).zip(GOLDEN.lines()) {
+            learned.learn(index, line.as_bytes());
+            let record = stream.record(index, line.as_bytes().to_vec());
+            let started = index >= 8;
+            let of_ann = record.facts.session.as_deref() == Some("s_00112233445566778899aabb");
+            if started && of_ann {
+                seen += 1;
+                assert_eq!(record.facts.subject.as_deref(), Some("ann"), "{line}");
+                assert!(record.facts.address.is_some());
+            }
+        }
+        assert!(seen > 10);
+        learned.last = stream.last;
+        assert_eq!(learned, stream, "learning takes note of the same");
+    }
+
+    #[test]
+    fn what_is_no_entry_is_given_on_as_unknown() {
+        let mut stream = Stream::new();
+        for bytes in [&b"\xff"[..], b"", br#"{"v":7,"kind":"future"}"#] {
+            let record = stream.record(0, bytes.to_vec());
+            assert_eq!(record.facts.class, Class::Unknown);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_connection_names_its_resource() {
+        let mut stream = Stream::new();
+        let started = GOLDEN.lines().nth(8).unwrap();
+        let opened = r#"{"v":1,"time":"2026-11-23T16:40:00.000119Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"sql.connect","resource":"orders","rules":["r"]}"#;
+        let closed = GOLDEN
+            .lines()
+            .find(|line| line.contains("action.closed"))
+            .unwrap();
+        stream.learn(0, started.as_bytes());
+        stream.learn(41, opened.as_bytes());
+        let record = stream.record(42, closed.as_bytes().to_vec());
+        assert_eq!(record.facts.resource.as_deref(), Some("orders"));
+    }
+}
