@@ -36,6 +36,7 @@ mod failure;
 pub mod faulty;
 mod fetch;
 mod guard;
+pub mod keeper;
 mod key;
 pub mod merkle;
 pub mod note;
@@ -58,6 +59,7 @@ pub use error::{
 };
 pub use fetch::Fetch;
 pub use guard::SwapError;
+pub use keeper::Keeper;
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;

@@ -5,6 +5,7 @@
 mod common;
 mod crash;
 mod faults;
+mod keeper;
 mod merkle;
 mod note;
 mod signer;
