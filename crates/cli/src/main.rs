@@ -12,6 +12,7 @@ mod policy;
 mod say;
 mod serve;
 mod sessions;
+mod signer;
 mod terminal;
 mod user;
 
@@ -46,6 +47,7 @@ enum Command {
     Connect(database::Connect),
     Psql(database::Psql),
     Sessions(sessions::Sessions),
+    Signer(signer::Signer),
     #[command(hide = true)]
     Guard(demo::Guard),
 }
@@ -108,6 +110,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Connect(arguments) => database::connect(&arguments).await?,
         Command::Psql(arguments) => database::psql(&arguments).await?,
         Command::Sessions(arguments) => sessions::sessions(&arguments).await?,
+        Command::Signer(arguments) => signer::signer(arguments).await?,
         Command::Log(arguments) => return log::log(arguments.command).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -39,12 +39,24 @@ pub struct Config {
     /// PostgreSQL databases.
     #[serde(default)]
     pub postgres: Vec<PostgresResource>,
+    /// Keeping the ledger.
+    #[serde(default)]
+    pub log: Log,
     /// Searching the ledger.
     #[serde(default)]
     pub search: Search,
     /// Numbers that have a good default.
     #[serde(default)]
     pub tuning: Tuning,
+}
+
+/// Keeping the ledger.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The socket of `curfew signer serve`, which has the signing key in place of the data folder.
+    /// Relative to the configuration file.
+    pub signer: Option<PathBuf>,
 }
 
 /// Searching the ledger, on Curfew's own pages and with `curfew log search`.
@@ -390,8 +402,9 @@ impl Config {
             .iter_mut()
             .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
             .flatten();
-        let search = self.search.dir.as_mut();
-        for path in own.into_iter().chain(web).chain(postgres).chain(search) {
+        let rest = [self.search.dir.as_mut(), self.log.signer.as_mut()];
+        let rest = rest.into_iter().flatten();
+        for path in own.into_iter().chain(web).chain(postgres).chain(rest) {
             *path = folder.join(&*path);
         }
     }

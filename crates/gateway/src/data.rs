@@ -6,11 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_identity::{Accounts, IdentityError, PasswordCost, VaultKey};
-use curfew_ledger::{KeyError, LogKey, OpenError, Options, RealDisk, Recovered, Writer};
+use curfew_ledger::note::NoteError;
+use curfew_ledger::{
+    KeyError, LogKey, OpenError, Options, RealDisk, Recovered, VerifierKey, Writer,
+};
 
 use crate::config::Config;
 use crate::recorder::Durability;
 use crate::secret::{MasterKey, SecretError};
+use crate::signer::RemoteSigner;
 
 /// Why the data folder cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,14 @@ pub enum DataError {
     /// The key of the ledger.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The verifier key of the ledger.
+    #[error("{path}: {problem}")]
+    PublicKey {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: NoteError,
+    },
     /// The ledger.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] OpenError),
@@ -51,6 +63,8 @@ pub enum DataError {
 pub struct DataDir {
     root: PathBuf,
     segment_bytes: u64,
+    /// The socket of whoever signs; the key is in the data folder otherwise.
+    signer: Option<PathBuf>,
 }
 
 impl DataDir {
@@ -59,6 +73,7 @@ impl DataDir {
         Self {
             root: config.data.clone(),
             segment_bytes: config.tuning.segment_mib.saturating_mul(1024 * 1024),
+            signer: config.log.signer.clone(),
         }
     }
 
@@ -91,11 +106,25 @@ impl DataDir {
     }
 
     fn options(&self) -> Result<Options, DataError> {
-        let key = LogKey::load(&self.ledger_key())?;
         let guard = self.root.join("guard/last-signed");
-        let mut options = Options::new(self.ledger(), guard, key);
+        let mut options = match &self.signer {
+            Some(socket) => {
+                let signer = RemoteSigner::new(socket, self.verifier()?);
+                Options::new(self.ledger(), guard, signer)
+            }
+            None => Options::new(self.ledger(), guard, LogKey::load(&self.ledger_key())?),
+        };
         options.segment_bytes = self.segment_bytes;
         Ok(options)
+    }
+
+    fn verifier(&self) -> Result<VerifierKey, DataError> {
+        let path = self.public_key();
+        let text = fs::read_to_string(&path).map_err(at(&path))?;
+        VerifierKey::parse(text.trim_end()).map_err(|problem| DataError::PublicKey {
+            path: path.display().to_string(),
+            problem,
+        })
     }
 
     /// Makes the folder with fresh keys and an empty ledger. Gives the verifier key.

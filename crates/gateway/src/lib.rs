@@ -23,6 +23,7 @@ mod recorder;
 mod registrar;
 mod search;
 pub mod secret;
+pub mod signer;
 mod web;
 
 pub use clock::Clock;

@@ -1,0 +1,163 @@
+//! The signer in a process of its own: here in a thread, over a real socket, under a real log.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use curfew_gateway::signer::RemoteSigner;
+use curfew_gateway::signer::server::{SignerServer, begin};
+use curfew_ledger::{
+    LogKey, Observer, Options, PublishError, RealDisk, VerifierKey, WriteError, Writer,
+};
+
+#[derive(Debug, Default)]
+struct Heard {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    durable: u64,
+    published: String,
+    failed: Option<String>,
+}
+
+impl Heard {
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, done: impl Fn(&State) -> bool) {
+        let state = self.state.lock().unwrap();
+        let limit = Duration::from_secs(30);
+        let waited = self
+            .changed
+            .wait_timeout_while(state, limit, |state| !done(state));
+        assert!(!waited.unwrap().1.timed_out(), "waited for 30 s");
+    }
+}
+
+impl Observer for Heard {
+    fn durable(&self, size: u64) {
+        self.set(|state| state.durable = size);
+    }
+
+    fn failed(&self, _size: u64, error: &WriteError) {
+        unreachable!("{error}");
+    }
+
+    fn published(&self, note: &str) {
+        self.set(|state| note.clone_into(&mut state.published));
+    }
+
+    fn publish_failed(&self, error: &PublishError) {
+        self.set(|state| state.failed = Some(error.to_string()));
+    }
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// The process is never told to stop: its thread goes with the test.
+fn serve(key: &Path, socket: &Path, uid: u32) {
+    let server = SignerServer::bind(key, socket, uid).unwrap();
+    std::thread::spawn(move || server.serve());
+}
+
+fn options(folder: &Path, key: &VerifierKey) -> Options {
+    let signer = RemoteSigner::new(&folder.join("signer.sock"), key.clone());
+    Options {
+        publish_interval: Duration::from_millis(1),
+        segment_bytes: 256 * 1024,
+        ..Options::new(folder.join("log"), folder.join("last-signed"), signer)
+    }
+}
+
+#[test]
+fn a_log_is_signed_by_another_process_and_waits_for_it_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
+    let key = LogKey::create(&key_file, "example.com/log")
+        .unwrap()
+        .verifier();
+    assert_eq!(begin(&key_file, None).unwrap(), key.to_string());
+    assert!(begin(&key_file, None).is_err(), "it remembers already");
+    serve(&key_file, &socket, own_uid());
+
+    let heard = Arc::new(Heard::default());
+    let disk = Arc::new(RealDisk);
+    let (writer, _) = Writer::create(options(path, &key), disk, heard.clone()).unwrap();
+    for size in [1_u64, 2, 300] {
+        while writer.size() < size {
+            writer.append(format!("entry {}", writer.size())).unwrap();
+        }
+        heard.wait(|state| state.published.contains(&format!("\n{size}\n")));
+    }
+
+    // Nobody answers: what is appended is durable, and signed once somebody does.
+    let away = path.join("away.sock");
+    std::fs::rename(&socket, &away).unwrap();
+    writer.append("while it was away").unwrap();
+    heard.wait(|state| state.durable == 301);
+    heard.wait(|state| {
+        state
+            .failed
+            .as_ref()
+            .is_some_and(|text| text.contains("signer"))
+    });
+    std::fs::rename(&away, &socket).unwrap();
+    heard.wait(|state| state.published.contains("\n301\n"));
+    writer.close().unwrap();
+
+    // Another key than the one on file is not taken.
+    let other = LogKey::from_seed("example.com/log", &[3; 32]).unwrap();
+    let opened = Writer::open(options(path, &other.verifier()), Arc::new(RealDisk), heard);
+    assert!(opened.is_err());
+}
+
+#[test]
+fn a_log_that_was_rolled_back_gets_no_signature() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
+    let key = LogKey::create(&key_file, "example.com/log")
+        .unwrap()
+        .verifier();
+    begin(&key_file, None).unwrap();
+    serve(&key_file, &socket, own_uid());
+    let make = |text: &str| {
+        let heard = Arc::new(Heard::default());
+        let opened = Writer::create(options(path, &key), Arc::new(RealDisk), heard.clone());
+        opened.map(|(writer, _)| {
+            writer.append(text).unwrap();
+            writer.close().unwrap();
+        })
+    };
+    make("the first history").unwrap();
+    // Whoever holds the log wipes it, guard and all, and begins another history of the same name.
+    std::fs::remove_dir_all(path.join("log")).unwrap();
+    std::fs::remove_file(path.join("last-signed")).unwrap();
+    let refused = make("the second history").unwrap_err().to_string();
+    assert!(refused.contains("1 were signed"), "{refused}");
+}
+
+#[test]
+fn another_user_is_not_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
+    let key = LogKey::create(&key_file, "example.com/log")
+        .unwrap()
+        .verifier();
+    begin(&key_file, None).unwrap();
+    serve(&key_file, &socket, own_uid().wrapping_add(1));
+    let heard = Arc::new(Heard::default());
+    let made = Writer::create(options(path, &key), Arc::new(RealDisk), heard);
+    let refused = made.map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("may ask"), "{refused}");
+}
