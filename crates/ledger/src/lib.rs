@@ -30,6 +30,7 @@
 
 mod checkpoints;
 mod commit;
+pub mod cosignature;
 pub mod disk;
 mod error;
 mod failure;
@@ -53,6 +54,7 @@ pub mod verify;
 mod verify_tiles;
 pub mod writer;
 
+pub use cosignature::{Cosigner, CosignerKey};
 pub use disk::{Disk, RealDisk};
 pub use error::{
     AppendError, CloseError, FileError, OpenError, PublishError, ReadError, WriteError,

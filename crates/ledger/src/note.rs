@@ -29,7 +29,7 @@ pub const SIGNATURES_MAX: usize = 64;
 const ED25519: u8 = 0x01;
 
 /// Opens every signature line: an em dash and a space.
-const SIGNATURE_PREFIX: &str = "\u{2014} ";
+pub(crate) const SIGNATURE_PREFIX: &str = "\u{2014} ";
 
 /// Why a note, checkpoint or verifier key was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -212,6 +212,14 @@ impl Note {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What the lines of this key hold after the key id, in order, none of it checked.
+    pub(crate) fn signatures_of(&self, name: &str, id: u32) -> impl Iterator<Item = &[u8]> {
+        self.signatures
+            .iter()
+            .filter(move |line| line.name == name && line.id == id)
+            .map(|line| line.signature.as_slice())
     }
 
     /// Checks that `key` has signed, and that every line naming it is right.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, missing_docs, clippy::wildcard_enum_match_arm)]
 
 mod common;
+mod cosignature;
 mod crash;
 mod faults;
 mod keeper;
