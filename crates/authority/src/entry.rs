@@ -1,12 +1,10 @@
 //! The bytes of an entry: one canonical JSON object, `v`, `time`, `kind`, then the kind's fields.
 
+mod fast;
+
 use serde::Deserialize;
 
-use crate::event::{ActionDetail, DenialCause, ENTRY_BYTES_MAX, Entry, EntryError, Event};
-use crate::ids::{ResourceName, RuleId, SessionId};
-use crate::limits::{Aal, Deadline, Demands};
-use crate::resource::Verb;
-use crate::session::Context;
+use crate::event::{ENTRY_BYTES_MAX, Entry, EntryError, Event};
 use crate::time::Timestamp;
 
 /// The version of the entries this program writes and reads.
@@ -49,6 +47,14 @@ impl Entry {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(EntryError::TooLarge(bytes.len()));
         }
+        match fast::read(bytes) {
+            Some(entry) => Ok(entry),
+            None => Self::from_bytes_plainly(bytes),
+        }
+    }
+
+    /// Reads, writes again and compares: what defines the language.
+    fn from_bytes_plainly(bytes: &[u8]) -> Result<Self, EntryError> {
         let entry = Self::read(bytes)?;
         let mut again = Vec::with_capacity(bytes.len());
         entry.write(&mut again)?;
@@ -60,9 +66,6 @@ impl Entry {
     }
 
     fn read(bytes: &[u8]) -> Result<Self, EntryError> {
-        if let Some(entry) = read_action(bytes) {
-            return Ok(entry);
-        }
         let head: Head = serde_json::from_slice(bytes)?;
         if head.v != VERSION {
             return Err(EntryError::Version(head.v));
@@ -85,103 +88,114 @@ fn missing(field: &'static str) -> EntryError {
     EntryError::Malformed(serde::de::Error::missing_field(field))
 }
 
-/// The fields of the three kinds of action, as they stand side by side in the JSON.
-///
-/// Most entries of a ledger are actions. Serde reads a tagged and flattened enum by way of a
-/// buffer; this reads the same in one pass, at three times the speed. What it lets through too
-/// much, such as a field of another kind, the comparison with the canonical form refuses.
-#[derive(Deserialize)]
-struct Action {
-    v: u64,
-    time: Timestamp,
-    session: SessionId,
-    verb: Verb,
-    resource: ResourceName,
-    context: Option<Context>,
-    connection: Option<u64>,
-    method: Option<String>,
-    path: Option<String>,
-    statement: Option<String>,
-    fingerprint: Option<String>,
-    client: Option<String>,
-    search: Option<String>,
-    target: Option<SessionId>,
-    #[serde(default)]
-    passive: bool,
-    #[serde(default)]
-    rules: Vec<RuleId>,
-    #[serde(default)]
-    demands: Demands,
-    passed: Option<Deadline>,
-    need_aal: Option<Aal>,
-    cause: Option<DenialCause>,
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
-/// The three kinds that [`Action`] reads.
-enum ActionKind {
-    Allowed,
-    SteppedUp,
-    Denied,
-}
+    use super::*;
 
-/// Where the kind stands: behind version, time (27 characters) and the quotes around them.
-const KIND_AT: usize = r#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","#.len();
+    const GOLDEN: &str = include_str!("../tests/golden/entries.jsonl");
 
-/// Reads an action; `None` for another kind, or where the plain way must say what is wrong.
-fn read_action(bytes: &[u8]) -> Option<Entry> {
-    let rest = bytes.get(KIND_AT..)?.strip_prefix(br#""kind":"action."#)?;
-    let kind = if rest.starts_with(br#"allowed""#) {
-        ActionKind::Allowed
-    } else if rest.starts_with(br#"stepped_up""#) {
-        ActionKind::SteppedUp
-    } else if rest.starts_with(br#"denied""#) {
-        ActionKind::Denied
-    } else {
-        return None;
-    };
-    let read: Action = serde_json::from_slice(bytes).ok()?;
-    if read.v != VERSION {
-        return None;
+    /// Entries of the kinds read fast, with what the golden file has only once each.
+    const MORE: &[&str] = &[
+        r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","path":"/\\\"a\n\t\r\b\fü","rules":[],"demands":{"reauth_us":0,"aal":1}}"#,
+        r#"{"v":1,"time":"1970-01-01T00:00:00.000000Z","kind":"action.denied","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","cause":"not_permitted"}"#,
+        r#"{"v":1,"time":"9999-12-29T22:00:00.999999Z","kind":"action.closed","session":"s_00112233445566778899aabb","action":0,"by":"upstream","closed":"2000-02-29T00:00:00.000000Z","bytes_in":18446744073709551615,"bytes_out":0}"#,
+        r#"{"v":1,"time":"2100-03-01T00:00:00.000000Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","context":{"address":"::ffff:192.0.2.1","network":"x"},"rules":["a"],"demands":{"aal":3}}"#,
+    ];
+
+    /// Pieces that bend an entry without breaking its JSON, or nearly so.
+    const PIECES: &[&str] = &[
+        "\"",
+        "\\",
+        "\\u001f",
+        "\\u0041",
+        "\\/",
+        "\\n",
+        " ",
+        ",",
+        "}",
+        "{}",
+        "[]",
+        "0",
+        "00",
+        "1e1",
+        "-1",
+        "18446744073709551616",
+        "null",
+        "true",
+        "false",
+        "\u{7f}",
+        "ü",
+        "2023-02-29",
+        "24:00:00",
+        "23:59:60",
+        ",\"passive\":false",
+        ",\"passive\":true",
+        ",\"demands\":{}",
+        ",\"rules\":[]",
+        "+00:00",
+        "9999-12-31",
+        "1969-12-31",
+        "::FFFF",
+        "010.0.0.1",
+    ];
+
+    fn agree(bytes: &[u8]) {
+        let plain = Entry::from_bytes_plainly(bytes).ok();
+        if let Some(fast) = fast::read(bytes) {
+            assert_eq!(Some(fast), plain, "{}", String::from_utf8_lossy(bytes));
+        }
     }
-    let session = read.session;
-    let action = ActionDetail {
-        verb: read.verb,
-        resource: read.resource,
-        context: read.context,
-        connection: read.connection,
-        method: read.method,
-        path: read.path,
-        statement: read.statement,
-        fingerprint: read.fingerprint,
-        client: read.client,
-        search: read.search,
-        target: read.target,
-        passive: read.passive,
-    };
-    let rules = read.rules;
-    let event = match kind {
-        ActionKind::Allowed => Event::ActionAllowed {
-            session,
-            action,
-            rules,
-            demands: read.demands,
-        },
-        ActionKind::SteppedUp => Event::ActionSteppedUp {
-            session,
-            action,
-            rules,
-            passed: read.passed,
-            assurance: read.need_aal,
-        },
-        ActionKind::Denied => Event::ActionDenied {
-            session,
-            action,
-            cause: read.cause?,
-            rules,
-        },
-    };
-    Some(Entry {
-        time: read.time,
-        event,
-    })
+
+    fn lines() -> Vec<&'static str> {
+        GOLDEN.lines().chain(MORE.iter().copied()).collect()
+    }
+
+    #[test]
+    fn the_common_kinds_are_read_fast() {
+        for line in lines() {
+            assert!(Entry::from_bytes(line.as_bytes()).is_ok(), "{line}");
+            agree(line.as_bytes());
+            let common = line.contains("\"kind\":\"action.") || line.contains("session.active");
+            assert_eq!(fast::read(line.as_bytes()).is_some(), common, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_change_of_one_byte_is_judged_alike() {
+        for line in lines() {
+            let mut bytes = line.as_bytes().to_vec();
+            for at in 0..bytes.len() {
+                let kept = bytes[at];
+                for other in *b"\"\\{}[],:019azZ-. \n\x1f\x80" {
+                    bytes[at] = other;
+                    agree(&bytes);
+                }
+                bytes[at] = kept;
+                agree(&bytes[..at]);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn what_is_read_fast_is_read_plainly_as_well(
+            line in any::<Index>(),
+            edits in prop::collection::vec((any::<Index>(), 0_usize..8, any::<Index>()), 1..4),
+        ) {
+            let lines = lines();
+            let mut bytes = lines[line.index(lines.len())].as_bytes().to_vec();
+            for (at, cut, piece) in edits {
+                let at = at.index(bytes.len() + 1);
+                let end = (at + cut).min(bytes.len());
+                let piece = PIECES[piece.index(PIECES.len())];
+                bytes.splice(at..end, piece.bytes());
+            }
+            agree(&bytes);
+        }
+    }
 }
