@@ -23,7 +23,7 @@ pub(crate) struct Bench {
 
 /// Every measurement. One more is one line here and a `[[bench]]` target without harness that
 /// ends at once when it is given `--test`.
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 3] = [
     Bench {
         name: "cut",
         about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
@@ -36,6 +36,13 @@ const BENCHES: [Bench; 2] = [
         about: "How fast entries are found in a log of ten million, beside reading all of it",
         package: "curfew-search",
         target: "search",
+        needs: &[],
+    },
+    Bench {
+        name: "verify",
+        about: "How fast a log is proved, and in how much memory; arguments are sizes in entries",
+        package: "curfew-verify",
+        target: "verify",
         needs: &[],
     },
 ];

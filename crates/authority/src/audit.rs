@@ -8,20 +8,25 @@
 mod actions;
 mod changes;
 mod sessions;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::authority::{Authority, TOMBSTONE_LIFE};
+use crate::authority::Authority;
 use crate::event::{Entry, Event};
 use crate::ids::SessionId;
-use crate::limits::Limits;
 use crate::time::{Span, Timestamp};
+use trace::Trace;
 
 /// How late an end or a cut may come: the promise is one second (NIST AC-12, SC-10).
 pub const LATE_BOUND: Span = Span::from_secs(1);
+
+/// How long after a session's end what it had opened may still be reported closed: everything was
+/// cut at the end, so its entries come within moments; ten minutes leave room for a full queue.
+const CLOSING_LIFE: Span = Span::from_secs(600);
 
 /// Replays a ledger and finds what should not be there, or is missing.
 #[derive(Debug)]
@@ -42,28 +47,6 @@ pub struct Auditor {
     presumed: BTreeSet<SessionId>,
     /// Since when the ledger could take no entries, while what happened meanwhile is caught up.
     outage: Option<Timestamp>,
-}
-
-/// What a session was allowed, as far as it can still be closed.
-#[derive(Debug, Default)]
-struct Trace {
-    /// In order of index.
-    actions: Vec<Allowed>,
-    /// The places of the connections among them that may still be open and in time.
-    connections: Vec<usize>,
-}
-
-/// An allowed action.
-#[derive(Debug)]
-struct Allowed {
-    index: u64,
-    /// What it is held to, whatever policy comes later.
-    limits: Limits,
-    /// Whether other actions can come through it.
-    connection: bool,
-    closed: bool,
-    /// A limit it was held to ran out at this moment, though activity came later.
-    passed: Option<Timestamp>,
 }
 
 /// Something that is not as it must be.
@@ -286,8 +269,10 @@ impl Auditor {
             self.ended.push_back((entry.time, session.clone()));
         }
         self.authority.apply(entry);
+        // While nothing can be recorded, closes are put off.
         while let Some((ended, session)) = self.ended.front()
-            && entry.time.saturating_since(*ended) >= TOMBSTONE_LIFE
+            && self.outage.is_none()
+            && entry.time.saturating_since(*ended) >= CLOSING_LIFE
         {
             self.traces.remove(session);
             self.ended.pop_front();

@@ -1,6 +1,7 @@
 //! Judging actions and what closes them.
 
-use super::{Allowed, Auditor, FindingKind, Found, Trace, found};
+use super::trace::{Opened, Trace};
+use super::{Auditor, FindingKind, Found, found};
 use crate::authority::{Judgement, Outcome, fits};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
 use crate::ids::SessionId;
@@ -54,15 +55,6 @@ fn tell(outcome: Outcome, ruling: &Ruling) -> String {
     }
 }
 
-impl Trace {
-    fn push(&mut self, allowed: Allowed) {
-        if allowed.connection {
-            self.connections.push(self.actions.len());
-        }
-        self.actions.push(allowed);
-    }
-}
-
 impl Auditor {
     pub(super) fn action(&mut self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
         let (Event::ActionAllowed {
@@ -110,20 +102,12 @@ impl Auditor {
         let limits = judgement.demands().within(held.session.limits);
         self.through(session, action, now, out);
         if allowed {
-            let allowed = Allowed {
-                index: self.index,
-                limits,
-                connection: is_connection(action.verb),
-                closed: false,
-                passed: None,
-            };
-            match self.traces.get_mut(session) {
-                Some(trace) => trace.push(allowed),
-                None => self
-                    .traces
-                    .entry(session.clone())
-                    .or_default()
-                    .push(allowed),
+            let connection = is_connection(action.verb);
+            if !self.traces.contains_key(session) {
+                self.traces.insert(session.clone(), Trace::default());
+            }
+            if let Some(trace) = self.traces.get_mut(session) {
+                trace.push(self.index, limits, connection);
             }
         }
     }
@@ -140,9 +124,9 @@ impl Auditor {
             return;
         };
         let open = self
-            .allowed(session, connection)
-            .filter(|allowed| allowed.connection && !allowed.closed);
-        let over = open.and_then(|allowed| self.over_at(session, allowed));
+            .opened(session, connection)
+            .filter(|opened| opened.connection);
+        let over = open.and_then(|opened| self.over_at(session, opened));
         if over.is_some_and(|over| over.saturating_add(self.bound) < now) {
             let detail = format!("the connection opened at {connection} had to be cut before");
             out.push(found(FindingKind::ConnectionWrong, session, detail));
@@ -153,23 +137,23 @@ impl Auditor {
         }
     }
 
-    fn allowed(&self, session: &SessionId, index: u64) -> Option<&Allowed> {
-        let actions = &self.traces.get(session)?.actions;
-        let place = actions.binary_search_by_key(&index, |a| a.index).ok()?;
-        actions.get(place)
+    fn opened(&self, session: &SessionId, index: u64) -> Option<Opened> {
+        self.traces.get(session)?.opened(index)
     }
 
     pub(super) fn closed(&mut self, closed: &ActionClosed, now: Timestamp, out: &mut Vec<Found>) {
         let session = &closed.session;
-        let Some(allowed) = self.allowed(session, closed.action) else {
-            let detail = format!("entry {} opened nothing of it", closed.action);
-            out.push(found(FindingKind::CloseWithoutOpen, session, detail));
+        let Some(opened) = self.opened(session, closed.action) else {
+            let trace = self.traces.get(session);
+            let (kind, detail) = if trace.is_some_and(|trace| trace.was_closed(closed.action)) {
+                (FindingKind::ClosedTwice, "was closed before")
+            } else {
+                (FindingKind::CloseWithoutOpen, "is nothing that is open")
+            };
+            let detail = format!("what entry {} opened {detail}", closed.action);
+            out.push(found(kind, session, detail));
             return;
         };
-        if allowed.closed {
-            let detail = format!("what entry {} opened was closed before", closed.action);
-            out.push(found(FindingKind::ClosedTwice, session, detail));
-        }
         let late = closed
             .deadline
             .map(|deadline| closed.closed.saturating_since(deadline.at));
@@ -178,7 +162,7 @@ impl Auditor {
             let detail = "its moment, deadline and lateness do not agree";
             out.push(found(FindingKind::CloseWrong, session, detail));
         }
-        if let Some(over) = self.over_at(session, allowed)
+        if let Some(over) = self.over_at(session, opened)
             && closed.closed > over.saturating_add(self.bound)
         {
             let detail = format!("it was open until {}, {over} was its end", closed.closed);
@@ -187,26 +171,21 @@ impl Auditor {
             let detail = format!("it was cut later than it may, which is {}", self.bound);
             out.push(found(FindingKind::CloseLate, session, detail));
         }
-        if let Some(trace) = self.traces.get_mut(session)
-            && let Ok(place) = trace
-                .actions
-                .binary_search_by_key(&closed.action, |a| a.index)
-            && let Some(allowed) = trace.actions.get_mut(place)
-        {
-            allowed.closed = true;
+        if let Some(trace) = self.traces.get_mut(session) {
+            trace.close(closed.action);
         }
     }
 
     /// When something that was opened had to be closed, as far as the entries tell.
-    fn over_at(&self, session: &SessionId, allowed: &Allowed) -> Option<Timestamp> {
+    fn over_at(&self, session: &SessionId, opened: Opened) -> Option<Timestamp> {
         let over = match self.authority.held(session) {
             Some(held) => {
-                let limits = allowed.limits.and(held.session.limits);
+                let limits = opened.limits.and(held.session.limits);
                 held.session.deadline(&limits).at
             }
             None => self.authority.tombstone(session)?.effective,
         };
-        Some(allowed.passed.map_or(over, |passed| passed.min(over)))
+        Some(opened.passed.map_or(over, |passed| passed.min(over)))
     }
 
     /// Before an entry moves a session's clocks on: which of its open connections have passed
@@ -230,16 +209,12 @@ impl Auditor {
         else {
             return;
         };
-        trace.connections.retain(|place| {
-            let Some(allowed) = trace.actions.get_mut(*place).filter(|a| !a.closed) else {
-                return false;
-            };
-            let limits = allowed.limits.and(held.session.limits);
+        for opened in trace.in_time() {
+            let limits = opened.limits.and(held.session.limits);
             let over = held.session.deadline(&limits).at;
             if over <= moment {
-                allowed.passed.get_or_insert(over);
+                opened.passed = Some(over);
             }
-            allowed.passed.is_none()
-        });
+        }
     }
 }
