@@ -339,13 +339,16 @@ async fn what_the_person_started_is_activity_until_it_ends() {
 async fn touches_move_the_idle_deadline_but_never_the_age_of_authentication() {
     let bench = bench().await;
     let permit = bench.permit(Verb::WebConnect).await.unwrap();
-    let cut = loop {
-        permit.activity().touch();
-        let wait = timeout(Duration::from_millis(50), permit.cut().fired()).await;
-        if let Ok(cut) = wait {
-            break cut;
+    let touched = async {
+        loop {
+            permit.activity().touch();
+            let wait = timeout(Duration::from_millis(50), permit.cut().fired()).await;
+            if let Ok(cut) = wait {
+                return cut;
+            }
         }
     };
+    let cut = timeout(SOON, touched).await.unwrap();
     assert_eq!(cut.cause, CutCause::SessionEnded(EndReason::Reauth));
 }
 
