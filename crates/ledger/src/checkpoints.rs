@@ -17,6 +17,9 @@ const HEADER: &str = "checkpoint ";
 /// Longest such line, in bytes: the word, 6 digits for 256 KiB, a newline.
 const HEADER_BYTES_MAX: usize = HEADER.len() + 6 + 1;
 
+/// Longest record, in bytes.
+const RECORD_BYTES_MAX: u64 = (HEADER_BYTES_MAX + NOTE_BYTES_MAX) as u64;
+
 /// The part of the file's end in which the last note is looked for: at least one whole record
 /// after a torn one, rounded up.
 const TAIL_BYTES: u64 = 3 * NOTE_BYTES_MAX as u64;
@@ -31,7 +34,8 @@ pub(crate) fn record(note: &str) -> Vec<u8> {
 pub(crate) enum Record {
     /// A note and the offset of its first byte.
     Note(u64, Vec<u8>),
-    /// The file ends within a record, as an interrupted append leaves it.
+    /// The file ends within a record, or a part of the last one is missing, as an interrupted
+    /// append leaves it.
     Torn,
     /// Something else.
     Malformed,
@@ -81,24 +85,40 @@ impl Records {
             return Ok(Record::End);
         }
         let head = self.read(self.offset, HEADER_BYTES_MAX)?;
-        let Some(line) = head.iter().position(|b| *b == b'\n') else {
-            let torn = head.len() < HEADER_BYTES_MAX && is_header_prefix(&head);
-            return Ok(if torn {
-                Record::Torn
-            } else {
-                Record::Malformed
-            });
-        };
-        let Some(len) = parse_header(&head[..line]) else {
-            return Ok(Record::Malformed);
+        let parsed = head.iter().position(|b| *b == b'\n').map(|line| {
+            let len = parse_header(&head[..line]);
+            (line, len)
+        });
+        let (line, len) = match parsed {
+            Some((line, Some(len))) => (line, len),
+            None if head.len() < HEADER_BYTES_MAX && is_header_prefix(&head) => {
+                return Ok(Record::Torn);
+            }
+            _ if self.is_unarrived()? => return Ok(Record::Torn),
+            _ => return Ok(Record::Malformed),
         };
         let start = self.offset + line as u64 + 1;
         if start + len as u64 > self.len_bytes {
             return Ok(Record::Torn);
         }
         let note = self.read(start, len)?;
+        if note.contains(&0) && self.is_unarrived()? {
+            return Ok(Record::Torn);
+        }
         self.offset = start + len as u64;
         Ok(Record::Note(start, note))
+    }
+
+    /// Whether what follows is one record of which a part never reached the disk: a power cut
+    /// leaves zeros there, in whatever sector they are. What is written later starts over, so no
+    /// other record follows it.
+    fn is_unarrived(&self) -> Result<bool, FileError> {
+        if self.len_bytes - self.offset > RECORD_BYTES_MAX {
+            return Ok(false);
+        }
+        let rest = self.read(self.offset, RECORD_BYTES_MAX as usize)?;
+        let next = rest.windows(HEADER.len()).skip(1);
+        Ok(rest.contains(&0) && !next.into_iter().any(|w| w == HEADER.as_bytes()))
     }
 
     /// The last whole record, `None` when there is none; `offset` is then where it ends.

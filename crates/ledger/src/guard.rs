@@ -8,6 +8,7 @@
 //! Here the store is a file. One that swaps by itself (a row of a database, an object with
 //! `If-Match`) takes the place of [`Guard`] with the same two operations.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ impl Guard {
         let lock = lock_path(&self.path);
         let locked = disk.try_lock(&lock).map_err(FileError::at("lock", &lock));
         let Some(_locked) = locked.map_err(SwapError::NotSwapped)? else {
-            let busy = std::io::ErrorKind::WouldBlock.into();
+            let busy = ErrorKind::WouldBlock.into();
             return Err(SwapError::NotSwapped(failed("lock")(busy)));
         };
         let found = read_file(disk, &self.path, NOTE_BYTES_MAX as u64);
@@ -87,11 +88,20 @@ impl Guard {
     }
 }
 
-/// Makes what the guard was read to hold survive a crash, as far as its name goes: a swap that was
-/// uncertain may have left it to the cache.
-pub(crate) fn settle(disk: &dyn Disk, path: &Path) -> Result<(), FileError> {
-    let folder = parent(path);
-    disk.sync_dir(folder).map_err(FileError::at("sync", folder))
+/// Makes what the guard was read to hold survive a crash: a swap that was uncertain may have left it
+/// to the cache, and a second sync of what failed proves nothing, so it is written anew. On a full
+/// disk its name is all that can be seen to; `checkpoints` then still has what it lists.
+pub(crate) fn settle(disk: &dyn Disk, path: &Path, held: &str) -> Result<(), FileError> {
+    let outcome = match replace_file_steps(disk, path, held.as_bytes()) {
+        Err((false, error)) if is_full(&error) => disk.sync_dir(parent(path)),
+        outcome => outcome.map_err(|(_, error)| error),
+    };
+    outcome.map_err(FileError::at("settle", path))
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    let full = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+    full.contains(&error.kind())
 }
 
 fn lock_path(path: &Path) -> PathBuf {

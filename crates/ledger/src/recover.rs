@@ -115,7 +115,7 @@ pub(crate) fn recover(
             dir: dir.to_path_buf(),
         })?;
     settle(&**disk, dir, &mut segment, offset, torn_tail.as_ref())?;
-    crate::guard::settle(&**disk, guard_path)?;
+    crate::guard::settle(&**disk, guard_path, &guarded)?;
     let newest = signed.into_iter().max_by_key(|s| s.checkpoint.size);
     let newest = newest.ok_or_else(|| OpenError::Missing {
         dir: dir.to_path_buf(),

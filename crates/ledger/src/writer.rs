@@ -222,8 +222,7 @@ impl Writer {
         let note = signer::sign(&*options.signer, &empty, &signer::Nothing)?;
         let written = crate::disk::replace_file_durably(&*disk, guard, note.as_bytes());
         written.map_err(FileError::at("write", guard))?;
-        drop(lock);
-        Writer::open(options, disk, observer)
+        Writer::open_locked(options, disk, observer, lock)
     }
 
     /// Opens a log: finds its end, makes it durable, and starts the threads.
@@ -245,6 +244,16 @@ impl Writer {
             return Err(OpenError::Missing { dir });
         }
         let lock = take_lock(&*disk, &dir)?;
+        Writer::open_locked(options, disk, observer, lock)
+    }
+
+    fn open_locked(
+        options: Options,
+        disk: Arc<dyn Disk>,
+        observer: Arc<dyn Observer>,
+        lock: Box<dyn DiskLock>,
+    ) -> Result<(Writer, Recovered), OpenError> {
+        let dir = options.dir.clone();
         let end = recover(&disk, &dir, &options.guard, &*options.signer)?;
         let size = end.tree.size();
         let torn_tail = end.torn_tail.clone();

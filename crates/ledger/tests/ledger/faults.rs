@@ -365,3 +365,37 @@ fn an_uncertain_swap_ends_the_writer_and_opening_reads_what_the_guard_holds() {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_that_never_arrived_whole_is_torn_unless_others_follow_it() {
+    let disk = disk();
+    let log = create(&disk, options());
+    log.fill(50);
+    log.writer.close().unwrap();
+    let path = Path::new("/log/checkpoints");
+    let whole = disk.files()[path].clone();
+    let last = String::from_utf8(whole.clone()).unwrap();
+    let last = last.rfind("checkpoint ").unwrap();
+    // All of the last record but one stretch was lost, or only a stretch of it.
+    let length = whole.len() - last;
+    for (from, to) in [(0, length), (0, 5), (3, 20), (15, 60), (length - 9, length)] {
+        let mut torn = whole.clone();
+        torn[last + from..last + to].fill(0);
+        let crashed = disk.copy();
+        crashed.put(path, &torn);
+        assert!(check(&crashed).is_err(), "{from}..{to}");
+        let log = open(&crashed, options()).unwrap_or_else(|e| panic!("{from}..{to}: {e}"));
+        log.fill(60);
+        log.writer.close().unwrap();
+        check(&crashed).unwrap_or_else(|failures| panic!("{from}..{to}: {failures:?}"));
+        // With another record behind it, no crash can have left it.
+        torn.extend_from_slice(&whole[last..]);
+        let changed = disk.copy();
+        changed.put(path, &torn);
+        assert!(
+            matches!(open(&changed, options()), Err(OpenError::Checkpoint { .. }))
+                || check(&changed).is_err(),
+            "{from}..{to}"
+        );
+    }
+}
