@@ -197,10 +197,14 @@ impl DataDir {
         let options = self.options()?;
         let disk = Arc::new(RealDisk);
         // A ledger that has signed anything is never made anew: its guard says so.
-        if self.ledger().exists() || options.guard.exists() {
-            Ok(Writer::open(options, disk, durability)?)
-        } else {
-            Ok(Writer::create(options, disk, durability)?)
+        if options.guard.exists() {
+            return Ok(Writer::open(options, disk, durability)?);
+        }
+        // Making one may have been cut short before, and goes on; what holds anything is refused,
+        // and opening it says what is missing.
+        match Writer::create(options.clone(), disk.clone(), durability.clone()) {
+            Err(OpenError::AlreadyThere { .. }) => Ok(Writer::open(options, disk, durability)?),
+            made => Ok(made?),
         }
     }
 }
@@ -209,5 +213,41 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
     move |source| DataError::File {
         path: path.display().to_string(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_whose_making_was_cut_short_is_made_and_one_without_its_guard_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"
+data = "data"
+policy = "policy.cedar"
+origin = "curfew.test/log"
+portal = "curfew.localhost"
+[listen]
+web = "127.0.0.1:0"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+"#;
+        let config = Config::parse("curfew.toml", text, folder.path()).unwrap();
+        let data = DataDir::of(&config);
+        data.create(&config.origin).unwrap();
+        // As it lies when the signer could not be reached for the first checkpoint.
+        fs::create_dir_all(data.ledger().join("segments")).unwrap();
+        let open = || {
+            let (failures, _) = tokio::sync::mpsc::unbounded_channel();
+            data.open_ledger(Arc::new(Durability::new(0, failures)))
+        };
+        let (writer, _) = open().unwrap();
+        writer.append("an entry").unwrap();
+        writer.close().unwrap();
+        fs::remove_file(data.root.join("guard/last-signed")).unwrap();
+        let refused = open().map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("last-signed is missing"), "{refused}");
     }
 }

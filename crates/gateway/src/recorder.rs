@@ -1,10 +1,10 @@
 //! Waiting for entries to become durable.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_ledger::{Observer, WriteError};
+use curfew_ledger::{Observer, PublishError, WriteError};
 use tokio::sync::{mpsc, oneshot};
 
 /// The ledger failed before an entry was durable.
@@ -17,6 +17,8 @@ pub struct Unrecorded;
 pub struct Durability {
     size: AtomicU64,
     queue: Mutex<Queue>,
+    /// The newest checkpoint could not be published.
+    unpublished: AtomicBool,
     failures: mpsc::UnboundedSender<String>,
 }
 
@@ -40,6 +42,7 @@ impl Durability {
         Self {
             size: AtomicU64::new(size),
             queue: Mutex::default(),
+            unpublished: AtomicBool::new(false),
             failures,
         }
     }
@@ -110,5 +113,21 @@ impl Observer for Durability {
         let _ = self.failures.send(error.to_string());
         // Whoever waits is told by its dropped sender.
         queue.waiters.clear();
+    }
+
+    fn published(&self, _note: &str) {
+        if self.unpublished.swap(false, Ordering::Relaxed) {
+            tracing::warn!("checkpoints are signed and published again");
+        }
+    }
+
+    fn publish_failed(&self, error: &PublishError) {
+        // Said once: it is tried again each second.
+        if !self.unpublished.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                %error,
+                "no checkpoint can be signed and published; entries are durable all the same"
+            );
+        }
     }
 }
