@@ -111,8 +111,9 @@ impl RemoteSigner {
             let stream = UnixStream::connect(&self.socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            write_line(&stream, &Request { v: VERSION, ask })?;
-            read_line(&stream)
+            // Who is refused outright may find the socket closed for writing, the answer in it.
+            let sent = write_line(&stream, &Request { v: VERSION, ask });
+            read_line(&stream).map_err(|error| sent.err().unwrap_or(error))
         };
         let line = exchange().map_err(SignError::Unreachable)?;
         match serde_json::from_str(&line) {

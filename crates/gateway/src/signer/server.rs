@@ -127,13 +127,12 @@ impl SignerServer {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let peer = socket_peercred(stream)?.uid.as_raw();
-        // Read in any case: whoever is still writing when the socket closes never sees the answer.
-        let line = read_line(stream)?;
         if peer != self.uid {
             tracing::warn!(uid = peer, "somebody else asked for a signature");
             let problem = format!("only uid {} may ask", self.uid);
             return write_line(stream, &Answer::Refused { problem });
         }
+        let line = read_line(stream)?;
         let answer = match serde_json::from_str::<Request>(&line) {
             Ok(Request { v: VERSION, ask }) => self.decide(ask),
             Ok(Request { v, .. }) => Answer::Refused {
