@@ -214,9 +214,17 @@ fn temporary_name(path: &Path) -> std::path::PathBuf {
 pub struct RealDisk;
 
 #[derive(Debug)]
-struct RealLock(#[expect(dead_code, reason = "held only for the lock on it")] File);
+struct RealLock(File);
 
 impl DiskLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a child process that was forked but has not yet run
+        // its program: it shares the open file until then.
+        let _ = self.0.unlock();
+    }
+}
 
 impl DiskFile for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -308,5 +316,24 @@ impl Disk for RealDisk {
 
     fn permissions(&self, path: &Path) -> io::Result<u32> {
         Ok(std::fs::metadata(path)?.permissions().mode() & 0o7777)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_given_back_though_another_process_still_has_the_file() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("lock");
+        let file = File::create(&path)?;
+        file.try_lock()?;
+        // What a fork copies: another number for the same open file.
+        let copy = file.try_clone()?;
+        drop(RealLock(file));
+        assert!(RealDisk.try_lock(&path)?.is_some());
+        drop(copy);
+        Ok(())
     }
 }

@@ -122,7 +122,7 @@ pub struct Indexer {
     merging: Option<FutureResult<Option<SegmentMeta>>>,
     searcher: Searcher,
     rebuilt: bool,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Indexer {
@@ -239,6 +239,16 @@ fn discard(dir: &Path) -> Result<(), IndexError> {
     }
 }
 
+/// The one filling of an index at a time.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child process that has not yet run its program.
+        let _ = self.0.unlock();
+    }
+}
+
 impl Indexer {
     /// Opens the index in `dir` for the log in `log_dir`, or begins it anew when there is none, it
     /// is of another log, of another version, or damaged. `thorough` reads all of it to know that
@@ -289,7 +299,7 @@ impl Indexer {
             merging: None,
             searcher,
             rebuilt,
-            _lock: lock,
+            _lock: Lock(lock),
         };
         indexer.publish()?;
         Ok(indexer)
