@@ -119,12 +119,11 @@ impl Task {
     }
 
     fn forget_durable(&mut self) {
-        let durable = self.durability.size();
-        while self
-            .pending
-            .front()
-            .is_some_and(|(index, _)| *index < durable)
-        {
+        self.forget_before(self.durability.size());
+    }
+
+    fn forget_before(&mut self, size: u64) {
+        while self.pending.front().is_some_and(|(index, _)| *index < size) {
             self.pending.pop_front();
         }
     }
@@ -146,14 +145,7 @@ impl Task {
             Ok(index) => index,
             Err(error) => return Err(self.append_failed(&error)),
         };
-        let durable = self.durability.size();
-        while self
-            .pending
-            .front()
-            .is_some_and(|(index, _)| *index < durable)
-        {
-            self.pending.pop_front();
-        }
+        self.forget_durable();
         self.pending.push_back((index, bytes));
         self.authority.apply(&entry);
         if let Event::SessionLimited { session, .. } = &entry.event {
@@ -219,9 +211,7 @@ impl Task {
             }
         };
         // What had reached the disk is durable; the rest is written again, in the same order.
-        while self.pending.front().is_some_and(|(index, _)| *index < size) {
-            self.pending.pop_front();
-        }
+        self.forget_before(size);
         let gap = size < self.durability.size()
             || self
                 .pending
