@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use curfew_authority::{Entry, Subjects, Timestamp};
 use curfew_ledger::{Fetch, LogReader, ReadError, merkle};
 use serde::{Deserialize, Serialize};
+use tantivy::directory::{Advice, MmapDirectory};
 use tantivy::index::SegmentId;
 use tantivy::indexer::NoMergePolicy;
 use tantivy::{FutureResult, Index, IndexReader, IndexWriter, ReloadPolicy, SegmentMeta};
@@ -204,8 +205,11 @@ fn snapshot(reader: &IndexReader, fields: Fields, stamp: Stamp) -> Result<Snapsh
     })
 }
 
-fn reader_of(index: &Index) -> tantivy::Result<IndexReader> {
-    index
+/// Reads the index in `dir` on an opening of its own, which the kernel does not read ahead in: a
+/// search touches a few pages in each of many files, and what is read around them can be megabytes.
+fn reader_of(dir: &Path) -> tantivy::Result<IndexReader> {
+    let files = MmapDirectory::open_with_madvice(dir, Advice::Random)?;
+    Index::open(files)?
         .reader_builder()
         .reload_policy(ReloadPolicy::Manual)
         .try_into()
@@ -213,11 +217,12 @@ fn reader_of(index: &Index) -> tantivy::Result<IndexReader> {
 
 /// The index in `dir` as another process left or keeps it, without filling it.
 pub(crate) fn look(log: &LogReader, dir: &Path) -> Result<Option<Snapshot>, IndexError> {
-    let Some((index, stamp)) = existing(&dir.join(FOLDER), log, false)? else {
+    let folder = dir.join(FOLDER);
+    let Some((_, stamp)) = existing(&folder, log, false)? else {
         return Ok(None);
     };
     let (_, fields) = schema();
-    snapshot(&reader_of(&index)?, fields, stamp).map(Some)
+    snapshot(&reader_of(&folder)?, fields, stamp).map(Some)
 }
 
 /// A name for the index of a log among those of others: of where the log is.
@@ -285,7 +290,7 @@ impl Indexer {
         // One thread, so that entries stay in the order of the log.
         let writer: IndexWriter = index.writer_with_num_threads(1, HEAP_BYTES)?;
         writer.set_merge_policy(Box::new(NoMergePolicy));
-        let reader = reader_of(&index)?;
+        let reader = reader_of(&folder)?;
         let indexer = Self {
             dir: dir.to_owned(),
             committed: stamp.size,
