@@ -15,6 +15,7 @@ mod sessions;
 mod signer;
 mod terminal;
 mod user;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Psql(database::Psql),
     Sessions(sessions::Sessions),
     Signer(signer::Signer),
+    Witness(witness::Witness),
     #[command(hide = true)]
     Guard(demo::Guard),
 }
@@ -111,6 +113,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Psql(arguments) => database::psql(&arguments).await?,
         Command::Sessions(arguments) => sessions::sessions(&arguments).await?,
         Command::Signer(arguments) => signer::signer(arguments).await?,
+        Command::Witness(arguments) => witness::witness(arguments).await?,
         Command::Log(arguments) => return log::log(arguments.command).await,
     }
     Ok(ExitCode::SUCCESS)

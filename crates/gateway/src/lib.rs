@@ -25,6 +25,7 @@ mod search;
 pub mod secret;
 pub mod signer;
 mod web;
+pub mod witness;
 
 pub use clock::Clock;
 pub use gateway::{Core, Gateway, Running, StartError, start};

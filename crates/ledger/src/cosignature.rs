@@ -119,6 +119,18 @@ impl CosignerKey {
         }
     }
 
+    /// The signature lines of this key on a note, as they stand and unchecked.
+    #[must_use]
+    pub fn lines(&self, note: &Note) -> String {
+        note.lines_of(&self.name, self.id)
+    }
+
+    /// Whether it is the same key, under whatever name.
+    #[must_use]
+    pub fn same_key(&self, other: &CosignerKey) -> bool {
+        self.encoded() == other.encoded()
+    }
+
     /// The type byte and the public key.
     fn encoded(&self) -> Vec<u8> {
         let mut data = vec![self.algorithm().kind()];

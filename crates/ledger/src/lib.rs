@@ -52,6 +52,8 @@ pub mod signer;
 pub mod tile;
 pub mod verify;
 mod verify_tiles;
+pub mod witness;
+mod witness_key;
 pub mod writer;
 
 pub use cosignature::{Cosigner, CosignerKey};
@@ -68,6 +70,7 @@ pub use options::Options;
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::{Entries, LogReader};
 pub use signer::{SignError, Signer};
+pub use witness::Witness;
 pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 
 /// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.

@@ -126,6 +126,12 @@ impl VerifierKey {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The signature lines of this key on a note, as they stand and unchecked.
+    #[must_use]
+    pub fn lines(&self, note: &Note) -> String {
+        note.lines_of(&self.name, self.id)
+    }
 }
 
 impl fmt::Display for VerifierKey {
@@ -220,6 +226,17 @@ impl Note {
             .iter()
             .filter(move |line| line.name == name && line.id == id)
             .map(|line| line.signature.as_slice())
+    }
+
+    /// The lines of this key as they stand, each with its newline, none of it checked.
+    pub(crate) fn lines_of(&self, name: &str, id: u32) -> String {
+        let mut lines = String::new();
+        for signature in self.signatures_of(name, id) {
+            let data = [&id.to_be_bytes(), signature].concat();
+            let data = STANDARD.encode(data);
+            lines.push_str(&format!("{SIGNATURE_PREFIX}{name} {data}\n"));
+        }
+        lines
     }
 
     /// Checks that `key` has signed, and that every line naming it is right.

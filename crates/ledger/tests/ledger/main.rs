@@ -12,4 +12,5 @@ mod note;
 mod signer;
 mod space;
 mod tamper;
+mod witness;
 mod writer;
