@@ -266,9 +266,18 @@ mod tests {
             let text = |at: &str| json.pointer(at).and_then(serde_json::Value::as_str);
             assert_eq!(Some(entry.event.kind()), text("/kind"));
             let facets = entry.event.facets();
-            assert_eq!(facets.session.map(SessionId::as_str), text("/session"));
-            assert_eq!(facets.target.map(SessionId::as_str), text("/target"));
-            assert_eq!(facets.actor.map(SessionId::as_str), text("/by/session"));
+            assert_eq!(
+                facets.session.map(ToString::to_string).as_deref(),
+                text("/session")
+            );
+            assert_eq!(
+                facets.target.map(ToString::to_string).as_deref(),
+                text("/target")
+            );
+            assert_eq!(
+                facets.actor.map(ToString::to_string).as_deref(),
+                text("/by/session")
+            );
             assert_eq!(facets.subject.map(SubjectName::as_str), text("/subject"));
             let resource = text("/resource").or(text("/audience"));
             assert_eq!(facets.resource.map(ResourceName::as_str), resource);

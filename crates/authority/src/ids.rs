@@ -46,6 +46,37 @@ impl<T: FromStr<Err = IdError>> Visitor<'_> for Text<T> {
     }
 }
 
+/// The forms that every identifier has, by way of its check and its text.
+macro_rules! forms {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                text.parse()
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Text(PhantomData))
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.to_string()
+            }
+        }
+    };
+}
+
+/// An identifier that is a text.
 macro_rules! identifier {
     ($(#[$meta:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$meta])*
@@ -71,37 +102,70 @@ macro_rules! identifier {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                text.parse()
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Text(PhantomData))
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> Self {
-                id.0.into()
-            }
-        }
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
             }
         }
+
+        forms!($name);
     };
+}
+
+/// An identifier that is 96 random bits, held as the number: sessions are looked up several times
+/// for each entry. Numbers and texts have the same order.
+macro_rules! numbered {
+    ($(#[$meta:meta])* $name:ident, $kind:literal, $rule:literal, $prefix:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(u128);
+
+        impl $name {
+            /// The identifier made of these random bytes.
+            pub fn from_random(bytes: [u8; 12]) -> Self {
+                let number = bytes.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
+                Self(number)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let digits = text.strip_prefix($prefix);
+                let number = digits.and_then(number).map(Self);
+                number.ok_or(IdError { kind: $kind, rule: $rule })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{:024x}"), self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        forms!($name);
+    };
+}
+
+/// The number in 24 lower-case hexadecimal digits.
+fn number(digits: &str) -> Option<u128> {
+    if digits.len() != 24 {
+        return None;
+    }
+    digits.bytes().try_fold(0, |sum, digit| {
+        let digit = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(sum << 4 | u128::from(digit))
+    })
 }
 
 identifier!(
@@ -139,19 +203,19 @@ identifier!(
     "1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit",
     |text| is_name(text, &['.', '_', '-'])
 );
-identifier!(
+numbered!(
     /// The public identifier of a session. It names a session in the log and opens nothing.
     SessionId,
     "a session id",
     "'s_' and 24 lower-case hexadecimal digits",
-    |text| text.strip_prefix("s_").is_some_and(|rest| is_hex(rest, 24))
+    "s_"
 );
-identifier!(
+numbered!(
     /// The public identifier of one credential of a session. It opens nothing.
     CredentialId,
     "a credential id",
     "'c_' and 24 lower-case hexadecimal digits",
-    |text| text.strip_prefix("c_").is_some_and(|rest| is_hex(rest, 24))
+    "c_"
 );
 identifier!(
     /// SHA-256 of a credential's secret, in lower-case hexadecimal. The secret has at least 128
@@ -190,20 +254,6 @@ impl EnvironmentName {
     /// The environment of the gateway itself, where none is configured.
     pub fn gateway() -> Self {
         Self(crate::resource::Resource::GATEWAY.into())
-    }
-}
-
-impl SessionId {
-    /// The identifier made of these random bytes.
-    pub fn from_random(bytes: [u8; 12]) -> Self {
-        Self(format!("s_{}", hex(&bytes)).into())
-    }
-}
-
-impl CredentialId {
-    /// The identifier made of these random bytes.
-    pub fn from_random(bytes: [u8; 12]) -> Self {
-        Self(format!("c_{}", hex(&bytes)).into())
     }
 }
 

@@ -151,7 +151,7 @@ impl MasterKey {
     /// The password of a database credential. Derived, so that SCRAM can be answered after a
     /// restart without any password being stored.
     pub fn database_password(&self, credential: &CredentialId) -> SecretString {
-        let bytes = self.derive("database-password", credential.as_str().as_bytes());
+        let bytes = self.derive("database-password", credential.to_string().as_bytes());
         format!("cfd_{}", URL_SAFE_NO_PAD.encode(*bytes)).into()
     }
 }

@@ -115,7 +115,7 @@ impl Fields {
         }
         let mut subjects: Vec<SubjectName> = facets.subject.cloned().into_iter().collect();
         for session in facets.sessions() {
-            doc.add_text(self.session, session.as_str());
+            doc.add_text(self.session, session.to_string());
             subjects.extend(whose(session));
         }
         subjects.sort_unstable();
@@ -133,12 +133,12 @@ impl Fields {
             doc.add_text(self.address, address_term(address));
         }
         if let Event::SessionStarted { session, .. } = &entry.event {
-            doc.add_text(self.start, session.as_str());
+            doc.add_text(self.start, session.to_string());
         }
     }
 
     /// The term by which a session's start is found.
     pub(crate) fn start_term(&self, session: &SessionId) -> Term {
-        Term::from_field_text(self.start, session.as_str())
+        Term::from_field_text(self.start, &session.to_string())
     }
 }

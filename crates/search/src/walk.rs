@@ -110,6 +110,7 @@ pub(crate) fn index_query(fields: &Fields, query: &Query) -> Box<dyn IndexQuery>
         .iter()
         .map(|address| schema::address_term(*address))
         .collect();
+    let sessions: Vec<String> = query.sessions.iter().map(ToString::to_string).collect();
     let named = [
         terms(
             fields.kind,
@@ -121,7 +122,7 @@ pub(crate) fn index_query(fields: &Fields, query: &Query) -> Box<dyn IndexQuery>
         ),
         terms(
             fields.session,
-            query.sessions.iter().map(|s| s.as_str()).collect(),
+            sessions.iter().map(String::as_str).collect(),
         ),
         terms(
             fields.resource,

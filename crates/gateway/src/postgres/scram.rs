@@ -234,7 +234,10 @@ impl Verifiers {
         }
         let mut verifiers = Vec::with_capacity(credentials.len());
         for credential in credentials {
-            verifiers.extend(self.one(credential.as_str(), salt, Some(credential)).await);
+            verifiers.extend(
+                self.one(&credential.to_string(), salt, Some(credential))
+                    .await,
+            );
         }
         verifiers
     }

@@ -138,7 +138,7 @@ impl Assertions {
             aud: resource.as_str(),
             sub: grant.subject.as_str(),
             roles: grant.roles.iter().map(|role| role.as_str()).collect(),
-            sid: grant.session.as_str(),
+            sid: &grant.session.to_string(),
             amr: &grant.proof.amr,
             acr: acr(grant.proof.aal),
             auth_time: grant.proof.at.as_secs(),
