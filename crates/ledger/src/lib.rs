@@ -25,6 +25,7 @@
 //! tile/entries/<N>[.p/<W>]              C2SP tlog-tiles: entries
 //! checkpoint                            the newest signed checkpoint (C2SP)
 //! checkpoints                           all of them, see `checkpoints.rs`
+//! witnessed                             the newest that a quorum of witnesses has cosigned
 //! lock                                  held by the one writer
 //! ```
 
@@ -43,6 +44,7 @@ pub mod merkle;
 pub mod note;
 pub mod options;
 mod prepare;
+pub mod published;
 mod publisher;
 mod queue;
 mod read;
@@ -50,6 +52,7 @@ pub mod recover;
 pub mod segment;
 pub mod signer;
 pub mod tile;
+pub mod trust;
 pub mod verify;
 mod verify_tiles;
 pub mod witness;
@@ -67,9 +70,11 @@ pub use keeper::Keeper;
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;
+pub use published::Published;
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::{Entries, LogReader};
 pub use signer::{SignError, Signer};
+pub use trust::TrustPolicy;
 pub use witness::Witness;
 pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 

@@ -127,6 +127,12 @@ impl VerifierKey {
         &self.name
     }
 
+    /// Whether it is the same key, under whatever name.
+    #[must_use]
+    pub fn same_key(&self, other: &VerifierKey) -> bool {
+        self.key == other.key
+    }
+
     /// The signature lines of this key on a note, as they stand and unchecked.
     #[must_use]
     pub fn lines(&self, note: &Note) -> String {

@@ -352,7 +352,7 @@ impl<'a> TilesAt<'a> {
         TilesAt { disk, dir, size }
     }
 
-    fn inclusion_proof(&self, index: u64) -> Result<Vec<Hash>, ReadError> {
+    pub(crate) fn inclusion_proof(&self, index: u64) -> Result<Vec<Hash>, ReadError> {
         let size = self.size;
         merkle::inclusion_proof(&mut &*self, index, size)?.ok_or(ReadError::PastEnd { index, size })
     }

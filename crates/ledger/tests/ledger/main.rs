@@ -12,5 +12,6 @@ mod note;
 mod signer;
 mod space;
 mod tamper;
+mod trust;
 mod witness;
 mod writer;

@@ -1,0 +1,88 @@
+//! What a log shows to others beside its entries: checkpoints, and proofs out of its tiles.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{Disk, RealDisk, read_file, replace_file_durably};
+use crate::error::{FileError, ReadError};
+use crate::merkle::Hash;
+use crate::note::NOTE_BYTES_MAX;
+use crate::read::TilesAt;
+use crate::signer::Extends as _;
+
+/// The published side of the log in a directory. Looks at no entry, so it costs nothing to open.
+#[derive(Debug, Clone)]
+pub struct Published {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl Published {
+    /// Of the log in `dir`.
+    #[must_use]
+    pub fn new(dir: &Path) -> Published {
+        Published::new_on(dir, Arc::new(RealDisk))
+    }
+
+    /// The same on another disk.
+    #[must_use]
+    pub fn new_on(dir: &Path, disk: Arc<dyn Disk>) -> Published {
+        Published {
+            disk,
+            dir: dir.to_path_buf(),
+        }
+    }
+
+    /// The newest signed checkpoint, as it stands and unchecked; `None` before there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn checkpoint(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.read("checkpoint")
+    }
+
+    /// The newest checkpoint that a quorum of witnesses has cosigned, with their signatures, as it
+    /// stands and unchecked; `None` before there is one.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn witnessed(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.read("witnessed")
+    }
+
+    /// Keeps `note` as the newest witnessed checkpoint, durably.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn keep_witnessed(&self, note: &str) -> Result<(), FileError> {
+        let path = self.dir.join("witnessed");
+        let replaced = replace_file_durably(&*self.disk, &path, note.as_bytes());
+        replaced.map_err(FileError::at("replace", &path))
+    }
+
+    /// The proof that entry `index` is in the tree of the first `size` entries.
+    ///
+    /// # Errors
+    /// When `index >= size`, or a tile is missing: tiles are there for every published size.
+    pub fn inclusion_proof(&self, index: u64, size: u64) -> Result<Vec<Hash>, ReadError> {
+        TilesAt::new(&*self.disk, &self.dir, size).inclusion_proof(index)
+    }
+
+    /// The proof that the first `first` entries are the same in the tree of `second`.
+    ///
+    /// # Errors
+    /// When `first > second`, or a tile is missing: tiles are there for every published size.
+    pub fn consistency_proof(&self, first: u64, second: u64) -> Result<Vec<Hash>, ReadError> {
+        TilesAt::new(&*self.disk, &self.dir, second).consistency_proof(first)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FileError> {
+        let path = self.dir.join(name);
+        match read_file(&*self.disk, &path, NOTE_BYTES_MAX as u64) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FileError::at("read", &path)(error)),
+        }
+    }
+}
