@@ -123,6 +123,8 @@ pub enum FindingKind {
     CloseWrong,
     /// A connection was closed later than the bound.
     CloseLate,
+    /// Witnesses are said to have cosigned what was not there yet.
+    WitnessedWrong,
 }
 
 impl FindingKind {
@@ -157,6 +159,7 @@ impl FindingKind {
             Self::ClosedTwice => "closed_twice",
             Self::CloseWrong => "close_wrong",
             Self::CloseLate => "close_late",
+            Self::WitnessedWrong => "witnessed_wrong",
         }
     }
 }
@@ -364,6 +367,14 @@ impl Auditor {
                 self.outage.get_or_insert(*since);
             }
             Event::RecordingResumed { .. } => self.outage = None,
+            Event::LogWitnessed { size, .. }
+            | Event::LogQuorumLost { size, .. }
+            | Event::LogQuorumMet { size } => {
+                if *size > self.index {
+                    let detail = format!("{size} entries cannot have been cosigned before it");
+                    out.push((FindingKind::WitnessedWrong, None, detail));
+                }
+            }
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

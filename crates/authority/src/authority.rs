@@ -14,6 +14,7 @@ mod rulings;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod witnessing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,7 @@ pub(crate) use decide::is_clock_reason;
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
 use timers::Timers;
+pub use witnessing::CHECKPOINT_BYTES_MAX;
 
 /// Ended sessions looked through for somebody's spent passwords: about 1 ms, and only after a
 /// wrong password.
@@ -68,6 +70,8 @@ struct State {
     burials: VecDeque<(Timestamp, SessionId)>,
     /// How many sessions have started.
     started: u64,
+    /// It was noted that no quorum of witnesses cosigns.
+    quorum_lost: bool,
 }
 
 impl Default for State {
@@ -84,6 +88,7 @@ impl Default for State {
             tombstones: BTreeMap::new(),
             burials: VecDeque::new(),
             started: 0,
+            quorum_lost: false,
         }
     }
 }

@@ -132,6 +132,40 @@ pub enum Command {
         /// How many actions were refused meanwhile.
         refused: u64,
     },
+    /// Note what there is to say of the log's witnesses.
+    Witness(WitnessNews),
+}
+
+/// What there is to say of the log's witnesses.
+#[derive(Clone, Debug)]
+pub enum WitnessNews {
+    /// A quorum of them has cosigned a checkpoint.
+    Cosigned(Witnessed),
+    /// For too long no quorum has. Recorded once until it is met again.
+    QuorumLost {
+        /// When the first checkpoint came that they have not cosigned.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that they have.
+        size: u64,
+        /// Who has not cosigned.
+        missing: Vec<String>,
+    },
+    /// A quorum cosigns again. Recorded where it was that none did.
+    QuorumMet {
+        /// Number of entries in the checkpoint that they have cosigned.
+        size: u64,
+    },
+}
+
+/// A checkpoint that a quorum of witnesses has cosigned.
+#[derive(Clone, Debug)]
+pub struct Witnessed {
+    /// Number of entries it covers.
+    pub size: u64,
+    /// Who has cosigned it.
+    pub witnesses: Vec<String>,
+    /// The checkpoint with its signatures, as a signed note.
+    pub checkpoint: String,
 }
 
 /// A credential for a session that already lives.

@@ -292,6 +292,33 @@ pub enum Event {
         /// How many actions were refused meanwhile.
         refused: u64,
     },
+    /// A quorum of witnesses has cosigned a checkpoint of this log. Not every one is noted.
+    #[serde(rename = "log.witnessed")]
+    LogWitnessed {
+        /// Number of entries that the checkpoint covers.
+        size: u64,
+        /// Who has cosigned it, by their names in the policy on witnesses.
+        witnesses: Vec<String>,
+        /// The checkpoint with the signatures of log and witnesses, as a signed note. The longest
+        /// signatures are left out where not all fit.
+        checkpoint: String,
+    },
+    /// For too long no checkpoint has been cosigned by a quorum of witnesses.
+    #[serde(rename = "log.quorum_lost")]
+    LogQuorumLost {
+        /// When the first checkpoint came that they have not cosigned.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that they have.
+        size: u64,
+        /// Who of them has not cosigned, by their names in the policy on witnesses.
+        missing: Vec<String>,
+    },
+    /// A quorum of witnesses cosigns again.
+    #[serde(rename = "log.quorum_met")]
+    LogQuorumMet {
+        /// Number of entries in the checkpoint that they have cosigned.
+        size: u64,
+    },
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -96,6 +96,9 @@ impl Event {
         "action.closed",
         "recording.failed",
         "recording.resumed",
+        "log.witnessed",
+        "log.quorum_lost",
+        "log.quorum_met",
     ];
 
     /// The JSON `kind`.
@@ -125,10 +128,17 @@ impl Event {
             Self::ActionClosed(_) => "action.closed",
             Self::RecordingFailed { .. } => "recording.failed",
             Self::RecordingResumed { .. } => "recording.resumed",
+            Self::LogWitnessed { .. } => "log.witnessed",
+            Self::LogQuorumLost { .. } => "log.quorum_lost",
+            Self::LogQuorumMet { .. } => "log.quorum_met",
         }
     }
 
     /// What it is about.
+    #[allow(
+        clippy::too_many_lines,
+        reason = "no wildcard: whoever adds a kind of entry says here what it is about"
+    )]
     pub fn facets(&self) -> Facets<'_> {
         match self {
             Self::LogOpened { .. }
@@ -138,7 +148,10 @@ impl Event {
             | Self::PolicyLoaded { .. }
             | Self::ResourcesLoaded { .. }
             | Self::RecordingFailed { .. }
-            | Self::RecordingResumed { .. } => Facets::default(),
+            | Self::RecordingResumed { .. }
+            | Self::LogWitnessed { .. }
+            | Self::LogQuorumLost { .. }
+            | Self::LogQuorumMet { .. } => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {
                 subject: Some(subject),
                 actor: session_of(by),

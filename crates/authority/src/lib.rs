@@ -26,12 +26,12 @@ mod time;
 
 pub use audit::{Auditor, Finding, FindingKind, LATE_BOUND};
 pub use authority::{
-    ADDED_ROLES_MAX, Authority, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX,
-    TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX,
+    STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
 };
 pub use command::{
     Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, Refusal, StepUp,
-    Verdict,
+    Verdict, WitnessNews, Witnessed,
 };
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,

@@ -271,6 +271,30 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("the log takes entries again; {refused} actions were refused meanwhile"),
         ),
+        Event::LogWitnessed {
+            size, witnesses, ..
+        } => plain(
+            "log.witnessed",
+            Class::Log(LogActivity::Other("Witnessed")),
+            Informational,
+            format!("{size} entries cosigned by {}", witnesses.join(", ")),
+        ),
+        Event::LogQuorumLost { size, missing, .. } => {
+            let class = Class::Log(LogActivity::Other("Quorum Lost"));
+            let text = format!(
+                "witnesses do not cosign the log since it had {size} entries; missing: {}",
+                missing.join(", ")
+            );
+            let mut facts = plain("log.quorum_lost", class, High, text);
+            facts.outcome = Outcome::Failure;
+            facts
+        }
+        Event::LogQuorumMet { size } => plain(
+            "log.quorum_met",
+            Class::Log(LogActivity::Other("Quorum Met")),
+            Medium,
+            format!("witnesses cosign the log again: {size} entries"),
+        ),
     }
 }
 

@@ -57,6 +57,31 @@ pub struct Log {
     /// The socket of `curfew signer serve`, which has the signing key in place of the data folder.
     /// Relative to the configuration file.
     pub signer: Option<PathBuf>,
+    /// Who cosigns the ledger's checkpoints.
+    pub witness: Option<Witnesses>,
+}
+
+/// Who cosigns the ledger's checkpoints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witnesses {
+    /// A file in the form of C2SP tlog-policy: the witnesses with their URLs, and how many of them
+    /// are a quorum. Relative to the configuration file.
+    pub policy: PathBuf,
+    /// How long no quorum may have cosigned before `log.quorum_lost` is recorded.
+    #[serde(default = "alarm_after")]
+    pub alarm_after: Duration,
+    /// How often a cosigned checkpoint is recorded as `log.witnessed`, at most.
+    #[serde(default = "record_every")]
+    pub record_every: Duration,
+}
+
+fn alarm_after() -> Duration {
+    Duration(std::time::Duration::from_secs(60))
+}
+
+fn record_every() -> Duration {
+    Duration(std::time::Duration::from_secs(600))
 }
 
 /// Searching the ledger, on Curfew's own pages and with `curfew log search`.
@@ -402,7 +427,8 @@ impl Config {
             .iter_mut()
             .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
             .flatten();
-        let rest = [self.search.dir.as_mut(), self.log.signer.as_mut()];
+        let witness = self.log.witness.as_mut().map(|witness| &mut witness.policy);
+        let rest = [self.search.dir.as_mut(), self.log.signer.as_mut(), witness];
         let rest = rest.into_iter().flatten();
         for path in own.into_iter().chain(web).chain(postgres).chain(rest) {
             *path = folder.join(&*path);

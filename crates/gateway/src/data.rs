@@ -118,7 +118,8 @@ impl DataDir {
         Ok(options)
     }
 
-    fn verifier(&self) -> Result<VerifierKey, DataError> {
+    /// The verifier key itself.
+    pub(crate) fn verifier(&self) -> Result<VerifierKey, DataError> {
         let path = self.public_key();
         let text = fs::read_to_string(&path).map_err(at(&path))?;
         VerifierKey::parse(text.trim_end()).map_err(|problem| DataError::PublicKey {

@@ -26,6 +26,7 @@ use crate::registrar::{self, Ledger, Refusal, Registrar, Reopen};
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::web;
+use crate::witness;
 
 /// How long connections may take to finish once everything live has been cut.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The system gives no thread for the search index.
     #[error("the search index cannot be started: {0}")]
     Search(std::io::Error),
+    /// The log's witnesses.
+    #[error("witnesses: {0}")]
+    Witness(#[from] witness::WitnessSetupError),
     /// The kernel gives no timer.
     #[error("the kernel gives no timer: {0}")]
     Timer(std::io::Error),
@@ -273,6 +277,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let databases =
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
+    let witnesses = witnesses(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
@@ -284,6 +289,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         StartError::Listen { address, source }
     })?;
     let search = Search::start(&config, &core.data, &core.durability)?;
+    let durability = core.durability;
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,
         accounts: core.accounts,
@@ -317,6 +323,10 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
             stopping.clone(),
         ));
     }
+    if let Some(witnesses) = witnesses {
+        let registrar = gateway.registrar.clone();
+        tasks.spawn(witnesses.run(registrar, durability, stopping.clone()));
+    }
     tasks.spawn(serve_control(
         control,
         Arc::clone(&gateway),
@@ -329,6 +339,16 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         stopping,
         tasks,
     })
+}
+
+/// The log's witnesses, where some are configured.
+fn witnesses(config: &Config) -> Result<Option<witness::Setup>, StartError> {
+    let Some(witnesses) = &config.log.witness else {
+        return Ok(None);
+    };
+    let data = DataDir::of(config);
+    let setup = witness::Setup::new(witnesses, &data.ledger(), data.verifier()?)?;
+    Ok(Some(setup))
 }
 
 /// The port that clients use: the public one where something stands between.

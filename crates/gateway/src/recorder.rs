@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use curfew_ledger::{Observer, PublishError, WriteError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The ledger failed before an entry was durable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -19,6 +19,10 @@ pub struct Durability {
     queue: Mutex<Queue>,
     /// The newest checkpoint could not be published.
     unpublished: AtomicBool,
+    /// The newest checkpoint, and how many entries it covers.
+    checkpoint: watch::Sender<Option<(u64, Arc<str>)>>,
+    /// How many entries a quorum of witnesses has cosigned.
+    witnessed: watch::Sender<u64>,
     failures: mpsc::UnboundedSender<String>,
 }
 
@@ -43,6 +47,8 @@ impl Durability {
             size: AtomicU64::new(size),
             queue: Mutex::default(),
             unpublished: AtomicBool::new(false),
+            checkpoint: watch::Sender::new(None),
+            witnessed: watch::Sender::new(0),
             failures,
         }
     }
@@ -83,6 +89,16 @@ impl Durability {
         waits.await.map_err(|_| Unrecorded)
     }
 
+    /// The newest signed checkpoint and its size, as they are published.
+    pub(crate) fn checkpoints(&self) -> watch::Receiver<Option<(u64, Arc<str>)>> {
+        self.checkpoint.subscribe()
+    }
+
+    /// A quorum of witnesses has cosigned so many entries.
+    pub(crate) fn reached_witnesses(&self, size: u64) {
+        self.witnessed.send_replace(size);
+    }
+
     /// The writer is open again, at this size.
     pub(crate) fn resume(&self, size: u64) {
         self.queue().broken = false;
@@ -115,7 +131,11 @@ impl Observer for Durability {
         queue.waiters.clear();
     }
 
-    fn published(&self, _note: &str) {
+    fn published(&self, note: &str) {
+        let size = note.split('\n').nth(1).and_then(|line| line.parse().ok());
+        if let Some(size) = size {
+            self.checkpoint.send_replace(Some((size, Arc::from(note))));
+        }
         if self.unpublished.swap(false, Ordering::Relaxed) {
             tracing::warn!("checkpoints are signed and published again");
         }

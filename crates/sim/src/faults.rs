@@ -476,6 +476,9 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::SignInRefused { .. }
         | Event::CredentialUnknown { .. }
         | Event::RecordingFailed { .. }
-        | Event::RecordingResumed { .. } => None,
+        | Event::RecordingResumed { .. }
+        | Event::LogWitnessed { .. }
+        | Event::LogQuorumLost { .. }
+        | Event::LogQuorumMet { .. } => None,
     }
 }

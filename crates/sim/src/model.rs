@@ -117,7 +117,10 @@ impl Model {
             | Event::CredentialUnknown { .. }
             | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
-            | Event::RecordingResumed { .. } => {}
+            | Event::RecordingResumed { .. }
+            | Event::LogWitnessed { .. }
+            | Event::LogQuorumLost { .. }
+            | Event::LogQuorumMet { .. } => {}
         }
         Ok(())
     }

@@ -79,7 +79,10 @@ impl Authority {
             | Event::CredentialRefused { .. }
             | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
-            | Event::RecordingResumed { .. } => {}
+            | Event::RecordingResumed { .. }
+            | Event::LogWitnessed { .. } => {}
+            Event::LogQuorumLost { .. } => self.state.quorum_lost = true,
+            Event::LogQuorumMet { .. } => self.state.quorum_lost = false,
         }
     }
 

@@ -103,6 +103,7 @@ impl Authority {
             Command::ResumeRecording { refused } => {
                 Decision::done(vec![Event::RecordingResumed { refused: *refused }])
             }
+            Command::Witness(news) => Decision::done(self.witnessing(news)),
         }
     }
 

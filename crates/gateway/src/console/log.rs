@@ -144,13 +144,14 @@ fn details(entry: &Value) -> String {
 
 fn tone(kind: &str) -> &'static str {
     match kind {
-        "session.started" | "recording.resumed" => "good",
+        "session.started" | "recording.resumed" | "log.quorum_met" => "good",
         "sign_in.refused"
         | "action.denied"
         | "session.used_after_end"
         | "credential.unknown"
         | "credential.refused"
         | "recording.failed"
+        | "log.quorum_lost"
         | "clock.stepped" => "bad",
         _ => "",
     }

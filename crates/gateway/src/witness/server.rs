@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::listen::accept;
 
@@ -88,10 +89,13 @@ impl WitnessServer {
     /// Answers for as long as the process lives.
     pub async fn serve(&self) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        // They end with this: nothing is cosigned by a witness that was stopped.
+        let mut connections = JoinSet::new();
         loop {
+            while connections.try_join_next().is_some() {}
             let (stream, peer, slot) = accept(&self.listener, &slots).await;
             let witness = Arc::clone(&self.witness);
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let _slot = slot;
                 let service = hyper::service::service_fn(|request| {
                     let witness = Arc::clone(&witness);

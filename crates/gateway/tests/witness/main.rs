@@ -1,5 +1,14 @@
 //! Witnesses over real HTTP.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod rounds;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,0 +1,220 @@
+//! Asking one witness to cosign one checkpoint (C2SP tlog-witness, the log's side).
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use curfew_ledger::witness::{ANSWER_BYTES_MAX, SIZE_TYPE, cosigned, request, told_size};
+use curfew_ledger::{CosignerKey, Hash, Published};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+/// How long TCP may take. Two lost SYN packets cost 3 s.
+const CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// How long an unused connection is kept. Less than the 10 s that our own witness waits.
+const IDLE_TIME: Duration = Duration::from_secs(5);
+
+/// The words of a witness that are told to the operator, in characters.
+const WORDS_MAX: usize = 200;
+
+/// Why a witness has not cosigned. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    /// No answer.
+    #[error("no answer: {0}")]
+    Unreachable(String),
+    /// It says it has seen more of this log than there is: the log was rolled back, or it lies.
+    #[error(
+        "it says that it has cosigned {told} entries of this log, which has {size}: an old copy of \
+         the log runs here, or the witness lies"
+    )]
+    Ahead {
+        /// What it says.
+        told: u64,
+        /// What there is.
+        size: u64,
+    },
+    /// It refuses.
+    #[error("it refuses with {status}: {words}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What it says of it.
+        words: String,
+    },
+    /// It answers what no witness answers.
+    #[error("its answer is wrong: {0}")]
+    Wrong(String),
+    /// The proof for it could not be made.
+    #[error("no proof can be made for it: {0}")]
+    Proof(String),
+}
+
+/// What came of asking.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The last size it has cosigned, as far as is known now.
+    pub(super) size: u64,
+    /// It said that it had cosigned less than it has: it was set back.
+    pub(super) set_back: Option<u64>,
+    /// Its signature lines, checked.
+    pub(super) outcome: Result<String, AskError>,
+}
+
+/// What is to be cosigned, and what is known of the witness.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) url: &'a Uri,
+    pub(super) key: &'a CosignerKey,
+    /// The last size it has cosigned, as far as is known.
+    pub(super) known: u64,
+    /// The signed checkpoint.
+    pub(super) note: &'a str,
+    /// Number of entries in it.
+    pub(super) size: u64,
+}
+
+/// Asks witnesses, over connections that are kept.
+pub(super) struct Asker {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    log: Published,
+}
+
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asker")
+    }
+}
+
+impl Asker {
+    /// For the log whose proofs are in `log`.
+    pub(super) fn new(log: Published) -> Result<Self, String> {
+        let mut http = HttpConnector::new();
+        http.set_connect_timeout(Some(CONNECT_TIME));
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(provider)
+            .map_err(|error| error.to_string())?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIME)
+            .pool_max_idle_per_host(1)
+            .build(connector);
+        Ok(Self { client, log })
+    }
+
+    /// Asks once, and once more where the witness says from which size the proof must go on.
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Asked {
+        let mut asked = Asked {
+            size: question.known,
+            set_back: None,
+            outcome: Err(AskError::Wrong(
+                "it names another size each time".to_owned(),
+            )),
+        };
+        for _ in 0..2 {
+            match self.send(question, asked.size).await {
+                Ok(Answer::Lines(lines)) => {
+                    asked.size = question.size;
+                    asked.outcome = Ok(lines);
+                    return asked;
+                }
+                Ok(Answer::Elsewhere(told)) => {
+                    if told < question.known {
+                        asked.set_back = Some(told);
+                    }
+                    asked.size = told;
+                }
+                Err(error) => {
+                    asked.outcome = Err(error);
+                    return asked;
+                }
+            }
+        }
+        asked
+    }
+
+    async fn send(&self, question: &Question<'_>, old: u64) -> Result<Answer, AskError> {
+        let size = question.size;
+        if old > size {
+            return Err(AskError::Ahead { told: old, size });
+        }
+        let proof = self.proof(old, size).await?;
+        let body = request(old, &proof, question.note);
+        let mut request = Request::new(Full::new(Bytes::from(body)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = question.url.clone();
+        let unreachable = |error: &dyn std::error::Error| AskError::Unreachable(chain(error));
+        let sent = self.client.request(request).await;
+        let answer = sent.map_err(|error| unreachable(&error))?;
+        let (status, kind) = (
+            answer.status(),
+            answer.headers().get(header::CONTENT_TYPE).cloned(),
+        );
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await;
+        let body = body.map_err(|error| unreachable(&*error))?.to_bytes();
+        if status == StatusCode::OK {
+            let wrong = |error: &dyn fmt::Display| AskError::Wrong(error.to_string());
+            let text = std::str::from_utf8(&body).map_err(|error| wrong(&error))?;
+            let checked = cosigned(question.key, question.note, text);
+            let (lines, _) = checked.map_err(|error| wrong(&error))?;
+            return Ok(Answer::Lines(lines));
+        }
+        let is_size = kind == Some(HeaderValue::from_static(SIZE_TYPE));
+        if status == StatusCode::CONFLICT
+            && is_size
+            && let Some(told) = told_size(&body)
+        {
+            return Ok(Answer::Elsewhere(told));
+        }
+        let words = String::from_utf8_lossy(&body);
+        let words = words.trim().chars().filter(|c| !c.is_control());
+        Err(AskError::Refused {
+            status,
+            words: words.take(WORDS_MAX).collect(),
+        })
+    }
+
+    /// Reads some tiles, off the threads of the runtime.
+    async fn proof(&self, old: u64, size: u64) -> Result<Vec<Hash>, AskError> {
+        if old == 0 || old == size {
+            return Ok(Vec::new());
+        }
+        let log = self.log.clone();
+        let made = tokio::task::spawn_blocking(move || log.consistency_proof(old, size)).await;
+        let failed = |error: &dyn fmt::Display| AskError::Proof(error.to_string());
+        let made = made.map_err(|error| failed(&error))?;
+        made.map_err(|error| failed(&error))
+    }
+}
+
+enum Answer {
+    /// It has cosigned.
+    Lines(String),
+    /// The proof must go on from this size.
+    Elsewhere(u64),
+}
+
+/// An error with what caused it: the client's own says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
