@@ -1,5 +1,6 @@
-//! `curfew log tail | search | verify | export`.
+//! `curfew log tail | search | verify | export | receipt`.
 
+mod receipt;
 mod search;
 
 use std::path::PathBuf;
@@ -57,6 +58,7 @@ pub(crate) enum LogCommand {
         dir: Option<PathBuf>,
     },
     Export(crate::export::Export),
+    Receipt(receipt::Receipt),
 }
 
 #[derive(serde::Deserialize)]
@@ -96,6 +98,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             dir,
         } => verify(options, &config, dir),
         LogCommand::Export(arguments) => crate::export::export(&arguments),
+        LogCommand::Receipt(arguments) => {
+            receipt::receipt(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -198,6 +204,9 @@ fn verify(
 ) -> Outcome<ExitCode> {
     let dir = match dir {
         Some(dir) => dir,
+        // A receipt needs no log, and the policy may name the key.
+        None if options.receipt.is_some() && !options.key.is_empty() => PathBuf::new(),
+        None if options.receipt.is_some() && options.policy.is_some() => PathBuf::new(),
         None => {
             let data = DataDir::of(&configuration::config(&config.config)?);
             if options.key.is_empty() && options.key_file.is_none() {

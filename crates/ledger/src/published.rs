@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk, read_file, replace_file_durably};
 use crate::error::{FileError, ReadError};
-use crate::merkle::Hash;
+use crate::merkle::{self, Hash};
 use crate::note::NOTE_BYTES_MAX;
 use crate::read::TilesAt;
 use crate::signer::Extends as _;
@@ -59,6 +59,14 @@ impl Published {
         let path = self.dir.join("witnessed");
         let replaced = replace_file_durably(&*self.disk, &path, note.as_bytes());
         replaced.map_err(FileError::at("replace", &path))
+    }
+
+    /// The root of the first `size` entries.
+    ///
+    /// # Errors
+    /// When a tile is missing: tiles are there for every published size.
+    pub fn root(&self, size: u64) -> Result<Hash, ReadError> {
+        merkle::root(&mut &TilesAt::new(&*self.disk, &self.dir, size), size)
     }
 
     /// The proof that entry `index` is in the tree of the first `size` entries.

@@ -273,6 +273,7 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
         root: None,
         checkpoints: 0,
         torn_bytes: None,
+        witnesses: None,
         first: pass.first,
         last: pass.last,
         sessions: pass.sessions,

@@ -5,17 +5,21 @@
     reason = "the one place of this crate that prints"
 )]
 
+use std::fmt::Display;
 use std::fs;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use curfew_ledger::VerifierKey;
+use curfew_ledger::receipt::RECEIPT_BYTES_MAX;
 use curfew_ledger::verify::Progress;
+use curfew_ledger::{Published, TrustPolicy, VerifierKey};
+use serde::Serialize;
 
 use crate::audit::{Audit, audit};
-use crate::report::Report;
+use crate::report::{Outcome, Report};
+use crate::{receipt, witnesses};
 
 /// What the exit codes of a verification mean, for `--help`.
 pub const EXIT_CODES: &str = "\
@@ -24,7 +28,8 @@ Exit codes:
   1  integrity is broken: something was changed, cut off or wrongly signed
   2  the command line is wrong, or the key cannot be used
   3  legitimacy is broken: it tells of something that was not allowed to happen
-  4  the log cannot be read";
+  4  the log cannot be read
+  5  whole and legitimate, but not cosigned by a quorum of witnesses, as --policy demands";
 
 /// The exit code of a wrong command line.
 pub const USAGE: u8 = 2;
@@ -50,24 +55,48 @@ pub struct Options {
     /// A signed checkpoint kept from earlier: the log must be a continuation of it.
     #[arg(long, value_name = "CHECKPOINT_FILE")]
     pub since: Option<PathBuf>,
+    /// A policy on witnesses, in the form of C2SP tlog-policy: a quorum of them must have cosigned.
+    /// Its `log` lines stand in for --key.
+    #[arg(long, value_name = "POLICY_FILE")]
+    pub policy: Option<PathBuf>,
+    /// Prove the one entry of this receipt, as `curfew log receipt` gives it, without the log.
+    #[arg(long, value_name = "RECEIPT_FILE")]
+    pub receipt: Option<PathBuf>,
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
+    read_up_to(path, FILE_BYTES_MAX)
+}
+
+fn read_up_to(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let failed = |error| format!("{}: {error}", path.display());
     let length = fs::metadata(path).map_err(failed)?.len();
-    if length > FILE_BYTES_MAX {
+    if length > bytes_max {
         return Err(format!(
-            "{}: {length} bytes are too many for a key or checkpoint",
+            "{}: {length} bytes are too many for a key, checkpoint, policy or receipt",
             path.display()
         ));
     }
     fs::read(path).map_err(failed)
 }
 
-fn keys(options: &Options, dir: &Path) -> Result<Vec<VerifierKey>, String> {
+fn policy(options: &Options) -> Result<Option<TrustPolicy>, String> {
+    let Some(path) = &options.policy else {
+        return Ok(None);
+    };
+    let parsed = TrustPolicy::parse(&read(path)?);
+    let policy = parsed.map_err(|error| format!("{}, {error}", path.display()))?;
+    Ok(Some(policy))
+}
+
+fn keys(
+    options: &Options,
+    dir: &Path,
+    policy: Option<&TrustPolicy>,
+) -> Result<Vec<VerifierKey>, String> {
     let mut texts = options.key.clone();
     if let Some(path) = &options.key_file {
         let text = String::from_utf8(read(path)?)
@@ -78,6 +107,10 @@ fn keys(options: &Options, dir: &Path) -> Result<Vec<VerifierKey>, String> {
                 .filter(|line| !line.is_empty() && !line.starts_with('#'))
                 .map(str::to_owned),
         );
+    }
+    let logs = policy.map(TrustPolicy::logs).unwrap_or_default();
+    if texts.is_empty() && !logs.is_empty() {
+        return Ok(logs.iter().map(|log| log.key.clone()).collect());
     }
     if texts.is_empty() {
         let beside = dir.join("../keys/ledger.pub");
@@ -103,6 +136,9 @@ fn keys(options: &Options, dir: &Path) -> Result<Vec<VerifierKey>, String> {
 /// Verifies the log in `dir`, shows how far it is on a terminal's stderr, prints the report, and
 /// gives the exit code.
 pub fn run(options: &Options, dir: &Path) -> u8 {
+    if let Some(path) = &options.receipt {
+        return run_receipt(options, path);
+    }
     match verified(options, dir) {
         Ok(report) => {
             print(&report, options.json);
@@ -115,8 +151,38 @@ pub fn run(options: &Options, dir: &Path) -> u8 {
     }
 }
 
+/// Checks a receipt, prints what it proves, and gives the exit code.
+fn run_receipt(options: &Options, path: &Path) -> u8 {
+    let told = |problem: String| eprintln!("error: {problem}");
+    let given = policy(options).and_then(|policy| {
+        let keys = keys(options, Path::new("."), policy.as_ref())?;
+        Ok((keys, policy))
+    });
+    let (keys, policy) = match given {
+        Ok(given) => given,
+        Err(problem) => {
+            told(problem);
+            return USAGE;
+        }
+    };
+    let bytes = match read_up_to(path, RECEIPT_BYTES_MAX as u64) {
+        Ok(bytes) => bytes,
+        Err(problem) => {
+            told(problem);
+            return Outcome::Unreadable.code();
+        }
+    };
+    let file = path.display().to_string();
+    let report = receipt::check(&file, &bytes, &keys, policy.as_ref());
+    print(&report, options.json);
+    report.outcome.code()
+}
+
 fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
-    let keys = keys(options, dir)?;
+    let policy = policy(options)?;
+    let keys = keys(options, dir, policy.as_ref())?;
+    // Read before the log, which may go on meanwhile.
+    let witnessed = Published::new(dir).witnessed();
     let since = options.since.as_deref().map(read).transpose()?;
     let mut bar = Bar::new();
     let what = Audit {
@@ -124,12 +190,16 @@ fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
         keys: &keys,
         since: since.as_deref(),
     };
-    let report = audit(what, &mut |progress| bar.draw(progress));
+    let mut report = audit(what, &mut |progress| bar.draw(progress));
     bar.clear();
+    if let Some(policy) = &policy {
+        let note = witnessed.map_err(|error| error.to_string())?;
+        witnesses::add(&mut report, dir, note.as_deref(), policy, &keys);
+    }
     Ok(report)
 }
 
-fn print(report: &Report, json: bool) {
+fn print(report: &(impl Serialize + Display), json: bool) {
     let text = if json {
         serde_json::to_string(report).unwrap_or_else(|error| error.to_string())
     } else {

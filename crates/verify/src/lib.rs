@@ -10,7 +10,9 @@
 mod audit;
 pub mod cli;
 mod place;
+pub mod receipt;
 mod report;
+mod witnesses;
 
 pub use audit::{Audit, Broken, FINDINGS_MAX, audit};
 pub use curfew_authority as authority;
@@ -18,3 +20,4 @@ pub use curfew_ledger as ledger;
 pub use curfew_ledger::verify::Progress;
 pub use place::{Place, place_of};
 pub use report::{Fault, Found, Outcome, Report, Sessions};
+pub use witnesses::{Cosigned, Witnesses};

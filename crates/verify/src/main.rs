@@ -16,11 +16,12 @@ struct Arguments {
     #[command(flatten)]
     options: Options,
     /// The directory of the log: the one with `checkpoint` and `segments` in it.
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[arg(value_name = "DIR", required_unless_present = "receipt")]
+    dir: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    ExitCode::from(cli::run(&arguments.options, &arguments.dir))
+    let dir = arguments.dir.unwrap_or_default();
+    ExitCode::from(cli::run(&arguments.options, &dir))
 }

@@ -6,6 +6,7 @@ use curfew_authority::{SessionId, Timestamp};
 use serde::Serialize;
 
 use crate::place::Place;
+use crate::witnesses::Witnesses;
 
 /// What a verification comes to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
@@ -19,6 +20,8 @@ pub enum Outcome {
     LegitimacyBroken,
     /// It could not be read.
     Unreadable,
+    /// Whole and legitimate, but no quorum of witnesses has cosigned.
+    Unwitnessed,
 }
 
 impl Outcome {
@@ -29,6 +32,7 @@ impl Outcome {
             Self::IntegrityBroken => 1,
             Self::LegitimacyBroken => 3,
             Self::Unreadable => 4,
+            Self::Unwitnessed => 5,
         }
     }
 }
@@ -56,6 +60,9 @@ pub struct Report {
     pub first: Option<Timestamp>,
     /// The time of the last entry.
     pub last: Option<Timestamp>,
+    /// What witnesses say, where a policy on them was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<Witnesses>,
     /// Sessions it tells of.
     pub sessions: Sessions,
     /// Actions allowed.
@@ -131,7 +138,7 @@ impl Report {
         let integrity = match self.outcome {
             Outcome::Unreadable => "? could not be read",
             Outcome::IntegrityBroken => "✗ BROKEN",
-            Outcome::Proven | Outcome::LegitimacyBroken => "✓ proven",
+            Outcome::Proven | Outcome::LegitimacyBroken | Outcome::Unwitnessed => "✓ proven",
         };
         let legitimacy = match (self.outcome, self.findings_total) {
             (Outcome::Unreadable, _) => "? could not be read",
@@ -213,6 +220,9 @@ impl Report {
                 "checkpoint  {signed} entries, root {root} ({} checkpoints checked)",
                 self.checkpoints
             )?;
+        }
+        if let Some(witnesses) = &self.witnesses {
+            writeln!(text, "witnesses   {witnesses}")?;
         }
         if let Some(bytes) = self.torn_bytes {
             writeln!(

@@ -55,6 +55,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/databases/{name}/password", post(password))
         .route("/log", get(log))
         .route("/log/search", get(search::api))
+        .route("/log/{index}/receipt", get(receipt))
         .route("/sign-out", post(sign_out))
 }
 
@@ -356,12 +357,52 @@ async fn log(
         .settle(&portal, permit)
         .await
         .map_err(refused(&portal))?;
-    let found = read.map_err(|unread| match unread {
-        Unread::PastEnd => Problem::not_found("The log has no entry of that number"),
-        Unread::Failed => Problem::unavailable("The log cannot be read at the moment"),
-    })?;
+    let found = read.map_err(unread)?;
     let kind = "application/json";
     Ok(([(CONTENT_TYPE, kind)], log_json(&found, query.after)).into_response())
+}
+
+#[derive(Serialize)]
+struct GivenReceipt {
+    index: u64,
+    reached: &'static str,
+    /// In the form of C2SP tlog-proof; none while the entry is only durable.
+    receipt: Option<String>,
+}
+
+async fn receipt(
+    State(portal): State<Arc<Portal>>,
+    Caller(mut viewer): Caller,
+    Path(index): Path<String>,
+) -> Result<Json<GivenReceipt>, Problem> {
+    let index: u64 = index
+        .parse()
+        .map_err(|_| Problem::bad_request("an entry is named by its number"))?;
+    let asked = viewer.ask(&portal, Verb::LogRead, None).await;
+    let permit = asked.map_err(refused(&portal))?;
+    // Once the permit's own entry is durable, all before it are.
+    let durable = permit.entry();
+    let read = shelf::receipt(&portal, index).await;
+    let settled = viewer.settle(&portal, permit).await;
+    settled.map_err(refused(&portal))?;
+    let known = if index > durable {
+        Err(Unread::PastEnd)
+    } else {
+        read
+    };
+    let (reached, receipt) = known.map_err(unread)?;
+    Ok(Json(GivenReceipt {
+        index,
+        reached: reached.as_str(),
+        receipt: receipt.map(|receipt| receipt.to_string()),
+    }))
+}
+
+fn unread(unread: Unread) -> Problem {
+    match unread {
+        Unread::PastEnd => Problem::not_found("The log has no entry of that number"),
+        Unread::Failed => Problem::unavailable("The log cannot be read at the moment"),
+    }
 }
 
 /// Reads, and reads again until there is something that is worth an answer.

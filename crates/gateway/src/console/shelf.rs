@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use curfew_ledger::{LogReader, ReadError};
+use curfew_ledger::{LogReader, Published, Reached, ReadError, Receipt};
 
 use super::Portal;
 
@@ -167,6 +167,18 @@ pub(super) async fn forward(
     bytes_max: usize,
 ) -> Result<Forward, Unread> {
     blocking(portal, move |shelf| shelf.forward(after, count, bytes_max)).await
+}
+
+/// The receipt of one entry, if there is any yet, and how far the entry has come.
+pub(super) async fn receipt(
+    portal: &Arc<Portal>,
+    index: u64,
+) -> Result<(Reached, Option<Receipt>), Unread> {
+    blocking(portal, move |shelf| {
+        let entry = shelf.with(|reader| reader.entry(index))?;
+        Published::new(&shelf.dir).receipt(index, &entry)
+    })
+    .await
 }
 
 /// One entry.

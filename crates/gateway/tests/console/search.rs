@@ -170,3 +170,40 @@ async fn the_page_finds_what_its_form_asks_for() {
     let passive = ada.get("/log?kind=action&passive=1").await;
     assert_eq!(passive.status, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_gives_a_receipt_to_whoever_may_read_the_log() {
+    let world = World::start().await;
+    let mut ada = world.signed_in("ada").await;
+    let mut cli = approved(&world, &mut ada).await;
+    // A second may go by before the first checkpoint covers it.
+    let given = loop {
+        let given = cli.get("/api/v1/log/0/receipt").await.json();
+        if given["reached"] != "durable" {
+            break given;
+        }
+        assert_eq!(given["receipt"], Value::Null);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(given["reached"], "signed");
+    let receipt = given["receipt"].as_str().unwrap();
+    let receipt = curfew_ledger::Receipt::parse(receipt.as_bytes()).unwrap();
+    let entry: Value = serde_json::from_slice(&receipt.entry.unwrap()).unwrap();
+    assert_eq!((receipt.index, &entry), (0, &ledger(&world)[0]));
+    for path in [
+        "/api/v1/log/99999999/receipt",
+        "/api/v1/log/18446744073709551615/receipt",
+    ] {
+        assert_eq!(cli.get(path).await.status, StatusCode::NOT_FOUND);
+    }
+    let odd = cli.get("/api/v1/log/first/receipt").await;
+    assert_eq!(odd.status, StatusCode::BAD_REQUEST);
+    // Asking for one is reading the log.
+    let seen = ledger(&world);
+    let reads = seen.iter().filter(|entry| entry["verb"] == "log.read");
+    assert!(reads.count() >= 3);
+    let mut bob = world.signed_in("bob").await;
+    let mut bobs = approved(&world, &mut bob).await;
+    let refused = bobs.get("/api/v1/log/0/receipt").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+}

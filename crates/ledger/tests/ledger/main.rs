@@ -9,6 +9,7 @@ mod faults;
 mod keeper;
 mod merkle;
 mod note;
+mod receipt;
 mod signer;
 mod space;
 mod tamper;

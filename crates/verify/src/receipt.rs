@@ -1,0 +1,106 @@
+//! Proving one entry by its receipt, without the log.
+
+use std::fmt;
+
+use curfew_ledger::receipt::ReceiptError;
+use curfew_ledger::{Reached, Receipt, TrustPolicy, VerifierKey};
+use serde::Serialize;
+
+use crate::report::Outcome;
+use crate::witnesses::Witnesses;
+
+/// What a receipt was found to prove.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReceiptReport {
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// The file.
+    pub file: String,
+    /// The log's own name, where it is signed for.
+    pub origin: Option<String>,
+    /// The entry's index in the log.
+    pub index: Option<u64>,
+    /// How far it is shown to have come: `signed`, or `witnessed` by the policy.
+    pub reached: Option<&'static str>,
+    /// Number of entries in the checkpoint that covers it.
+    pub size: Option<u64>,
+    /// The entry, byte for byte.
+    pub entry: Option<String>,
+    /// What witnesses say of the checkpoint, where a policy was given.
+    pub witnesses: Option<Witnesses>,
+    /// Why it proves nothing.
+    pub problem: Option<String>,
+}
+
+/// Checks a receipt against the keys of its log, and a policy on witnesses if one is given.
+pub fn check(
+    file: &str,
+    bytes: &[u8],
+    keys: &[VerifierKey],
+    policy: Option<&TrustPolicy>,
+) -> ReceiptReport {
+    let mut report = ReceiptReport {
+        outcome: Outcome::IntegrityBroken,
+        file: file.to_owned(),
+        origin: None,
+        index: None,
+        reached: None,
+        size: None,
+        entry: None,
+        witnesses: None,
+        problem: None,
+    };
+    if let Err(error) = prove(&mut report, bytes, keys, policy) {
+        report.problem = Some(error.to_string());
+    }
+    report
+}
+
+fn prove(
+    report: &mut ReceiptReport,
+    bytes: &[u8],
+    keys: &[VerifierKey],
+    policy: Option<&TrustPolicy>,
+) -> Result<(), ReceiptError> {
+    let receipt = Receipt::parse(bytes)?;
+    let checkpoint = receipt.verify(keys)?;
+    let mut reached = Reached::Signed;
+    let mut outcome = Outcome::Proven;
+    if let Some(policy) = policy {
+        let judged = policy.judge(receipt.checkpoint.as_bytes(), keys)?;
+        if judged.met {
+            reached = Reached::Witnessed;
+        } else {
+            outcome = Outcome::Unwitnessed;
+        }
+        report.witnesses = Some(Witnesses::of(judged));
+    }
+    report.outcome = outcome;
+    report.reached = Some(reached.as_str());
+    report.origin = Some(checkpoint.origin);
+    report.size = Some(checkpoint.size);
+    report.index = Some(receipt.index);
+    let entry = receipt.entry.unwrap_or_default();
+    report.entry = Some(String::from_utf8_lossy(&entry).into_owned());
+    Ok(())
+}
+
+impl fmt::Display for ReceiptReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "receipt     {}", self.file)?;
+        if let (Some(origin), Some(index), Some(reached), Some(size)) =
+            (&self.origin, self.index, self.reached, self.size)
+        {
+            writeln!(f, "origin      {origin}")?;
+            writeln!(f, "entry       {index}, {reached} with {size} entries")?;
+        }
+        if let Some(witnesses) = &self.witnesses {
+            writeln!(f, "witnesses   {witnesses}")?;
+        }
+        match (&self.problem, &self.entry) {
+            (Some(problem), _) => write!(f, "proof       ✗ NONE: {problem}"),
+            (None, Some(entry)) => write!(f, "proof       ✓ of this entry\n\n{entry}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
