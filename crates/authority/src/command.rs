@@ -8,7 +8,7 @@ use crate::event::{
     RefusalCause,
 };
 use crate::ids::{CredentialHash, CredentialId, RoleName, RuleId, SessionId, SubjectName};
-use crate::limits::{Aal, Deadline, Limits};
+use crate::limits::{Aal, Deadline, Limits, RecordLevel};
 use crate::resource::{Plane, Resource};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::Timestamp;
@@ -306,6 +306,8 @@ pub struct Grant {
     pub deadline: Deadline,
     /// The rules that allowed it.
     pub rules: Vec<RuleId>,
+    /// How far its entry must have come before it takes effect, beyond being durable.
+    pub record: Option<RecordLevel>,
 }
 
 /// What is missing for an action.

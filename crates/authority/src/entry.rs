@@ -103,6 +103,8 @@ mod tests {
         r#"{"v":1,"time":"1970-01-01T00:00:00.000000Z","kind":"action.denied","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","cause":"not_permitted"}"#,
         r#"{"v":1,"time":"9999-12-29T22:00:00.999999Z","kind":"action.closed","session":"s_00112233445566778899aabb","action":0,"by":"upstream","closed":"2000-02-29T00:00:00.000000Z","bytes_in":18446744073709551615,"bytes_out":0}"#,
         r#"{"v":1,"time":"2100-03-01T00:00:00.000000Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","context":{"address":"::ffff:192.0.2.1","network":"x"},"rules":["a"],"demands":{"aal":3}}"#,
+        r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.write","resource":"wiki","rules":["a"],"demands":{"record":"witnessed"}}"#,
+        r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.write","resource":"wiki","rules":["a"],"demands":{"idle_us":7,"aal":2,"record":"signed"}}"#,
     ];
 
     /// Pieces that bend an entry without breaking its JSON, or nearly so.
@@ -134,6 +136,8 @@ mod tests {
         ",\"passive\":false",
         ",\"passive\":true",
         ",\"demands\":{}",
+        "\"record\":\"signed\"",
+        ",\"record\":\"durable\"",
         ",\"rules\":[]",
         "+00:00",
         "9999-12-31",

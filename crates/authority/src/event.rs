@@ -376,7 +376,8 @@ pub enum ClosedBy {
     SessionEnd,
     /// Curfew, because what was sent broke the protocol or a limit on sizes.
     Protocol,
-    /// Curfew, because the ledger could not take its entry: it never took effect.
+    /// Curfew, because the ledger could not take its entry, or the entry did not come as far in
+    /// time as its rules demand: nothing of it was let out.
     Unrecorded,
     /// Curfew, because it is stopping.
     Shutdown,

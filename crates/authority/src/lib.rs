@@ -42,7 +42,7 @@ pub use ids::{
     CredentialHash, CredentialId, EnvironmentName, IdError, PolicyDigest, ResourceName, RoleName,
     RuleId, SessionId, SubjectName,
 };
-pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
+pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits, RecordLevel};
 pub use policy::{
     AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
     Problem, Question, Ruling, SCHEMA,

@@ -41,6 +41,29 @@ pub struct Demands {
     /// Least authenticator assurance level.
     #[serde(rename = "aal", skip_serializing_if = "Option::is_none", default)]
     pub assurance: Option<Aal>,
+    /// How far the action's entry must have come before it takes effect, beyond being durable.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub record: Option<RecordLevel>,
+}
+
+/// How far an entry has come beyond being durable.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordLevel {
+    /// A signed checkpoint covers it.
+    Signed,
+    /// A quorum of witnesses has cosigned such a checkpoint.
+    Witnessed,
+}
+
+impl RecordLevel {
+    /// The word for it, in policy and log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Witnessed => "witnessed",
+        }
+    }
 }
 
 impl Limits {
@@ -70,6 +93,7 @@ impl Demands {
             reauth: least(self.reauth, other.reauth),
             lifetime: least(self.lifetime, other.lifetime),
             assurance: self.assurance.max(other.assurance),
+            record: self.record.max(other.record),
         }
     }
 

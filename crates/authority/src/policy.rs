@@ -22,7 +22,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::ids::{PolicyDigest, RoleName, RuleId, SubjectName};
-use crate::limits::{Aal, Demands};
+use crate::limits::{Aal, Demands, RecordLevel};
 use crate::resource::{Resource, Verb};
 use crate::session::Context;
 use crate::time::Span;
@@ -111,6 +111,8 @@ pub struct Explanation {
     pub lifetime: Option<(Span, RuleId)>,
     /// The assurance level, and the rule that gives it.
     pub assurance: Option<(Aal, RuleId)>,
+    /// How far the entry must have come, and the rule that says so.
+    pub record: Option<(RecordLevel, RuleId)>,
 }
 
 /// A rule that applied to a question.

@@ -81,8 +81,8 @@ pub(crate) fn policy(path: &Path, config: Option<&Config>) -> Outcome<(Policy, S
     let policy = Policy::parse(&path.display().to_string(), &text)
         .map_err(|error| Failure::diagnostic(Exit::Usage, error))?;
     if let Some(config) = config {
-        policy
-            .check_resources(&config.resources())
+        config
+            .check_policy(&policy)
             .map_err(|error| Failure::diagnostic(Exit::Usage, error))?;
     }
     Ok((policy, text))

@@ -172,6 +172,10 @@ fn show(explanation: &Explanation, network: &str) {
             u8::from(*level)
         ));
     }
+    if let Some((level, rule)) = &explanation.record {
+        let level = level.as_str();
+        say::line(format_args!("  {:<10} {level:<10} from {rule}", "record"));
+    }
     for rule in &explanation.applied {
         let effect = match rule.effect {
             Effect::Permit => "permit",

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{EnvironmentName, Plane, Resource, ResourceName};
+use curfew_authority::{EnvironmentName, Plane, Policy, PolicyError, Resource, ResourceName};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
@@ -233,6 +233,9 @@ pub enum UpstreamTls {
 pub struct Tuning {
     /// How long live traffic may go on when the ledger cannot take entries.
     pub outage_grace: Duration,
+    /// How long an action whose rules demand `@record("signed")` or `"witnessed"` may wait for its
+    /// entry to come that far, before it is refused.
+    pub record_wait: Duration,
     /// How long a database password opens new connections; never past the session's end.
     pub database_password: Duration,
     /// How long a CLI token works; never past the session's end.
@@ -248,6 +251,7 @@ impl Default for Tuning {
         let hours = |hours: u64| Duration(std::time::Duration::from_secs(hours * 3_600));
         Self {
             outage_grace: Duration(std::time::Duration::from_secs(10)),
+            record_wait: Duration(std::time::Duration::from_secs(10)),
             database_password: hours(1),
             bearer_token: hours(12),
             connections_max: 10_000,
@@ -433,6 +437,15 @@ impl Config {
         for path in own.into_iter().chain(web).chain(postgres).chain(rest) {
             *path = folder.join(&*path);
         }
+    }
+
+    /// Refuses a policy that speaks of what is not configured.
+    ///
+    /// # Errors
+    /// What is wrong, with its place in the policy.
+    pub fn check_policy(&self, policy: &Policy) -> Result<(), PolicyError> {
+        policy.check_resources(&self.resources())?;
+        policy.check_witnesses(self.log.witness.is_some())
     }
 
     /// The protected resources as policy sees them.

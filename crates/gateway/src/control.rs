@@ -134,6 +134,8 @@ pub struct Desk {
     registrar: Registrar,
     accounts: Arc<Accounts>,
     resources: Arc<[Resource]>,
+    /// Whether the log has witnesses.
+    witnesses: bool,
 }
 
 impl Desk {
@@ -142,6 +144,7 @@ impl Desk {
             registrar: registrar.clone(),
             accounts: Arc::clone(accounts),
             resources: config.resources().into(),
+            witnesses: config.log.witness.is_some(),
         }
     }
 
@@ -204,6 +207,7 @@ impl Desk {
                 let policy = Policy::parse(&name, &text).map_err(|error| error.to_string())?;
                 policy
                     .check_resources(&self.resources)
+                    .and_then(|()| policy.check_witnesses(self.witnesses))
                     .map_err(|error| error.to_string())?;
                 self.registrar
                     .command(Command::LoadPolicy { text })

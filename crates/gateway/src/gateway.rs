@@ -185,7 +185,7 @@ impl Core {
         policy_name: &str,
         policy: &str,
     ) -> Result<Self, StartError> {
-        Policy::parse(policy_name, policy)?.check_resources(&config.resources())?;
+        config.check_policy(&Policy::parse(policy_name, policy)?)?;
         let data = DataDir::of(config);
         let master = data.master()?;
         let accounts = Arc::new(data.accounts(&master)?);
@@ -213,6 +213,7 @@ impl Core {
             },
             clock: clock.clone(),
             outage_grace: config.tuning.outage_grace.0,
+            record_wait: config.tuning.record_wait.0,
         })
         .map_err(StartError::Timer)?;
         let core = Self {

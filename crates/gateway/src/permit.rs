@@ -11,13 +11,15 @@
 //! fn wants_a_permit(_: &curfew_gateway::Permit) {}
 //! ```
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use curfew_authority::{
     ClosedBy, Deadline, DeadlineCause, EndReason, Grant, SessionId, Span, Timestamp,
 };
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -43,8 +45,29 @@ struct Inner {
     grant: Grant,
     cut: CutSignal,
     activity: Activity,
-    durability: Arc<Durability>,
+    recording: Recording,
     released: mpsc::UnboundedSender<Released>,
+}
+
+/// How a permit's entry comes along.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    durability: Arc<Durability>,
+    /// Until when it must have come as far as its rules demand.
+    until: Instant,
+    /// It has not: nothing of the action may be let out any more.
+    late: AtomicBool,
+}
+
+impl Recording {
+    /// The entry may take so long to come further than durable.
+    pub(crate) fn new(durability: Arc<Durability>, wait: Duration) -> Self {
+        Self {
+            durability,
+            until: Instant::now() + wait,
+            late: AtomicBool::new(false),
+        }
+    }
 }
 
 /// A permit that its holder gave back.
@@ -75,7 +98,7 @@ impl Permit {
         grant: Grant,
         cut: CutSignal,
         activity: Activity,
-        durability: Arc<Durability>,
+        recording: Recording,
         released: mpsc::UnboundedSender<Released>,
     ) -> Self {
         let inner = Inner {
@@ -84,7 +107,7 @@ impl Permit {
             grant,
             cut,
             activity,
-            durability,
+            recording,
             released,
         };
         Self { inner: Some(inner) }
@@ -123,19 +146,42 @@ impl Permit {
         &self.inner().activity
     }
 
-    /// Waits until the entry is durable. No byte of an answer may be let out before.
+    /// Waits until the entry is durable, and has come as far beyond as its rules demand. No byte of
+    /// an answer may be let out before.
     ///
     /// # Errors
-    /// When the ledger failed before the entry was durable: nothing may be let out at all.
+    /// When the ledger failed before the entry was durable, or it did not come far enough in time:
+    /// nothing may be let out at all, now or later.
     pub async fn recorded(&self) -> Result<(), Unrecorded> {
         let inner = self.inner();
-        inner.durability.wait(inner.entry).await
+        let recording = &inner.recording;
+        recording.durability.wait(inner.entry).await?;
+        let Some(level) = inner.grant.record else {
+            return Ok(());
+        };
+        let reached = recording.durability.reach(inner.entry, level);
+        let late = recording.late.load(Ordering::Acquire);
+        if !late && timeout_at(recording.until, reached).await.is_ok() {
+            return Ok(());
+        }
+        if !recording.late.swap(true, Ordering::AcqRel) {
+            let level = level.as_str();
+            tracing::error!(
+                entry = inner.entry,
+                demanded = level,
+                "an action was refused: its entry did not come as far in time as its rules demand"
+            );
+        }
+        Err(Unrecorded::Late(level))
     }
 
-    /// Whether the entry is durable already, so that nobody need wait.
+    /// Whether the entry has come far enough already, so that nobody need wait.
     pub fn is_recorded(&self) -> bool {
         let inner = self.inner();
-        inner.durability.size() > inner.entry
+        let recording = &inner.recording;
+        let durable = recording.durability.size() > inner.entry;
+        let reached = |level| recording.durability.has_reached(inner.entry, level);
+        durable && inner.grant.record.is_none_or(reached) && !recording.late.load(Ordering::Acquire)
     }
 
     /// Gives the permit back and records how the connection or stream ended.
@@ -145,6 +191,18 @@ impl Permit {
 
     fn release(&mut self, closing: Option<Closing>) {
         if let Some(inner) = self.inner.take() {
+            // Allowed, and not let out all the same: the log says so.
+            let closing = if inner.recording.late.load(Ordering::Acquire) {
+                let (bytes_in, bytes_out) = closing.map_or((0, 0), |c| (c.bytes_in, c.bytes_out));
+                Some(Closing {
+                    by: ClosedBy::Unrecorded,
+                    closed: inner.activity.clock.now(),
+                    bytes_in,
+                    bytes_out,
+                })
+            } else {
+                closing
+            };
             // The registrar outlives every permit but at the very end, when nobody is asked.
             let _ = inner.released.send(Released {
                 id: inner.id,

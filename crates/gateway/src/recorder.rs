@@ -4,13 +4,20 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use curfew_authority::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// The ledger failed before an entry was durable.
+/// Why an entry has not come as far as it must.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the audit log could not take the entry")]
-pub struct Unrecorded;
+pub enum Unrecorded {
+    /// The ledger failed before it was durable.
+    #[error("the audit log could not take the entry")]
+    Failed,
+    /// It was durable, and did not come any further in time.
+    #[error("the entry was not {} in time", .0.as_str())]
+    Late(RecordLevel),
+}
 
 /// How far the ledger is durable, and who waits for it to get further.
 #[derive(Debug)]
@@ -79,14 +86,43 @@ impl Durability {
                 return Ok(());
             }
             if queue.broken {
-                return Err(Unrecorded);
+                return Err(Unrecorded::Failed);
             }
             let at = queue
                 .waiters
                 .partition_point(|waiter| waiter.entry <= entry);
             queue.waiters.insert(at, Waiter { entry, done });
         }
-        waits.await.map_err(|_| Unrecorded)
+        waits.await.map_err(|_| Unrecorded::Failed)
+    }
+
+    /// Whether the durable entry with this index has come so far.
+    pub(crate) fn has_reached(&self, entry: u64, level: RecordLevel) -> bool {
+        match level {
+            RecordLevel::Signed => {
+                let checkpoint = self.checkpoint.borrow();
+                checkpoint.as_ref().is_some_and(|(size, _)| *size > entry)
+            }
+            RecordLevel::Witnessed => *self.witnessed.borrow() > entry,
+        }
+    }
+
+    /// Waits until the durable entry with this index has come so far.
+    pub(crate) async fn reach(&self, entry: u64, level: RecordLevel) {
+        let covers = |checkpoint: &Option<(u64, Arc<str>)>| {
+            checkpoint.as_ref().is_some_and(|(size, _)| *size > entry)
+        };
+        // The senders are ours: they do not go while we wait.
+        let _gone = match level {
+            RecordLevel::Signed => {
+                let mut signed = self.checkpoint.subscribe();
+                signed.wait_for(covers).await.is_err()
+            }
+            RecordLevel::Witnessed => {
+                let mut witnessed = self.witnessed.subscribe();
+                witnessed.wait_for(|size| *size > entry).await.is_err()
+            }
+        };
     }
 
     /// The newest signed checkpoint and its size, as they are published.

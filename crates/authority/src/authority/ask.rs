@@ -186,6 +186,7 @@ impl Authority {
                     proof: after.proof,
                     limits,
                     rules: rules.clone(),
+                    record: demands.record,
                 };
                 let event = Event::ActionAllowed {
                     session,

@@ -8,7 +8,7 @@
 use std::str::FromStr;
 
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, DenialCause, Entry, Event};
-use crate::limits::{Aal, Deadline, DeadlineCause, Demands};
+use crate::limits::{Aal, Deadline, DeadlineCause, Demands, RecordLevel};
 use crate::resource::Verb;
 use crate::session::Context;
 use crate::time::{Span, Timestamp};
@@ -215,12 +215,26 @@ fn demands(scan: &mut Scan<'_>) -> Option<Demands> {
         Some(()) => Some(aal(scan)?),
         None => None,
     };
+    let name: &[u8] = if first && assurance.is_none() {
+        b"\"record\":\""
+    } else {
+        b",\"record\":\""
+    };
+    let record = match scan.skip(name) {
+        Some(()) => match scan.until_quote()? {
+            b"signed" => Some(RecordLevel::Signed),
+            b"witnessed" => Some(RecordLevel::Witnessed),
+            _ => return None,
+        },
+        None => None,
+    };
     scan.skip(b"}")?;
     let demands = Demands {
         idle,
         reauth,
         lifetime,
         assurance,
+        record,
     };
     // Where there are none, none are written.
     (demands != Demands::default()).then_some(demands)

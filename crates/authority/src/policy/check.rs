@@ -14,17 +14,18 @@ use super::scan::{Scanned, scan};
 use super::{Effect, Inner, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, Rule, SCHEMA};
 use crate::event::ENTRY_BYTES_MAX;
 use crate::ids::RuleId;
-use crate::limits::{Aal, Demands};
+use crate::limits::{Aal, Demands, RecordLevel};
 use crate::resource::{Resource, Verb};
 use crate::time::Span;
 
 /// The annotations there are.
-const ANNOTATIONS: [&str; 7] = [
+const ANNOTATIONS: [&str; 8] = [
     "id",
     "idle",
     "reauth",
     "lifetime",
     "assurance",
+    "record",
     "reason",
     "mode",
 ];
@@ -218,7 +219,7 @@ fn read_rule(
     check_names(policy, places, drafts);
     let demands = read_demands(policy, places, drafts);
     if effect == Effect::Forbid {
-        for name in ["idle", "reauth", "lifetime", "assurance"] {
+        for name in ["idle", "reauth", "lifetime", "assurance", "record"] {
             if policy.annotation(name).is_some() {
                 let message = format!("`@{name}` on a forbid has no meaning");
                 drafts.push(
@@ -229,6 +230,13 @@ fn read_rule(
         }
     } else if starts {
         check_session_limits(policy, places, demands, drafts);
+        if policy.annotation("record").is_some() {
+            let message = "`@record` on a rule that permits sessions has no meaning";
+            drafts.push(
+                Draft::new(places.place("record"), message)
+                    .hint("a session is always durable before it begins: put it on actions"),
+            );
+        }
     }
     check_order(places, demands, drafts);
     let reason = policy.annotation("reason").map(str::to_owned);
@@ -314,11 +322,23 @@ fn read_demands(
             None
         }
     });
+    let record = policy.annotation("record").and_then(|text| match text {
+        "signed" => Some(RecordLevel::Signed),
+        "witnessed" => Some(RecordLevel::Witnessed),
+        _ => {
+            let message = format!("`@record(\"{}\")` is no level", text.escape_debug());
+            drafts.push(Draft::new(places.place("record"), message).hint(
+                "an entry is always durable; beyond that there are \"signed\" and \"witnessed\"",
+            ));
+            None
+        }
+    });
     Demands {
         idle,
         reauth,
         lifetime,
         assurance,
+        record,
     }
 }
 
@@ -421,6 +441,33 @@ impl Policy {
             }
         }
         if drafts.is_empty() {
+            return Ok(());
+        }
+        Err(PolicyError::new(&self.inner.name, &self.inner.text, drafts))
+    }
+}
+
+impl Policy {
+    /// Refuses rules that demand witnesses where none are `configured`: nothing they permit could
+    /// ever be done.
+    ///
+    /// # Errors
+    ///
+    /// One problem per rule, with its place.
+    pub fn check_witnesses(&self, configured: bool) -> Result<(), PolicyError> {
+        let rules = self.inner.rules.values();
+        let demanding = rules.filter(|rule| rule.demands.record == Some(RecordLevel::Witnessed));
+        let drafts: Vec<Draft> = demanding
+            .map(|rule| {
+                let message = format!(
+                    "the rule `{}` demands witnesses, and there are none",
+                    rule.id
+                );
+                Draft::new(rule.span, message)
+                    .hint("name them in `[log.witness]` of the configuration")
+            })
+            .collect();
+        if configured || drafts.is_empty() {
             return Ok(());
         }
         Err(PolicyError::new(&self.inner.name, &self.inner.text, drafts))

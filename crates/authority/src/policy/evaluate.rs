@@ -76,6 +76,8 @@ impl Policy {
                 demands.assurance.map(std::cmp::Reverse)
             })
             .map(|(level, rule)| (level.0, rule)),
+            record: least(permits(), |demands| demands.record.map(std::cmp::Reverse))
+                .map(|(level, rule)| (level.0, rule)),
             applied: applied
                 .iter()
                 .map(|(rule, failed)| AppliedRule {

@@ -196,8 +196,8 @@ fn a_policy_without_sessions_or_out_of_bounds_is_refused() {
 #[test]
 fn the_strictest_limits_win_and_each_is_explained() {
     let told = explain(
-        "@id(\"b\") @idle(\"5m\") @lifetime(\"8h\") permit (principal in Role::\"dba\", action == Action::\"sql.write\", resource in Environment::\"production\");\n\
-         @id(\"a\") @idle(\"10m\") @reauth(\"15m\") @assurance(\"aal3\") permit (principal, action in [Action::\"sql.write\", Action::\"sql.ddl\"], resource == Resource::\"orders\");\n\
+        "@id(\"b\") @idle(\"5m\") @lifetime(\"8h\") @record(\"signed\") permit (principal in Role::\"dba\", action == Action::\"sql.write\", resource in Environment::\"production\");\n\
+         @id(\"a\") @idle(\"10m\") @reauth(\"15m\") @assurance(\"aal3\") @record(\"witnessed\") permit (principal, action in [Action::\"sql.write\", Action::\"sql.ddl\"], resource == Resource::\"orders\");\n\
          @id(\"c\") @idle(\"1m\") permit (principal in Role::\"root\", action, resource == Resource::\"orders\");",
     );
     let id = |text: &str| text.parse::<RuleId>().unwrap();
@@ -207,6 +207,7 @@ fn the_strictest_limits_win_and_each_is_explained() {
         reauth: Some(minutes(15)),
         lifetime: Some(minutes(480)),
         assurance: Some(Aal::Three),
+        record: Some(RecordLevel::Witnessed),
     };
     assert_eq!(
         told.ruling,
@@ -219,6 +220,7 @@ fn the_strictest_limits_win_and_each_is_explained() {
     assert_eq!(told.reauth, Some((minutes(15), id("a"))));
     assert_eq!(told.lifetime, Some((minutes(480), id("b"))));
     assert_eq!(told.assurance, Some((Aal::Three, id("a"))));
+    assert_eq!(told.record, Some((RecordLevel::Witnessed, id("a"))));
     let lines: Vec<usize> = told.applied.iter().map(|rule| rule.line).collect();
     assert_eq!(lines, [2, 1]);
 }
@@ -322,5 +324,41 @@ fn miette_shows_the_source() {
     assert!(
         shown.contains("p.cedar:1:10") && shown.contains("did you mean `@idle`?"),
         "{shown}"
+    );
+}
+
+#[test]
+fn what_a_record_must_reach_is_checked() {
+    let rule = "permit (principal, action == Action::\"web.write\", resource);";
+    for (annotation, wanted) in [
+        ("@record(\"durable\")", "is no level"),
+        ("@record(\"\")", "is no level"),
+        ("@recrod(\"signed\")", "did you mean `@record`?"),
+    ] {
+        let told = problems(&format!("@id(\"a\") {annotation} {rule}"));
+        assert!(told.len() == 1 && told[0].contains(wanted), "{told:?}");
+    }
+    let told = problems(&format!(
+        "@id(\"a\") @record(\"signed\") {}",
+        rule.replace("permit", "forbid")
+    ));
+    assert!(told[0].contains("on a forbid has no meaning"), "{told:?}");
+    let told = problems(
+        "@id(\"a\") @record(\"signed\") @idle(\"1m\") @reauth(\"1h\") @lifetime(\"1h\") \
+         permit (principal, action, resource);",
+    );
+    assert!(told[0].contains("permits sessions"), "{told:?}");
+
+    let policy = |level: &str| {
+        let text = format!("{SESSIONS}@id(\"a\") @record(\"{level}\") {rule}");
+        Policy::parse("p.cedar", &text).unwrap()
+    };
+    assert!(policy("signed").check_witnesses(false).is_ok());
+    assert!(policy("witnessed").check_witnesses(true).is_ok());
+    let refused = policy("witnessed").check_witnesses(false).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        text.contains("p.cedar:4:") && text.contains("`a` demands witnesses"),
+        "{text}"
     );
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Aal, DenialCause, EndReason, Span, StepUp};
+use curfew_authority::{Aal, DenialCause, EndReason, RecordLevel, Span, StepUp};
 use serde::Serialize;
 
 use crate::{Refusal, Unavailable};
@@ -193,6 +193,12 @@ pub(crate) fn outage_text(unavailable: Unavailable) -> &'static str {
             "Curfew cannot record anything at the moment, so it admits nothing"
         }
         Unavailable::Stopping => "Curfew is being restarted",
+        Unavailable::Late(RecordLevel::Signed) => {
+            "The audit log's entry for this was not signed in time, so it was not done"
+        }
+        Unavailable::Late(RecordLevel::Witnessed) => {
+            "Too few witnesses have confirmed the audit log in time, so this was not done"
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! What clients are told: refusals and ends, each with its SQLSTATE, the circumstances and how to
 //! go on. Nothing of addresses, paths or anybody's credentials is in here.
 
-use curfew_authority::{DeadlineCause, Denial, DenialCause, EndReason, ResourceName, StepUp, Verb};
+use curfew_authority::{
+    DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, ResourceName, StepUp, Verb,
+};
 
 use super::frame::{Complaint, Severity};
 use crate::permit::{Cut, CutCause};
@@ -198,6 +200,18 @@ fn unavailable_now(unavailable: Unavailable) -> Complaint {
         )
         .hint(hint),
         Unavailable::Stopping => stopping(),
+        Unavailable::Late(level) => Complaint::error(
+            "57P03",
+            match level {
+                RecordLevel::Signed => {
+                    "the audit log's entry for this was not signed in time, so it was not done"
+                }
+                RecordLevel::Witnessed => {
+                    "too few witnesses confirmed the audit log in time, so this was not done"
+                }
+            },
+        )
+        .hint(hint),
     }
 }
 
@@ -300,6 +314,10 @@ mod tests {
             words().refusal(&denied, Verb::SqlConnect).severity,
             Severity::Fatal
         );
+        let late = Unavailable::Late(RecordLevel::Witnessed);
+        let late = words().refusal(&Refusal::Unavailable(late), Verb::SqlWrite);
+        assert_eq!((late.severity, late.code), (Severity::Error, "57P03"));
+        assert!(late.message.contains("witnesses"), "{}", late.message);
         let full = words().refusal(&Refusal::Unavailable(Unavailable::DiskFull), Verb::SqlRead);
         assert_eq!((full.severity, full.code), (Severity::Error, "53100"));
     }

@@ -16,7 +16,7 @@ mod task;
 mod tests;
 
 use curfew_authority::{
-    Ask, Authority, Command, Denial, EndReason, SessionId, StepUp, Timestamp, Verdict,
+    Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,11 +68,16 @@ pub enum Unavailable {
     Ledger,
     /// The gateway is stopping.
     Stopping,
+    /// For this action alone: its entry did not come as far in time as its rules demand.
+    Late(RecordLevel),
 }
 
 impl From<Unrecorded> for Refusal {
-    fn from(_: Unrecorded) -> Self {
-        Self::Unavailable(Unavailable::Ledger)
+    fn from(unrecorded: Unrecorded) -> Self {
+        Self::Unavailable(match unrecorded {
+            Unrecorded::Failed => Unavailable::Ledger,
+            Unrecorded::Late(level) => Unavailable::Late(level),
+        })
     }
 }
 
@@ -122,7 +127,12 @@ impl Registrar {
             })
             .await?;
         if waits {
-            permit.recorded().await?;
+            tokio::select! {
+                biased;
+                recorded = permit.recorded() => recorded?,
+                // Told below; nothing is waited for that can no longer be done.
+                _ = permit.cut().fired() => {}
+            }
             if let Some(cut) = permit.cut().now() {
                 return Err(refusal_of(&permit, cut.cause));
             }

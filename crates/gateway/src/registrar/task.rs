@@ -17,7 +17,7 @@ use super::live::Live;
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{Alarm, Clock};
-use crate::permit::{Activity, Cut, CutCause, Permit, Released};
+use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
 
 /// How often clocks are compared, and how often a failed ledger is opened again.
@@ -53,6 +53,7 @@ pub(crate) struct Start {
     pub(crate) ledger: Ledger,
     pub(crate) clock: Clock,
     pub(crate) outage_grace: Duration,
+    pub(crate) record_wait: Duration,
 }
 
 pub(super) type Reopening = JoinHandle<Result<(Writer, u64), String>>;
@@ -68,6 +69,7 @@ pub(super) struct Task {
     pub(super) live: Live,
     pub(super) outage: Option<Outage>,
     outage_grace: Duration,
+    record_wait: Duration,
     pub(super) clock: Clock,
     alarm: Alarm,
     armed: Option<Timestamp>,
@@ -97,6 +99,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         live: Live::default(),
         outage: None,
         outage_grace: start.outage_grace,
+        record_wait: start.record_wait,
         unknown_left: UNKNOWN_PER_SECOND_MAX,
         released,
     };
@@ -293,14 +296,14 @@ impl Task {
         let session = self.authority.session(&grant.session)?;
         let (id, cut, pulse) = self.live.admit(session, entry, grant.limits);
         let activity = Activity::new(pulse, self.clock.clone());
-        let durability = Arc::clone(&self.durability);
+        let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
             id,
             entry,
             grant,
             cut,
             activity,
-            durability,
+            recording,
             self.released.clone(),
         ))
     }

@@ -68,6 +68,7 @@ fn registrar_on(disk: &FaultyDisk) -> Registrar {
         },
         clock: Clock::start(None),
         outage_grace: Duration::from_millis(300),
+        record_wait: Duration::from_millis(300),
     })
     .unwrap()
 }

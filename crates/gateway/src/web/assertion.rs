@@ -186,6 +186,7 @@ mod tests {
                 cause: DeadlineCause::Idle,
             },
             rules: Vec::new(),
+            record: None,
         }
     }
 

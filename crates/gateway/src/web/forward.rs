@@ -15,7 +15,6 @@ use super::tunnel::Tunnel;
 use super::upstream::{Failure, Lease};
 use super::{Body, Visit, answer};
 use crate::permit::Permit;
-use crate::registrar::Unavailable;
 
 /// A request that has passed every check.
 pub(super) struct Passage {
@@ -111,7 +110,7 @@ impl Visit<'_> {
             biased;
             cut = permit.cut().fired() => Err(self.cut(permit.session(), cut)),
             recorded = permit.recorded() => {
-                recorded.map_err(|_| self.unavailable(Unavailable::Ledger))
+                recorded.map_err(|unrecorded| self.refuse(&unrecorded.into()))
             }
         }
     }

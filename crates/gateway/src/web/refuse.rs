@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use curfew_authority::{CredentialClass, DeadlineCause, Denial, DenialCause, EndReason, StepUp};
+use curfew_authority::{
+    CredentialClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, StepUp,
+};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -198,6 +200,7 @@ impl Visit<'_> {
             Unavailable::DiskFull => "The audit log's disk is full, so nothing is let through.",
             Unavailable::Ledger => "The audit log cannot be written, so nothing is let through.",
             Unavailable::Stopping => "The gateway is stopping.",
+            Unavailable::Late(level) => late_text(level),
         };
         Notice::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -275,6 +278,14 @@ impl Visit<'_> {
         .hint("Your session is not affected. Try again in a while.")
         .header(header::RETRY_AFTER, retry)
         .answer(self.manner)
+    }
+}
+
+/// The gravest actions wait for more than a durable record, but not for ever.
+fn late_text(level: RecordLevel) -> &'static str {
+    match level {
+        RecordLevel::Signed => "The audit log's entry for this was not signed in time.",
+        RecordLevel::Witnessed => "Too few witnesses have confirmed the audit log in time.",
     }
 }
 

@@ -218,6 +218,7 @@ fn grant() -> Grant {
             cause: DeadlineCause::Idle,
         },
         rules: Vec::new(),
+        record: None,
     }
 }
 

@@ -4,10 +4,12 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_types,
+    clippy::wildcard_enum_match_arm,
     missing_docs,
     unreachable_pub
 )]
 
+mod record;
 mod rounds;
 
 use std::net::SocketAddr;

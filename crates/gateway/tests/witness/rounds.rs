@@ -16,20 +16,26 @@ use tokio::task::JoinHandle;
 
 #[allow(dead_code, reason = "no client connects here")]
 #[path = "../shared/gateway.rs"]
-mod gateway;
+pub(crate) mod gateway;
 
 use gateway::Gateway;
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
 permit (principal, action == Action::"session.start", resource == Resource::"gateway");
+@id("web")
+permit (principal, action in [Action::"web.read", Action::"web.write"], resource in Environment::"test");
+@id("shop") @record("signed")
+permit (principal, action, resource == Resource::"shop");
+@id("vault") @record("witnessed")
+permit (principal, action, resource == Resource::"vault");
 "#;
 
 /// How long anything may take on a machine that has much to do.
 const LONG: Duration = Duration::from_secs(60);
 
 /// One that is not there yet.
-struct Place {
+pub(crate) struct Place {
     dir: PathBuf,
     address: SocketAddr,
     key: CosignerKey,
@@ -56,17 +62,17 @@ impl Place {
         }
     }
 
-    async fn serve(&self) -> JoinHandle<()> {
+    pub(crate) async fn serve(&self) -> JoinHandle<()> {
         let server = WitnessServer::bind(&self.dir, self.address).await.unwrap();
         tokio::spawn(async move { server.serve().await })
     }
 }
 
 /// The gateway, its witnesses `north` and `south`, and where a third, `east`, is said to be.
-struct Stage {
-    gateway: Gateway,
-    north: Place,
-    south: Place,
+pub(crate) struct Stage {
+    pub(crate) gateway: Gateway,
+    pub(crate) north: Place,
+    pub(crate) south: Place,
     east: SocketAddr,
     policy: TrustPolicy,
     log: VerifierKey,
@@ -75,14 +81,31 @@ struct Stage {
 
 /// `east` is the seed of the third witness's key.
 async fn stage(east: u8, alarm_after: &str, record_every: &str) -> Stage {
+    stage_with(east, alarm_after, record_every, "10s").await
+}
+
+/// `record_wait` is how long an action may wait for the witnesses.
+pub(crate) async fn stage_with(
+    east: u8,
+    alarm_after: &str,
+    record_every: &str,
+    record_wait: &str,
+) -> Stage {
     let folder = tempfile::tempdir().unwrap();
-    let config = format!(
+    let mut config = format!(
         "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
          portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
          [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
          [log.witness]\npolicy = \"witness.policy\"\nalarm_after = \"{alarm_after}\"\n\
-         record_every = \"{record_every}\"\n"
+         record_every = \"{record_every}\"\n\
+         [tuning]\nrecord_wait = \"{record_wait}\"\n"
     );
+    for name in ["blog", "shop", "vault"] {
+        config += &format!(
+            "[[web]]\nname = \"{name}\"\nenvironment = \"test\"\nhost = \"{name}.localhost\"\n\
+             upstream = \"http://127.0.0.1:9\"\n"
+        );
+    }
     let third = Cosigner::from_seed("east.example", Algorithm::Ed25519, &[east; 32]).unwrap();
     let address = free_address();
     let (gateway, (north, south, text, log)) =
@@ -131,11 +154,11 @@ impl Stage {
             .unwrap();
     }
 
-    fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         LogReader::open(&self.gateway.ledger()).unwrap().size()
     }
 
-    fn judged(&self) -> Option<Judged> {
+    pub(crate) fn judged(&self) -> Option<Judged> {
         let note = Published::new(&self.gateway.ledger())
             .witnessed()
             .unwrap()?;
@@ -147,7 +170,7 @@ impl Stage {
     }
 
     /// Waits until a quorum has cosigned so many entries.
-    async fn witnessed(&self, size: u64) -> Judged {
+    pub(crate) async fn witnessed(&self, size: u64) -> Judged {
         wait(|| {
             self.judged()
                 .filter(|judged| judged.checkpoint.size >= size)
@@ -155,7 +178,7 @@ impl Stage {
         .await
     }
 
-    async fn events(&self, fits: fn(&Event) -> bool, count: usize) -> Vec<(u64, Event)> {
+    pub(crate) async fn events(&self, fits: fn(&Event) -> bool, count: usize) -> Vec<(u64, Event)> {
         wait(|| {
             let reader = LogReader::open(&self.gateway.ledger()).unwrap();
             let entries = reader.range(0..reader.size()).map(|entry| {
