@@ -7,6 +7,9 @@ use proptest::prelude::*;
 
 const GOLDEN: &str = include_str!("golden/entries.jsonl");
 
+/// What tells others of the form.
+const DOCS: &str = include_str!("../../../docs/ledger.md");
+
 /// How many kinds of entry there are. One more kind needs one more line.
 const KINDS: usize = 27;
 
@@ -23,6 +26,23 @@ fn golden_entries_are_read_and_written_as_they_stand() {
         kinds.insert(json["kind"].as_str().unwrap().to_owned());
     }
     assert_eq!(kinds.len(), KINDS, "{kinds:?}");
+}
+
+#[test]
+fn the_documentation_shows_an_example_of_each_kind() {
+    let (_, rest) = DOCS.split_once("```jsonl\n").unwrap();
+    let (shown, _) = rest.split_once("```").unwrap();
+    let (mut shown, mut golden) = (shown.lines(), GOLDEN.lines());
+    loop {
+        let (shown, golden) = (shown.next(), golden.next());
+        assert_eq!(
+            shown, golden,
+            "docs/ledger.md and golden/entries.jsonl differ"
+        );
+        if golden.is_none() {
+            return;
+        }
+    }
 }
 
 #[test]
