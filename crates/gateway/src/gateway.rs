@@ -117,6 +117,8 @@ pub struct Running {
     pub postgres: Option<SocketAddr>,
     gateway: Arc<Gateway>,
     stopping: CancellationToken,
+    /// The ledger is closed: its last checkpoint is there.
+    closed: CancellationToken,
     tasks: JoinSet<()>,
 }
 
@@ -305,7 +307,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
             .map(|(_, address)| seen_as(config.listen.public_postgres_port, *address)),
         config,
     });
-    let stopping = CancellationToken::new();
+    let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
     let postgres = database.as_ref().map(|(_, address)| *address);
     tasks.spawn(listen::serve_web(
@@ -326,7 +328,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     }
     if let Some(witnesses) = witnesses {
         let registrar = gateway.registrar.clone();
-        tasks.spawn(witnesses.run(registrar, durability, stopping.clone()));
+        tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
     }
     tasks.spawn(serve_control(
         control,
@@ -338,6 +340,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         postgres,
         gateway,
         stopping,
+        closed,
         tasks,
     })
 }
@@ -397,6 +400,7 @@ impl Running {
         self.stopping.cancel();
         self.gateway.search.stop();
         let recorded = self.gateway.registrar.stop().await;
+        self.closed.cancel();
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             self.tasks.shutdown().await;

@@ -80,18 +80,19 @@ impl Setup {
         })
     }
 
-    /// Has every checkpoint cosigned until told to stop.
+    /// Has every checkpoint cosigned until the ledger is closed, and then the last one.
     pub(crate) async fn run(
         self,
         registrar: Registrar,
         durability: Arc<Durability>,
-        stopping: CancellationToken,
+        closed: CancellationToken,
     ) {
-        let rounds = Rounds::new(self, registrar, durability);
+        let mut rounds = Rounds::new(self, registrar, durability);
         tokio::select! {
-            () = stopping.cancelled() => {}
+            () = closed.cancelled() => {}
             () = rounds.run() => {}
         }
+        rounds.finish().await;
     }
 }
 

@@ -24,6 +24,9 @@ const ROUND_TIME: Duration = Duration::from_secs(5);
 /// all the same, and those who are silent do not hold up the next checkpoint.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long the last round of all may take: less than the gateway waits for its tasks to end.
+const FINISH_TIME: Duration = Duration::from_millis(1_500);
+
 /// How long a witness that failed is left alone: twice as long each time.
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
@@ -138,7 +141,7 @@ impl Rounds {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         self.durability.reached_witnesses(self.witnessed);
         let lost = self
             .registrar
@@ -155,6 +158,14 @@ impl Rounds {
                 () = sleep_until(self.due()) => {}
             }
         }
+    }
+
+    /// Has the checkpoint of the end of work cosigned, when the ledger is closed. Whoever does not
+    /// do so at once does after the next start.
+    pub(super) async fn finish(&mut self) {
+        let note = self.durability.checkpoints().borrow().clone();
+        self.take(note);
+        let _ = tokio::time::timeout(FINISH_TIME, self.round()).await;
     }
 
     /// Takes up the newest checkpoint.

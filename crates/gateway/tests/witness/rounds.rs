@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{Command, Entry, Event, RefusalCause};
-use curfew_gateway::witness::server::WitnessServer;
+use curfew_gateway::witness::server::{ServeError, WitnessServer};
 use curfew_ledger::cosignature::Algorithm;
 use curfew_ledger::trust::{Judged, TrustPolicy};
 use curfew_ledger::witness::SIZE_TYPE;
@@ -33,6 +33,9 @@ permit (principal, action, resource == Resource::"vault");
 
 /// How long anything may take on a machine that has much to do.
 const LONG: Duration = Duration::from_secs(60);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// One that is not there yet.
 pub(crate) struct Place {
@@ -63,7 +66,14 @@ impl Place {
     }
 
     pub(crate) async fn serve(&self) -> JoinHandle<()> {
-        let server = WitnessServer::bind(&self.dir, self.address).await.unwrap();
+        // For a moment another test's connection may have the port.
+        let server = loop {
+            match WitnessServer::bind(&self.dir, self.address).await {
+                Ok(server) => break server,
+                Err(ServeError::Listen { .. }) => tokio::time::sleep(PAUSE).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
         tokio::spawn(async move { server.serve().await })
     }
 }
@@ -199,7 +209,7 @@ async fn wait<T>(look: impl Fn() -> Option<T>) -> T {
             return found;
         }
         assert!(tokio::time::Instant::now() < end, "waited for {LONG:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -229,10 +239,12 @@ async fn two_of_three_are_enough_and_a_restart_from_an_old_copy_shows() {
     // `north` comes back with what it knew at first: it is proved to from there, and cosigns.
     north.abort();
     let _ = north.await;
+    // What it was answering just then may still end.
+    drop(wait(|| Witness::open(Arc::new(RealDisk), &stage.north.dir).ok()).await);
     for (path, bytes) in kept {
         std::fs::write(path, bytes).unwrap();
     }
-    let back = Witness::open(Arc::new(RealDisk), &stage.north.dir).unwrap();
+    let back = wait(|| Witness::open(Arc::new(RealDisk), &stage.north.dir).ok()).await;
     assert!(back.logs().next().unwrap().1 < stage.size());
     drop(back);
     let _north = stage.north.serve().await;
@@ -277,7 +289,12 @@ type Lie = fn(&Cosigner, &str) -> (u16, &'static str, String);
 async fn lying(address: SocketAddr, seed: u8, lie: Lie) {
     let key = Cosigner::from_seed("east.example", Algorithm::Ed25519, &[seed; 32]).unwrap();
     let key = Arc::new(key);
-    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    let listener = loop {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let key = Arc::clone(&key);
@@ -406,4 +423,28 @@ async fn the_third_is_asked_again_and_an_idle_log_stays_idle() {
         .events(|event| matches!(event, Event::LogQuorumMet { .. }), 0)
         .await;
     assert_eq!(lost.len(), met.len(), "each alarm is taken back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_unwitnessed_by_a_stop() {
+    let stage = stage(3, "10m", "10m").await;
+    let (_north, _south) = (stage.north.serve().await, stage.south.serve().await);
+    stage.witnessed(1).await;
+    stage.entry().await;
+    let Stage {
+        gateway,
+        policy,
+        log,
+        ..
+    } = stage;
+    let ledger = gateway.ledger();
+    gateway.running.stop().await.unwrap();
+    // Without another start there is nothing that was not cosigned.
+    let reader = LogReader::open(&ledger).unwrap();
+    let note = Published::new(&ledger).witnessed().unwrap().unwrap();
+    let judged = policy.judge(&note, &[log]).unwrap();
+    assert!(judged.met);
+    assert_eq!(judged.checkpoint.size, reader.size());
+    let last = Entry::from_bytes(&reader.entry(reader.size() - 1).unwrap()).unwrap();
+    assert!(matches!(last.event, Event::GatewayStopped {}));
 }
