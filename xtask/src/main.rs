@@ -1,4 +1,4 @@
-//! The project's only scripts: `cargo xtask demo | test | deny | bench`.
+//! The project's only scripts: `cargo xtask demo | test | deny | bench | fuzz`.
 //!
 //! Needs nothing but cargo to be built, so that it can install what the rest needs.
 
@@ -61,6 +61,14 @@ enum Task {
     },
     /// Check licences, bans and sources of all dependencies, and advisories where they can be had.
     Deny,
+    /// Give the verifier changed logs, notes, receipts and entries, and see that it stands:
+    /// --seconds N, --seed N, --target NAME, --case N. A short run is among the tests.
+    #[command(disable_help_flag = true)]
+    Fuzz {
+        /// Handed on, such as --seconds 600 --seed 7.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure. See docs/benchmarks.md.
     Bench {
         /// What to measure.
@@ -80,6 +88,7 @@ fn main() -> ExitCode {
             None => everything(),
         }),
         Task::Deny => deny(),
+        Task::Fuzz { arguments } => fuzz(&arguments),
         Task::Bench { what, arguments } => what.run(&arguments),
     };
     match outcome {
@@ -135,6 +144,21 @@ fn tests(filter: Option<&str>) -> Result<(), Failure> {
     let mut arguments = vec!["test", "--workspace", "--lib", "--bins", "--tests"];
     arguments.extend(filter);
     step("tests", &mut cargo(&arguments))
+}
+
+/// With the checks of the development profile: an overflow is found, not passed over.
+fn fuzz(arguments: &[String]) -> Result<(), Failure> {
+    system::install(&system::TO_BUILD)?;
+    let what = [
+        "bench",
+        "--profile",
+        "dev",
+        "--package",
+        "curfew-verify",
+        "--bench",
+        "fuzz",
+    ];
+    step("fuzz", cargo(&what).arg("--").args(arguments))
 }
 
 fn deny() -> Result<(), Failure> {

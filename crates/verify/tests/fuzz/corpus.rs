@@ -1,0 +1,349 @@
+//! Honest inputs, which the fuzzer changes: a log as the authority and the writer make it, and what
+//! can be carried away from it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use curfew_verify::authority::{
+    Aal, ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, Context, Credential,
+    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Plane,
+    Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
+};
+use curfew_verify::ledger::cosignature::Algorithm;
+use curfew_verify::ledger::faulty::FaultyDisk;
+use curfew_verify::ledger::merkle::leaf_hash;
+use curfew_verify::ledger::{
+    Checkpoint, Cosigner, Hash, LogKey, Observer, Options, Published, RealDisk, Receipt,
+    VerifierKey, Witness, WriteError, Writer, witness,
+};
+
+const ORIGIN: &str = "fuzz.example/log";
+
+/// The frozen examples of all kinds.
+const GOLDEN: &str = include_str!("../../../authority/tests/golden/entries.jsonl");
+
+const POLICY: &str = r#"
+@id("sessions") @idle("15m") @reauth("1h") @lifetime("8h")
+permit (principal, action == Action::"session.start", resource);
+@id("shop") @idle("10m")
+permit (principal in Role::"clerk", action in [Action::"web.read", Action::"sql.connect"],
+        resource in Environment::"production");
+"#;
+
+/// Sessions in the log: with some eleven entries each it goes on past one whole tile of 256.
+const SESSIONS: u8 = 27;
+
+/// Times the log is opened, each with frames of a new epoch and a checkpoint of its own.
+const OPENINGS: usize = 3;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn durable(&self, _: u64) {}
+    fn failed(&self, _: u64, error: &WriteError) {
+        panic!("{error}");
+    }
+}
+
+/// What the targets start from.
+pub(crate) struct Corpus {
+    _folder: tempfile::TempDir,
+    /// The directory of the log.
+    pub(crate) dir: PathBuf,
+    /// Its files, and what is in them.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    /// The log's key.
+    pub(crate) key: VerifierKey,
+    /// The entries.
+    pub(crate) entries: Vec<Entry>,
+    /// All that the log has signed.
+    pub(crate) signed: Vec<Checkpoint>,
+    /// The same as notes: plain, cosigned, and the newest last.
+    pub(crate) notes: Vec<Vec<u8>>,
+    /// One of each algorithm.
+    pub(crate) cosigners: Vec<Cosigner>,
+    /// Keys as text.
+    pub(crate) keys: Vec<Vec<u8>>,
+    /// A policy on the cosigners.
+    pub(crate) policy: Vec<u8>,
+    /// Receipts of several entries.
+    pub(crate) receipts: Vec<Vec<u8>>,
+    /// Entries as bytes: the log's and the frozen ones.
+    pub(crate) lines: Vec<Vec<u8>>,
+    /// Leaves of the log.
+    pub(crate) leaves: Vec<Hash>,
+    /// A witness that has cosigned the first checkpoint with entries.
+    pub(crate) witness: FaultyDisk,
+    /// Requests to it.
+    pub(crate) requests: Vec<Vec<u8>>,
+}
+
+fn session(number: u8) -> SessionId {
+    SessionId::from_random([number; 12])
+}
+
+fn context() -> Context {
+    Context {
+        address: "192.0.2.1".parse().unwrap(),
+        network: "office".into(),
+    }
+}
+
+fn action(verb: Verb) -> ActionDetail {
+    let web = verb == Verb::WebRead;
+    ActionDetail {
+        verb,
+        resource: if web { "shop" } else { "orders" }.parse().unwrap(),
+        context: None,
+        connection: None,
+        method: web.then(|| "GET".into()),
+        path: web.then(|| "/orders/\u{fc}ber".into()),
+        statement: None,
+        fingerprint: None,
+        client: (!web).then(|| "psql \"15\"\n".into()),
+        search: None,
+        target: None,
+        passive: false,
+    }
+}
+
+/// Carries out commands as the gateway does.
+#[derive(Default)]
+struct History {
+    authority: Authority,
+    entries: Vec<Entry>,
+}
+
+impl History {
+    fn carry_out(&mut self, command: &Command) {
+        let seconds = self.entries.len() as u64;
+        let time = Timestamp::from_micros(1_764_000_000_000_000 + seconds * 1_000_000);
+        for event in self.authority.decide(command, time).events {
+            let entry = Entry { time, event };
+            self.authority.apply(&entry);
+            self.entries.push(entry);
+        }
+    }
+
+    fn sign_in(&mut self, number: u8) {
+        self.carry_out(&Command::StartSession {
+            session: session(number),
+            subject: format!("user{}", number % 5).parse().unwrap(),
+            roles: ["clerk".parse().unwrap()].into(),
+            proof: Proof {
+                amr: [Factor::Password, Factor::OneTimePassword].into(),
+                aal: Aal::Two,
+                at: Timestamp::from_micros(1_764_000_000_000_000),
+            },
+            context: context(),
+            credential: Credential {
+                id: CredentialId::from_random([number; 12]),
+                class: CredentialClass::Cookie,
+                hash: CredentialHash::from_sha256([number; 32]),
+                audience: None,
+                expires: None,
+            },
+        });
+    }
+
+    fn live(&mut self, number: u8) {
+        self.sign_in(number);
+        let ask = |verb| {
+            Command::Ask(Ask {
+                presenter: Presenter::Session(session(number)),
+                action: action(verb),
+                context: context(),
+            })
+        };
+        let connection = self.entries.len() as u64;
+        self.carry_out(&ask(Verb::SqlConnect));
+        for _ in 0..5 {
+            self.carry_out(&ask(Verb::WebRead));
+        }
+        // Nothing permits it.
+        self.carry_out(&ask(Verb::SqlDdl));
+        self.carry_out(&Command::Close(ActionClosed {
+            session: session(number),
+            action: connection,
+            by: ClosedBy::Client,
+            deadline: None,
+            closed: self
+                .entries
+                .last()
+                .unwrap()
+                .time
+                .saturating_add(Span::from_secs(1)),
+            late: None,
+            bytes_in: 1,
+            bytes_out: 2,
+        }));
+        let (reason, by) = (EndReason::SignedOut, None);
+        self.carry_out(&Command::End {
+            session: session(number),
+            cause: EndCause { reason, by },
+        });
+    }
+
+    fn honest() -> Vec<Entry> {
+        let mut history = Self::default();
+        let origin = ORIGIN.to_owned();
+        history.carry_out(&Command::OpenLog { origin });
+        let resource = |name: &str, plane| Resource {
+            name: name.parse().unwrap(),
+            plane,
+            environment: "production".parse().unwrap(),
+            tags: std::collections::BTreeSet::new(),
+        };
+        let resources = vec![
+            resource("orders", Plane::Postgres),
+            resource("shop", Plane::Web),
+        ];
+        history.carry_out(&Command::LoadResources { resources });
+        let text = POLICY.to_owned();
+        history.carry_out(&Command::LoadPolicy { text });
+        for number in 1..=SESSIONS {
+            history.live(number);
+        }
+        history.entries
+    }
+}
+
+/// Writes the log, and gives the checkpoint of each opening.
+fn write(options: &Options, entries: &[Entry]) -> Vec<Vec<u8>> {
+    let mut notes = Vec::new();
+    for (at, part) in entries.chunks(entries.len().div_ceil(OPENINGS)).enumerate() {
+        let (disk, observer) = (Arc::new(RealDisk), Arc::new(Silent));
+        let (writer, _) = if at == 0 {
+            Writer::create(options.clone(), disk, observer).unwrap()
+        } else {
+            Writer::open(options.clone(), disk, observer).unwrap()
+        };
+        for entry in part {
+            writer.append(entry.to_bytes().unwrap()).unwrap();
+        }
+        writer.close().unwrap();
+        notes.push(std::fs::read(options.dir.join("checkpoint")).unwrap());
+    }
+    notes
+}
+
+/// All files below `dir`, with what is in them.
+fn read_all(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    let mut paths: Vec<_> = dir.read_dir().unwrap().map(|f| f.unwrap().path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            read_all(&path, found);
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+}
+
+impl Corpus {
+    /// Makes all of it, always the same but for the file system's own.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("ledger");
+        let key = LogKey::from_seed(ORIGIN, &[1; 32]).unwrap();
+        let vkey = key.verifier();
+        let mut options = Options::new(&dir, folder.path().join("guard"), key);
+        options.segment_bytes = 256 * 1024;
+        let entries = History::honest();
+        let plain = write(&options, &entries);
+        let keys = [vkey.clone()];
+        let signed: Vec<_> = plain
+            .iter()
+            .map(|note| Checkpoint::verify(note, &keys).unwrap())
+            .collect();
+        let cosigners: Vec<_> = [(Algorithm::Ed25519, 2), (Algorithm::MlDsa44, 3)]
+            .into_iter()
+            .map(|(by, seed)| Cosigner::from_seed("north.example", by, &[seed; 32]).unwrap())
+            .collect();
+        let notes = with_cosigned(&plain, &signed, &cosigners);
+        let published = Published::new(&dir);
+        let receipts = [0, 255, 256, entries.len() - 1].map(|at| {
+            let bytes = entries[at].to_bytes().unwrap();
+            let receipt = published.receipt(at as u64, &bytes).unwrap().1.unwrap();
+            Receipt::to_string(&receipt).into_bytes()
+        });
+        let own: Vec<_> = entries.iter().map(|e| e.to_bytes().unwrap()).collect();
+        let leaves = own.iter().map(|bytes| leaf_hash(bytes)).collect();
+        let golden = GOLDEN.lines().map(|line| line.as_bytes().to_vec());
+        let lines = golden.chain(own.into_iter().take(20)).collect();
+        let (witness, requests) = witnessing(&vkey, &plain, &signed, &published);
+        let names = cosigners.iter().map(|c| c.verifier().to_string());
+        let key_texts: Vec<String> = names.chain([vkey.to_string()]).collect();
+        let mut files = Vec::new();
+        read_all(&dir, &mut files);
+        // The lock is empty, and what is made for later holds nothing yet.
+        files.retain(|(path, bytes)| !bytes.is_empty() && !path.ends_with("prepared-segment.tmp"));
+        Self {
+            _folder: folder,
+            dir,
+            files,
+            key: vkey,
+            entries,
+            signed,
+            notes,
+            policy: policy(&key_texts).into_bytes(),
+            keys: key_texts.into_iter().map(String::into_bytes).collect(),
+            cosigners,
+            receipts: receipts.to_vec(),
+            lines,
+            leaves,
+            witness,
+            requests,
+        }
+    }
+}
+
+/// The notes without and with cosignatures.
+fn with_cosigned(plain: &[Vec<u8>], signed: &[Checkpoint], by: &[Cosigner]) -> Vec<Vec<u8>> {
+    let mut notes = plain.to_vec();
+    for (note, checkpoint) in plain.iter().zip(signed) {
+        let mut note = note.clone();
+        for cosigner in by {
+            let line = cosigner.cosign(&checkpoint.to_string(), 1_764_000_000);
+            note.extend_from_slice(line.unwrap().as_bytes());
+        }
+        notes.push(note);
+    }
+    notes
+}
+
+fn policy(keys: &[String]) -> String {
+    let [ed25519, ml_dsa, log] = keys else {
+        panic!("three keys");
+    };
+    format!(
+        "# both\nlog {log}\nwitness north {ed25519}\nwitness pq {ml_dsa}\n\
+         group both 2 north pq\nquorum both\n"
+    )
+}
+
+/// A witness that has cosigned the first checkpoint, and requests for the next ones.
+fn witnessing(
+    key: &VerifierKey,
+    notes: &[Vec<u8>],
+    signed: &[Checkpoint],
+    published: &Published,
+) -> (FaultyDisk, Vec<Vec<u8>>) {
+    let (disk, dir) = (FaultyDisk::new(), Path::new("/w"));
+    Witness::create(&disk, dir, "south.example").unwrap();
+    Witness::trust(&disk, dir, key).unwrap();
+    let request = |from: u64, at: usize| {
+        let proof = published.consistency_proof(from, signed[at].size).unwrap();
+        let note = std::str::from_utf8(&notes[at]).unwrap();
+        witness::request(from, &proof, note).into_bytes()
+    };
+    let open = Witness::open(Arc::new(disk.copy()), dir);
+    drop(open.unwrap());
+    let witness = Witness::open(Arc::new(disk.clone()), dir).unwrap();
+    witness.add_checkpoint(&request(0, 0), 1).unwrap();
+    drop(witness);
+    let first = signed[0].size;
+    let requests = vec![request(0, 0), request(first, 1), request(first, 2)];
+    (disk, requests)
+}
