@@ -367,14 +367,9 @@ impl Auditor {
                 self.outage.get_or_insert(*since);
             }
             Event::RecordingResumed { .. } => self.outage = None,
-            Event::LogWitnessed { size, .. }
-            | Event::LogQuorumLost { size, .. }
-            | Event::LogQuorumMet { size } => {
-                if *size > self.index {
-                    let detail = format!("{size} entries cannot have been cosigned before it");
-                    out.push((FindingKind::WitnessedWrong, None, detail));
-                }
-            }
+            Event::LogWitnessed { .. }
+            | Event::LogQuorumLost { .. }
+            | Event::LogQuorumMet { .. } => self.witnessed(&entry.event, out),
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

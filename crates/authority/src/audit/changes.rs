@@ -64,6 +64,27 @@ fn command_of(event: &Event) -> Option<Command> {
 }
 
 impl Auditor {
+    /// What is said of witnesses can only be of entries before it.
+    pub(super) fn witnessed(&self, event: &Event, out: &mut Vec<Found>) {
+        let (Event::LogWitnessed { size, .. }
+        | Event::LogQuorumLost { size, .. }
+        | Event::LogQuorumMet { size }) = event
+        else {
+            return;
+        };
+        let mut wrong = |detail| out.push((FindingKind::WitnessedWrong, None, detail));
+        if *size > self.index {
+            wrong(format!(
+                "{size} entries cannot have been cosigned before it"
+            ));
+        }
+        if let Event::LogWitnessed { checkpoint, .. } = event
+            && checkpoint.split('\n').nth(1) != Some(size.to_string().as_str())
+        {
+            wrong(format!("its checkpoint is not one of {size} entries"));
+        }
+    }
+
     /// An entry that others follow from: what follows is expected from here on.
     pub(super) fn lead(&mut self, entry: &Entry, out: &mut Vec<Found>) {
         if let Event::PolicyLoaded { digest, text } = &entry.event
