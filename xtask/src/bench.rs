@@ -17,25 +17,37 @@ pub(crate) struct Bench {
     package: &'static str,
     /// The `[[bench]]` target.
     target: &'static str,
+    /// The features it is built with.
+    features: &'static [&'static str],
     /// What must be installed to run it, beyond what it takes to build.
     needs: &'static [Need],
 }
 
 /// Every measurement. One more is one line here and a `[[bench]]` target without harness that
 /// ends at once when it is given `--test`.
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench {
         name: "cut",
         about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
         package: "curfew-gateway",
         target: "cut",
+        features: &[],
         needs: &system::TO_RUN,
+    },
+    Bench {
+        name: "ledger",
+        about: "How fast entries become durable, beside a bare loop, SQLite and fjall",
+        package: "curfew-sim",
+        target: "ledger",
+        features: &["rivals"],
+        needs: &[],
     },
     Bench {
         name: "search",
         about: "How fast entries are found in a log of ten million, beside reading all of it",
         package: "curfew-search",
         target: "search",
+        features: &[],
         needs: &[],
     },
     Bench {
@@ -43,6 +55,7 @@ const BENCHES: [Bench; 3] = [
         about: "How fast a log is proved, and in how much memory; arguments are sizes in entries",
         package: "curfew-verify",
         target: "verify",
+        features: &[],
         needs: &[],
     },
 ];
@@ -64,6 +77,7 @@ impl Bench {
         system::install(&system::TO_BUILD)?;
         system::install(self.needs)?;
         let mut command = cargo(&["bench", "--package", self.package, "--bench", self.target]);
+        command.arg("--features").arg(self.features.join(","));
         command.arg("--").args(arguments);
         step(&format!("bench {}", self.name), &mut command)
     }

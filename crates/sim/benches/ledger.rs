@@ -1,0 +1,365 @@
+//! How fast entries become durable: `cargo xtask bench ledger`.
+//!
+//! A closed loop keeps a number of entries outstanding. Beside it, in the same run and in turns, the
+//! raw limit: a bare loop that writes the very batches the ledger has just written, each with one
+//! sync, into segments prepared in the same way. Then SQLite (WAL, synchronous=FULL) and fjall,
+//! committing as many rows at a time as entries were outstanding, and the journal's daemon where it
+//! runs. Arguments: `--seconds N` for each measurement, `--rounds N`, `--at DIR`.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    missing_docs,
+    reason = "a measurement prints its table, and one that cannot go on must stop"
+)]
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use curfew_ledger::{LogKey, Observer, Options, PublishError, RealDisk, WriteError, Writer};
+
+/// Bytes of an entry: what an action takes.
+const ENTRY_BYTES: usize = 300;
+
+/// Entries kept outstanding.
+const DEPTHS: [usize; 5] = [1, 16, 256, 1024, 4096];
+
+/// Bytes of a segment, as the ledger makes them.
+const SEGMENT_BYTES: u64 = curfew_ledger::options::SEGMENT_BYTES_DEFAULT;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Seconds for each measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Measurements of each; their medians are shown.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where to write; what is written is removed at the end.
+    #[arg(long, default_value = "target")]
+    at: PathBuf,
+    /// Given by `cargo bench`, and of no meaning.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Given by `cargo test --benches`: nothing is measured.
+    #[arg(long, hide = true)]
+    test: bool,
+}
+
+/// Entries on their way, and what came back.
+#[derive(Default)]
+struct Flight {
+    /// When entries were handed over that are not yet durable.
+    sent: VecDeque<Instant>,
+    durable: u64,
+    /// Of each entry, in nanoseconds.
+    waited: Vec<u64>,
+    /// Entries of each batch.
+    batches: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Watch {
+    flight: Mutex<Flight>,
+    landed: Condvar,
+}
+
+impl Observer for Watch {
+    fn durable(&self, size: u64) {
+        let now = Instant::now();
+        let mut flight = self.flight.lock().unwrap();
+        let count = size - flight.durable;
+        flight.durable = size;
+        flight.batches.push(count);
+        for _ in 0..count {
+            let sent = flight.sent.pop_front().unwrap();
+            flight
+                .waited
+                .push(u64::try_from((now - sent).as_nanos()).unwrap());
+        }
+        drop(flight);
+        self.landed.notify_one();
+    }
+
+    fn failed(&self, _: u64, error: &WriteError) {
+        panic!("{error}");
+    }
+
+    fn publish_failed(&self, error: &PublishError) {
+        panic!("{error}");
+    }
+}
+
+/// What one measurement came to.
+#[derive(Clone, Default)]
+struct Measured {
+    per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+fn measured(count: u64, took: Duration, mut waited: Vec<u64>) -> Measured {
+    waited.sort_unstable();
+    let at = |part: usize| {
+        waited
+            .get(waited.len() * part / 100)
+            .map_or(0.0, |ns| *ns as f64 / 1e3)
+    };
+    Measured {
+        per_second: count as f64 / took.as_secs_f64(),
+        p50_us: at(50),
+        p99_us: at(99),
+    }
+}
+
+/// Keeps `depth` entries outstanding for a time. Gives also the batches that came of it.
+fn ledger(folder: &Path, depth: usize, time: Duration) -> (Measured, Vec<u64>) {
+    let key = LogKey::create(&folder.join("key"), "bench.example/log").unwrap();
+    let options = Options::new(folder.join("ledger"), folder.join("guard"), key);
+    let watch = Arc::new(Watch::default());
+    let (writer, _) = Writer::create(options, Arc::new(RealDisk), watch.clone()).unwrap();
+    settle();
+    let mut entry = vec![b'x'; ENTRY_BYTES];
+    let begun = Instant::now();
+    let mut sent = 0_u64;
+    loop {
+        let now = Instant::now();
+        if now - begun >= time {
+            break;
+        }
+        let mut flight = watch.flight.lock().unwrap();
+        while flight.sent.len() >= depth {
+            flight = watch.landed.wait(flight).unwrap();
+        }
+        let room = depth - flight.sent.len();
+        // Handed over under the lock, so that nothing lands before it is known to be under way.
+        let now = Instant::now();
+        for _ in 0..room {
+            entry[..8].copy_from_slice(&sent.to_be_bytes());
+            // Full: the disk is slower than this loop. What is outstanding lands first.
+            if writer.append(&entry).is_err() {
+                break;
+            }
+            flight.sent.push_back(now);
+            sent += 1;
+        }
+    }
+    let took = begun.elapsed();
+    let mut flight = watch.flight.lock().unwrap();
+    let (durable, waited) = (flight.durable, std::mem::take(&mut flight.waited));
+    let batches = std::mem::take(&mut flight.batches);
+    drop(flight);
+    writer.close().unwrap();
+    (measured(durable, took, waited), batches)
+}
+
+/// Lets the disk come to rest: segments are prepared beside the first batches otherwise.
+fn settle() {
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+/// Files of zeros, prepared like the ledger's segments: all there is to write goes into them.
+fn zeroed(folder: &Path, bytes: u64) -> Vec<File> {
+    let zeros = vec![0; 4 << 20];
+    let files = bytes.div_ceil(SEGMENT_BYTES) + 1;
+    let make = |n: u64| {
+        let path = folder.join(format!("raw-{n}"));
+        let file = File::options()
+            .create_new(true)
+            .write(true)
+            .open(path)
+            .unwrap();
+        let mut at = 0;
+        while at < SEGMENT_BYTES {
+            file.write_all_at(&zeros, at).unwrap();
+            at += zeros.len() as u64;
+        }
+        file.sync_all().unwrap();
+        file
+    };
+    (0..files).map(make).collect()
+}
+
+/// The bytes of a frame of so many entries: whole blocks, as the ledger pads them.
+fn frame_bytes(count: u64) -> usize {
+    let payload = usize::try_from(count).unwrap() * (ENTRY_BYTES + 2);
+    curfew_ledger::segment::frame_bytes(payload)
+        .try_into()
+        .unwrap()
+}
+
+/// Writes these batches and syncs each, no more.
+fn raw(folder: &Path, batches: &[u64], time: Duration) -> Measured {
+    let bytes = batches.iter().map(|count| frame_bytes(*count) as u64).sum();
+    let files = zeroed(folder, bytes);
+    settle();
+    let buffer = vec![
+        b'x';
+        batches
+            .iter()
+            .map(|count| frame_bytes(*count))
+            .max()
+            .unwrap()
+    ];
+    let (mut file, mut at, mut count) = (0, 0, 0);
+    let mut waited = Vec::with_capacity(batches.len());
+    let begun = Instant::now();
+    for batch in batches {
+        let start = Instant::now();
+        if start - begun >= time {
+            break;
+        }
+        let frame = &buffer[..frame_bytes(*batch)];
+        if at + frame.len() as u64 > SEGMENT_BYTES {
+            (file, at) = (file + 1, 0);
+        }
+        files[file].write_all_at(frame, at).unwrap();
+        files[file].sync_data().unwrap();
+        at += frame.len() as u64;
+        count += batch;
+        waited.push(u64::try_from(start.elapsed().as_nanos()).unwrap());
+    }
+    measured(count, begun.elapsed(), waited)
+}
+
+/// Runs `commit` with ever new numbers of rows for a time.
+fn commits(rows: usize, time: Duration, mut commit: impl FnMut(u64)) -> Measured {
+    settle();
+    let (mut count, mut waited) = (0, Vec::new());
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        let start = Instant::now();
+        commit(count);
+        count += rows as u64;
+        waited.push(u64::try_from(start.elapsed().as_nanos()).unwrap());
+    }
+    measured(count, begun.elapsed(), waited)
+}
+
+fn sqlite(folder: &Path, rows: usize, time: Duration) -> Measured {
+    let mut db = rusqlite::Connection::open(folder.join("log.sqlite")).unwrap();
+    db.pragma_update(None, "journal_mode", "wal").unwrap();
+    db.pragma_update(None, "synchronous", "full").unwrap();
+    db.execute_batch("create table log (id integer primary key, entry blob not null)")
+        .unwrap();
+    let entry = vec![b'x'; ENTRY_BYTES];
+    commits(rows, time, |first| {
+        let change = db.transaction().unwrap();
+        let mut insert = change
+            .prepare_cached("insert into log values (?1, ?2)")
+            .unwrap();
+        for id in first..first + rows as u64 {
+            insert
+                .execute((i64::try_from(id).unwrap(), &entry))
+                .unwrap();
+        }
+        drop(insert);
+        change.commit().unwrap();
+    })
+}
+
+fn fjall(folder: &Path, rows: usize, time: Duration) -> Measured {
+    let db = fjall::Database::builder(folder.join("fjall"))
+        .open()
+        .unwrap();
+    let log = db
+        .keyspace("log", fjall::KeyspaceCreateOptions::default)
+        .unwrap();
+    let entry = vec![b'x'; ENTRY_BYTES];
+    commits(rows, time, |first| {
+        let mut batch = db.batch().durability(Some(fjall::PersistMode::SyncData));
+        for id in first..first + rows as u64 {
+            batch.insert(&log, id.to_be_bytes(), entry.as_slice());
+        }
+        batch.commit().unwrap();
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// The medians of several measurements.
+fn middle(all: &[Measured]) -> Measured {
+    let of = |part: fn(&Measured) -> f64| median(all.iter().map(part).collect());
+    Measured {
+        per_second: of(|one| one.per_second),
+        p50_us: of(|one| one.p50_us),
+        p99_us: of(|one| one.p99_us),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a mean is shown")]
+fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>) {
+    let time = Duration::from_secs_f64(arguments.seconds);
+    let mut all: [Vec<Measured>; 4] = Default::default();
+    let (mut ratios, mut syncs, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.rounds {
+        used.push(tempfile::tempdir_in(&arguments.at).unwrap());
+        let folder = used.last().unwrap().path();
+        let (ours, batches) = ledger(folder, depth, time);
+        let bare = raw(folder, &batches, time * 4);
+        ratios.push(ours.per_second / bare.per_second);
+        syncs.push(ours.p50_us / bare.p50_us);
+        sizes.push(batches.iter().sum::<u64>() as f64 / batches.len() as f64);
+        let rivals = [sqlite(folder, depth, time), fjall(folder, depth, time)];
+        for (kept, one) in all.iter_mut().zip([ours, bare].into_iter().chain(rivals)) {
+            kept.push(one);
+        }
+    }
+    let [ours, bare, sqlite, fjall] = all.map(|all| middle(&all));
+    println!(
+        "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.1} | {:.0} | {:.1} |",
+        ours.per_second,
+        ours.p50_us,
+        ours.p99_us,
+        bare.per_second,
+        median(ratios),
+        bare.p50_us,
+        median(syncs),
+        sqlite.per_second,
+        ours.per_second / sqlite.per_second,
+        fjall.per_second,
+        ours.per_second / fjall.per_second,
+    );
+    println!("<!-- {:.0} entries a batch -->", median(sizes));
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if arguments.test {
+        return;
+    }
+    std::fs::create_dir_all(&arguments.at).unwrap();
+    println!(
+        "entries of {ENTRY_BYTES} bytes; medians of {} rounds\n",
+        arguments.rounds
+    );
+    println!(
+        "| outstanding | ledger/s | ack p50 µs | p99 µs | bare loop/s | ledger ÷ bare | bare sync p50 µs | ack ÷ bare sync | SQLite/s | ledger ÷ SQLite | fjall/s | ledger ÷ fjall |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    // Removed at the end: for seconds after many files are deleted, ext4 makes new ones slowly.
+    let mut used = Vec::new();
+    for depth in DEPTHS {
+        measure(depth, &arguments, &mut used);
+    }
+    println!("\n{}", journal());
+}
+
+/// Whether the journal's daemon could be measured too.
+fn journal() -> &'static str {
+    if Path::new("/run/systemd/journal/socket").exists() {
+        "The journal's daemon runs here, but nothing tells when what it took is durable: not measured."
+    } else {
+        "The journal's daemon does not run here: not measured."
+    }
+}
