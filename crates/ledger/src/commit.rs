@@ -1,24 +1,24 @@
-//! The committer thread: one batch, one write, one sync, one acknowledgement.
+//! The committer thread: one batch, one frame, one write, one sync, one acknowledgement.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::disk::DiskFile;
 use crate::error::{FileError, WriteError};
-use crate::merkle::{CompactTree, leaf_hash};
+use crate::lanes::{Frame, Lanes};
+use crate::merkle::CompactTree;
 use crate::prepare::name_segment;
-use crate::queue::{Batch, Successor};
+use crate::queue::{Batch, Ready, Successor};
 use crate::recover::End;
-use crate::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame, split_payload};
-use crate::writer::{Shared, lock};
+use crate::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
+use crate::writer::Shared;
 
-/// Writes batches to segments.
+/// Makes frames of batches and launches them.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
+    lanes: Lanes,
     tree: CompactTree,
-    file: Box<dyn DiskFile>,
     path: PathBuf,
     /// Where the next frame goes.
     offset: u64,
@@ -28,12 +28,12 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Goes on from `end` in a new epoch, whose frames are marked with `nonce`.
-    pub(crate) fn new(shared: Arc<Shared>, end: End, nonce: u64) -> Committer {
+    pub(crate) fn new(shared: Arc<Shared>, lanes: Lanes, end: End, nonce: u64) -> Committer {
         let epoch = end.epoch + 1;
         Committer {
             shared,
+            lanes,
             tree: end.tree,
-            file: end.segment.file,
             path: end.segment.path,
             offset: end.offset,
             epoch,
@@ -41,13 +41,15 @@ impl Committer {
         }
     }
 
-    /// Body of the thread. Ends when the writer is closed and nothing is queued, or on an error.
+    /// Body of the thread. Ends when the writer is closed and everything queued is durable, or when
+    /// it has failed.
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
             while let Some(batch) = self.next_batch() {
                 self.commit(batch)?;
             }
+            self.lanes.all_landed();
             Ok(())
         }));
         match outcome {
@@ -62,69 +64,66 @@ impl Committer {
     fn next_batch(&self) -> Option<Batch> {
         let mut queue = self.shared.queue();
         loop {
-            if let Some(batch) = queue.take() {
-                return Some(batch);
-            }
-            if queue.closing {
+            if queue.failure.is_some() {
                 return None;
             }
-            queue = self
-                .shared
-                .work
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            match queue.ready() {
+                Ready::Now => return queue.take(),
+                Ready::Empty if queue.closing => return None,
+                Ready::Empty | Ready::Full => {
+                    let waited = self.shared.work.wait(queue);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+                Ready::Within(pause) => {
+                    let waited = self.shared.work.wait_timeout(queue, pause);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
         }
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), FileError> {
-        if batch.rotate {
-            self.rotate(batch.first)?;
+        if batch.rotate && !self.rotate(batch.first)? {
+            return Ok(());
         }
         let mut buffer = batch.buffer;
-        let payload = &buffer[FRAME_HEADER_BYTES..];
-        for entry in split_payload(payload) {
-            self.tree.push(leaf_hash(entry));
+        for leaf in batch.leaves {
+            self.tree.push(leaf);
         }
+        let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
         let header = FrameHeader {
             epoch: self.epoch,
             nonce: self.nonce,
             first: batch.first,
-            // One batch is in flight at a time, so all before it is durable.
-            durable: batch.first,
+            // Frames before it may still be under way.
+            durable: self.shared.durable.load(Ordering::SeqCst),
             count: batch.count,
             // A batch is at most 4 MiB and one entry.
-            payload_bytes: payload.len() as u32,
+            payload_bytes: payload_bytes as u32,
             root: self.tree.root(),
         };
         seal_frame(&mut buffer, &header);
-        let written = self.file.write_all_at(&buffer, self.offset);
-        written.map_err(FileError::at("write", &self.path))?;
-        self.file
-            .sync_data()
-            .map_err(FileError::at("sync", &self.path))?;
+        let offset = self.offset;
         self.offset += buffer.len() as u64;
-
-        let size = header.end();
-        self.shared.durable.store(size, Ordering::SeqCst);
-        self.shared.observer.durable(size);
-        self.shared.queue().done(size, buffer);
-        self.shared.wake_publisher();
+        self.lanes.launch(Frame {
+            path: self.path.clone(),
+            offset,
+            buffer,
+            size: header.end(),
+        });
         Ok(())
     }
 
-    /// Goes over to the prepared segment. All before is durable.
-    fn rotate(&mut self, first: u64) -> Result<(), FileError> {
-        let prepared = lock(&self.shared.prepared).take();
-        let prepared = prepared.ok_or_else(|| FileError {
-            doing: "find the prepared segment before",
-            path: self.path.clone(),
-            source: std::io::ErrorKind::NotFound.into(),
-        })?;
+    /// Goes over to the prepared segment once all before is durable. False when the writer has
+    /// failed.
+    fn rotate(&mut self, first: u64) -> Result<bool, FileError> {
+        if !self.lanes.all_landed() {
+            return Ok(false);
+        }
         self.path = name_segment(&*self.shared.disk, &self.shared.dir, first)?;
-        self.file = prepared.file;
         self.offset = 0;
         self.shared.queue().set_successor(Successor::Preparing);
         self.shared.prepare.notify_all();
-        Ok(())
+        Ok(true)
     }
 }

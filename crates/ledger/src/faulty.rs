@@ -6,7 +6,8 @@
 //!   the last sync, either all or nothing, by a seed.
 //! - Names created, renamed or removed are cached in the same way, in order, per directory.
 //! - A sync that fails may have stored everything, or nothing; in the second case the cache still
-//!   reads well and later syncs say `Ok`, as Linux does, but a crash shows that it is lost.
+//!   reads well and later syncs say `Ok`, as Linux does, but a crash shows that it is lost. Each
+//!   other opening of the file hears of it once.
 //! - A write that fails may have written a part.
 //! - A capacity in bytes: writing where the file has no blocks yet fails on a full disk.
 
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
@@ -64,6 +66,8 @@ struct Inode {
     dirty: BTreeSet<usize>,
     /// Whether the cached length is still to be stored.
     resized: bool,
+    /// How often a sync has lost what was to be stored.
+    losses: u64,
     secret: bool,
 }
 
@@ -325,6 +329,8 @@ struct FaultyFile {
     path: PathBuf,
     inode: InodeId,
     writable: bool,
+    /// Of how many losses this opening has heard: of each once.
+    heard: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -396,8 +402,15 @@ impl DiskFile for FaultyFile {
             }
             Some(Fault::Lose(kind)) => {
                 inode.dirty.clear();
+                inode.losses += 1;
+                self.heard.store(inode.losses, Ordering::Relaxed);
                 return Err(kind.into());
             }
+        }
+        // As Linux does: each opening of the file hears of a loss, once.
+        let losses = inode.losses;
+        if self.heard.swap(losses, Ordering::Relaxed) < losses {
+            return Err(io::ErrorKind::Other.into());
         }
         Ok(())
     }
@@ -440,6 +453,7 @@ impl Disk for FaultyDisk {
         Ok(Box::new(FaultyFile {
             disk: self.clone(),
             path,
+            heard: AtomicU64::new(state.inodes[inode].losses),
             inode,
             writable,
         }))

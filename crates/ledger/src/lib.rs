@@ -1,7 +1,7 @@
 //! An append-only Merkle log of opaque bytes on local files, and its verification.
 //!
 //! ```text
-//! append ─▶ queue ─▶ committer: one write, one sync per batch ─▶ Observer::durable(size)
+//! append ─▶ queue ─▶ committer ─▶ lanes: one write, one sync per batch ─▶ Observer::durable(size)
 //!                        │ segments/: the truth
 //!                        ▼
 //!                    publisher: tile/, guard, checkpoints, checkpoint ─▶ within a second
@@ -40,6 +40,7 @@ mod fetch;
 mod guard;
 pub mod keeper;
 mod key;
+mod lanes;
 pub mod merkle;
 pub mod note;
 pub mod options;

@@ -22,6 +22,9 @@ pub const BATCH_BYTES_DEFAULT: usize = 1024 * 1024;
 /// Largest bound on the payload of a batch, in bytes; recovery rewrites four batches.
 pub const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
+/// Most frames under way to the disk at once, and the default: as many as recovery writes again.
+pub const WRITES_IN_FLIGHT_LIMIT: usize = 4;
+
 /// Default time between two checkpoints while entries come in.
 pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,8 @@ pub struct Options {
     pub queue_entries_max: usize,
     /// Most payload bytes in one batch, 1 to 4 MiB. A longer entry is a batch of its own.
     pub batch_bytes_max: usize,
+    /// Most frames under way to the disk at once, 1 to 4.
+    pub writes_in_flight: usize,
     /// Time between two checkpoints while entries come in, 1 ms or more.
     pub publish_interval: Duration,
 }
@@ -60,6 +65,7 @@ impl Options {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             queue_entries_max: QUEUE_ENTRIES_DEFAULT,
             batch_bytes_max: BATCH_BYTES_DEFAULT,
+            writes_in_flight: WRITES_IN_FLIGHT_LIMIT,
             publish_interval: PUBLISH_INTERVAL_DEFAULT,
         }
     }
@@ -91,6 +97,9 @@ impl Options {
         }
         if self.queue_entries_max == 0 {
             return refuse("queue_entries_max", 0, "at least 1");
+        }
+        if !(1..=WRITES_IN_FLIGHT_LIMIT).contains(&self.writes_in_flight) {
+            return refuse("writes_in_flight", self.writes_in_flight as u64, "1 to 4");
         }
         if self.publish_interval < Duration::from_millis(1) {
             return refuse("publish_interval", 0, "at least 1 ms");

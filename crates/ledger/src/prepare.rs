@@ -7,21 +7,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, OpenMode};
 use crate::error::FileError;
+use crate::queue::Successor;
 use crate::segment::{FOLDER, PREPARED};
+use crate::writer::{RETRY_INTERVAL, Shared};
 
 /// Zeros are written in pieces of this many bytes, each followed by a sync, so that the committer's
 /// own syncs never wait for more: 4 MiB take 20 ms at 200 MB/s.
 const PIECE_BYTES: usize = 4 * 1024 * 1024;
-
-/// A segment without a name yet.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) file: Box<dyn DiskFile>,
-    pub(crate) len_bytes: u64,
-}
 
 pub(crate) fn prepared_path(dir: &Path) -> PathBuf {
     dir.join(FOLDER).join(PREPARED)
@@ -31,7 +27,7 @@ pub(crate) fn prepared_path(dir: &Path) -> PathBuf {
 ///
 /// One left from before is written over rather than removed: on a full disk its blocks may be the
 /// last there are.
-pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<Prepared, FileError> {
+pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<(), FileError> {
     let path = prepared_path(dir);
     let file = disk
         .open(&path, OpenMode::Create)
@@ -61,8 +57,7 @@ pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<Pre
     }
     let folder = dir.join(FOLDER);
     disk.sync_dir(&folder)
-        .map_err(FileError::at("sync", &folder))?;
-    Ok(Prepared { file, len_bytes })
+        .map_err(FileError::at("sync", &folder))
 }
 
 /// Gives the prepared segment its name, durably.
@@ -74,4 +69,38 @@ pub(crate) fn name_segment(disk: &dyn Disk, dir: &Path, first: u64) -> Result<Pa
     disk.sync_dir(&folder)
         .map_err(FileError::at("sync", &folder))?;
     Ok(path)
+}
+
+/// Body of the preparer thread.
+pub(crate) fn prepare_segments(shared: &Shared) {
+    let mut queue = shared.queue();
+    loop {
+        if queue.closing || queue.failure.is_some() {
+            return;
+        }
+        match queue.successor() {
+            Successor::Ready(_) | Successor::Taken => {
+                queue = shared
+                    .prepare
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            Successor::Preparing | Successor::Failed => {
+                drop(queue);
+                let made = prepare(&*shared.disk, &shared.dir, shared.segment_bytes);
+                let failed = made.is_err();
+                queue = shared.queue();
+                queue.set_successor(if failed {
+                    Successor::Failed
+                } else {
+                    Successor::Ready(shared.segment_bytes)
+                });
+                shared.work.notify_all();
+                if failed && !queue.closing {
+                    let waited = shared.prepare.wait_timeout(queue, RETRY_INTERVAL);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
 }

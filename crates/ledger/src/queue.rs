@@ -6,8 +6,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{AppendError, WriteError};
+use crate::merkle::Hash;
+use crate::options::Options;
 use crate::segment::{FRAME_HEADER_BYTES, frame_bytes};
 
 /// Most batches queued, the one being written included: with the default of 1 MiB each, 32 MiB of
@@ -18,6 +21,14 @@ pub const QUEUE_BATCHES_MAX: usize = 32;
 /// full, in bytes: 1 MiB is 256 frames of one entry each, or some 3,000 entries in batches.
 /// In segments under 4 MiB it is a quarter of the segment.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a batch that is written beside others under way: a sync of 64 KiB takes hardly longer than
+/// one of 4 KiB, and what is smaller is better gathered.
+const EAGER_BYTES: usize = 64 * 1024;
+
+/// How long a smaller batch is gathered while others are under way: longer than a good disk takes for
+/// a sync, and much shorter than a slow one.
+const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Bytes of a frame with one entry of 65,535 bytes: 72 KiB with header and padding.
 const LONGEST_FRAME_BYTES: u64 = 72 * 1024;
@@ -51,6 +62,8 @@ pub(crate) enum Successor {
 pub(crate) struct Batch {
     /// Room for the frame's header, then the payload.
     pub(crate) buffer: Vec<u8>,
+    /// The hash of each entry.
+    pub(crate) leaves: Vec<Hash>,
     pub(crate) first: u64,
     pub(crate) count: u32,
     /// Whether it opens the next segment.
@@ -61,6 +74,19 @@ impl Batch {
     fn frame_bytes(&self) -> u64 {
         frame_bytes(self.buffer.len() - FRAME_HEADER_BYTES)
     }
+}
+
+/// Whether a batch is to be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Nothing is queued.
+    Empty,
+    /// As many frames are under way as may be.
+    Full,
+    /// It is.
+    Now,
+    /// If nothing lands and no more comes within this time.
+    Within(Duration),
 }
 
 /// See the module text.
@@ -80,18 +106,17 @@ pub(crate) struct Queue {
     reserve_bytes: u64,
     entries_max: usize,
     batch_bytes_max: usize,
+    /// Frames under way to the disk, and how many there may be.
+    aloft: usize,
+    aloft_max: usize,
+    /// When the last of them was launched.
+    launched: Instant,
     pub(crate) closing: bool,
     pub(crate) failure: Option<Arc<WriteError>>,
 }
 
 impl Queue {
-    pub(crate) fn new(
-        next_index: u64,
-        free_bytes: u64,
-        segment_bytes: u64,
-        entries_max: usize,
-        batch_bytes_max: usize,
-    ) -> Queue {
+    pub(crate) fn new(next_index: u64, free_bytes: u64, options: &Options) -> Queue {
         Queue {
             closed: VecDeque::new(),
             open: None,
@@ -100,18 +125,22 @@ impl Queue {
             durable: next_index,
             free_bytes,
             successor: Successor::Preparing,
-            reserve_bytes: RESERVE_BYTES.min(segment_bytes / 4),
-            entries_max,
-            batch_bytes_max,
+            reserve_bytes: RESERVE_BYTES.min(options.segment_bytes / 4),
+            entries_max: options.queue_entries_max,
+            batch_bytes_max: options.batch_bytes_max,
+            aloft: 0,
+            aloft_max: options.writes_in_flight,
+            launched: Instant::now(),
             closing: false,
             failure: None,
         }
     }
 
-    /// Gives an entry its index and its place. Says also whether the committer may be waiting.
+    /// Gives an entry, whose hash is `leaf`, its index and its place. Says also whether the committer may be waiting.
     pub(crate) fn append(
         &mut self,
         entry: &[u8],
+        leaf: Hash,
         reserved: bool,
     ) -> Result<(u64, bool), AppendError> {
         if self.failure.is_some() {
@@ -130,6 +159,7 @@ impl Queue {
         if self.next_index - self.durable >= self.entries_max as u64 {
             return Err(AppendError::Full);
         }
+        let was = self.eager();
         let was_idle = self.open.is_none() && self.closed.is_empty();
         self.make_room(2 + entry.len(), reserved)?;
         let index = self.next_index;
@@ -139,9 +169,10 @@ impl Queue {
             .get_or_insert_with(|| new_batch(spare, index, false));
         batch.buffer.extend_from_slice(&len.to_be_bytes());
         batch.buffer.extend_from_slice(entry);
+        batch.leaves.push(leaf);
         batch.count += 1;
         self.next_index += 1;
-        Ok((index, was_idle))
+        Ok((index, was_idle || was != self.eager()))
     }
 
     /// Sees to it that the open batch, or a new one, takes `len` more bytes.
@@ -193,6 +224,38 @@ impl Queue {
         }
     }
 
+    /// Whether enough is queued to be written beside what is under way.
+    fn eager(&self) -> bool {
+        let open = self.open.as_ref().map_or(0, |open| open.buffer.len());
+        !self.closed.is_empty() || open >= EAGER_BYTES
+    }
+
+    /// Whether to write a batch now: at once when nothing is under way; beside other frames when it
+    /// is worth one, or when the disk takes its time.
+    pub(crate) fn ready(&self) -> Ready {
+        if self.open.is_none() && self.closed.is_empty() {
+            return Ready::Empty;
+        }
+        if self.aloft == 0 {
+            return Ready::Now;
+        }
+        if self.aloft >= self.aloft_max {
+            return Ready::Full;
+        }
+        let left = PATIENCE.saturating_sub(self.launched.elapsed());
+        if self.eager() || left.is_zero() {
+            Ready::Now
+        } else {
+            Ready::Within(left)
+        }
+    }
+
+    /// A frame is under way.
+    pub(crate) fn launched(&mut self) {
+        self.aloft += 1;
+        self.launched = Instant::now();
+    }
+
     /// The oldest batch; it takes no more entries.
     pub(crate) fn take(&mut self) -> Option<Batch> {
         if self.closed.is_empty() {
@@ -204,6 +267,7 @@ impl Queue {
     /// Notes that a batch is durable, and keeps its buffer.
     pub(crate) fn done(&mut self, durable: u64, mut buffer: Vec<u8>) {
         self.durable = durable;
+        self.aloft -= 1;
         // A few serve the steady state; after a burst the rest is given back.
         if self.spare.len() < 4 {
             buffer.clear();
@@ -253,6 +317,7 @@ fn new_batch(spare: &mut Vec<Vec<u8>>, first: u64, rotate: bool) -> Batch {
     buffer.resize(FRAME_HEADER_BYTES, 0);
     Batch {
         buffer,
+        leaves: Vec::new(),
         first,
         count: 0,
         rotate,

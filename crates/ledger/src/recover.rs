@@ -26,6 +26,7 @@ use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
 use crate::merkle::{CompactTree, Hash, leaf_hash};
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::options::WRITES_IN_FLIGHT_LIMIT;
 use crate::read::{Cursor, Step};
 use crate::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
@@ -35,8 +36,9 @@ use crate::signer::Signer;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
-pub const REWRITE_BYTES: u64 =
-    (4 * (PAYLOAD_BYTES_MAX as u64 + 2 * BLOCK_BYTES)).next_multiple_of(1024 * 1024);
+pub const REWRITE_BYTES: u64 = (WRITES_IN_FLIGHT_LIMIT as u64
+    * (PAYLOAD_BYTES_MAX as u64 + 2 * BLOCK_BYTES))
+    .next_multiple_of(1024 * 1024);
 
 /// The rest of an interrupted write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,10 +19,11 @@ use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
 use crate::guard::{Guard, SwapError};
-use crate::merkle::empty_root;
+use crate::lanes::Lanes;
+use crate::merkle::{empty_root, leaf_hash};
 use crate::note::Checkpoint;
 use crate::options::Options;
-use crate::prepare::{Prepared, name_segment, prepare};
+use crate::prepare::{name_segment, prepare, prepare_segments};
 use crate::publisher::{Publisher, Stage};
 use crate::queue::{Queue, Successor};
 use crate::read::Entries;
@@ -40,8 +41,8 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Hears what the writer does. Must return fast, since the next batch waits for it, and must not close
 /// or drop the writer, which would wait for it in turn.
 pub trait Observer: Send + Sync + 'static {
-    /// Every entry with an index below `size` is durable. Called in order, from the committer
-    /// thread, once per batch.
+    /// Every entry with an index below `size` is durable. Called in order, once per
+    /// batch, never after [`Observer::failed`].
     fn durable(&self, size: u64);
 
     /// The writer has failed; nothing at or past `size` was acknowledged. Called once.
@@ -95,10 +96,10 @@ pub(crate) struct Shared {
     pub(crate) work: Condvar,
     /// The preparer waits here for its segment to be taken.
     pub(crate) prepare: Condvar,
-    /// The segment the preparer has made.
-    pub(crate) prepared: Mutex<Option<Prepared>>,
-    segment_bytes: u64,
+    pub(crate) segment_bytes: u64,
     pub(crate) durable: AtomicU64,
+    /// Held while the observer is told that entries are durable, or that nothing more will be.
+    landing: Mutex<()>,
     publish_interval: Duration,
     /// Set while the publisher has nothing to do and must be woken.
     publisher_idle: AtomicBool,
@@ -154,8 +155,24 @@ impl Shared {
         self.publish.notify_all();
     }
 
+    /// Tells that everything below `size` is durable, unless the writer has failed. Called in the
+    /// order of the log.
+    pub(crate) fn acknowledge(&self, size: u64, buffer: Vec<u8>) {
+        let landing = lock(&self.landing);
+        if self.queue().failure.is_some() {
+            return;
+        }
+        self.durable.store(size, Ordering::SeqCst);
+        self.observer.durable(size);
+        self.queue().done(size, buffer);
+        drop(landing);
+        self.work.notify_one();
+        self.wake_publisher();
+    }
+
     /// Ends the writer with an error. Later calls change nothing.
     pub(crate) fn fail(&self, error: WriteError) {
+        let _landing = lock(&self.landing);
         let error = Arc::new(error);
         {
             let mut queue = self.queue();
@@ -165,6 +182,7 @@ impl Shared {
             queue.fail(error.clone());
         }
         self.prepare.notify_all();
+        self.work.notify_all();
         self.observer
             .failed(self.durable.load(Ordering::SeqCst), &error);
     }
@@ -286,13 +304,7 @@ impl Writer {
         } else {
             Stage::Guarded
         };
-        let queue = Queue::new(
-            size,
-            end.segment.len_bytes - end.offset,
-            options.segment_bytes,
-            options.queue_entries_max,
-            options.batch_bytes_max,
-        );
+        let queue = Queue::new(size, end.segment.len_bytes - end.offset, &options);
         let shared = Arc::new(Shared {
             disk: disk.clone(),
             dir: options.dir.clone(),
@@ -300,9 +312,9 @@ impl Writer {
             queue: Mutex::new(queue),
             work: Condvar::new(),
             prepare: Condvar::new(),
-            prepared: Mutex::new(None),
             segment_bytes: options.segment_bytes,
             durable: AtomicU64::new(size),
+            landing: Mutex::new(()),
             publish_interval: options.publish_interval,
             publisher_idle: AtomicBool::new(false),
             publisher: Mutex::new(PublisherOrder::Run),
@@ -320,7 +332,8 @@ impl Writer {
         );
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();
-        let committer = Committer::new(shared.clone(), end, nonce);
+        let lanes = Lanes::start(&shared, options.writes_in_flight)?;
+        let committer = Committer::new(shared.clone(), lanes, end, nonce);
         // Held from here on, so that an error below ends the threads started before it.
         let mut writer = Writer {
             shared,
@@ -360,7 +373,9 @@ impl Writer {
     }
 
     fn append_as(&self, entry: &[u8], reserved: bool) -> Result<u64, AppendError> {
-        let (index, was_idle) = self.shared.queue().append(entry, reserved)?;
+        // Hashed by the caller, so that it is not done between two syncs.
+        let leaf = leaf_hash(entry);
+        let (index, was_idle) = self.shared.queue().append(entry, leaf, reserved)?;
         if was_idle {
             self.shared.work.notify_one();
         }
@@ -432,7 +447,7 @@ impl Drop for Writer {
     }
 }
 
-fn spawn<T: Send + 'static>(
+pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> Result<JoinHandle<T>, OpenError> {
@@ -478,43 +493,6 @@ fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), Open
         }
     }
     Ok(())
-}
-
-/// Body of the preparer thread.
-fn prepare_segments(shared: &Shared) {
-    let mut queue = shared.queue();
-    loop {
-        if queue.closing || queue.failure.is_some() {
-            return;
-        }
-        match queue.successor() {
-            Successor::Ready(_) | Successor::Taken => {
-                queue = shared
-                    .prepare
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            Successor::Preparing | Successor::Failed => {
-                drop(queue);
-                let made = prepare(&*shared.disk, &shared.dir, shared.segment_bytes);
-                let failed = made.is_err();
-                if let Ok(prepared) = made {
-                    let bytes = prepared.len_bytes;
-                    *lock(&shared.prepared) = Some(prepared);
-                    queue = shared.queue();
-                    queue.set_successor(Successor::Ready(bytes));
-                } else {
-                    queue = shared.queue();
-                    queue.set_successor(Successor::Failed);
-                }
-                shared.work.notify_all();
-                if failed && !queue.closing {
-                    let waited = shared.prepare.wait_timeout(queue, RETRY_INTERVAL);
-                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-            }
-        }
-    }
 }
 
 /// Body of the publisher thread. Gives the outcome of the last try.

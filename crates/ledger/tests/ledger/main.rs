@@ -6,6 +6,7 @@ mod common;
 mod cosignature;
 mod crash;
 mod faults;
+mod flight;
 mod keeper;
 mod merkle;
 mod note;

@@ -1,0 +1,183 @@
+//! Several frames under way to the disk at once, acknowledged strictly in the order of the log.
+//!
+//! Most of a sync is waiting, and on a machine that is mostly idle the waiting is long: the next
+//! frames are written meanwhile. A frame lands when its write and its sync are done; it is
+//! acknowledged once all before it have landed. After one has failed nothing is acknowledged any
+//! more, whatever lands.
+//!
+//! Each lane is a thread with an opening of the segment of its own. The kernel tells each opening of
+//! a file once of a write-back that failed (`errseq_t`): were one shared, one lane would hear of it,
+//! and another would be told that its lost frame is safe.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{FileError, OpenError, WriteError};
+use crate::writer::{Shared, lock, spawn};
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// The segment it goes to.
+    pub(crate) path: PathBuf,
+    /// Where in it.
+    pub(crate) offset: u64,
+    pub(crate) buffer: Vec<u8>,
+    /// How many entries there are with it.
+    pub(crate) size: u64,
+}
+
+#[derive(Debug, Default)]
+struct Air {
+    /// Frames that no lane has taken yet, by number.
+    waiting: VecDeque<(u64, Frame)>,
+    /// For each frame that was launched and is not acknowledged, in order: itself, once landed.
+    aloft: VecDeque<Option<Frame>>,
+    /// The number of the first of them.
+    first: u64,
+    closing: bool,
+}
+
+#[derive(Debug, Default)]
+struct Sky {
+    air: Mutex<Air>,
+    changed: Condvar,
+}
+
+/// See the module text. Dropping it waits for what is under way.
+pub(crate) struct Lanes {
+    shared: Arc<Shared>,
+    sky: Arc<Sky>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Lanes {
+    /// So many lanes, each a thread.
+    pub(crate) fn start(shared: &Arc<Shared>, count: usize) -> Result<Lanes, OpenError> {
+        let mut lanes = Lanes {
+            shared: shared.clone(),
+            sky: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..count {
+            let (shared, sky) = (lanes.shared.clone(), lanes.sky.clone());
+            let lane = spawn("ledger-lane", move || {
+                let flown = std::panic::catch_unwind(AssertUnwindSafe(|| fly(&shared, &sky)));
+                if flown.is_err() {
+                    shared.fail(WriteError::ThreadEnded { thread: "lane" });
+                    sky.changed.notify_all();
+                }
+            });
+            lanes.threads.push(lane?);
+        }
+        Ok(lanes)
+    }
+
+    /// Hands a frame over. The caller sees to it that there is a lane for it.
+    pub(crate) fn launch(&self, frame: Frame) {
+        self.shared.queue().launched();
+        let mut air = lock(&self.sky.air);
+        let number = air.first + air.aloft.len() as u64;
+        air.aloft.push_back(None);
+        air.waiting.push_back((number, frame));
+        drop(air);
+        self.sky.changed.notify_all();
+    }
+
+    /// Waits until everything launched is durable. False when the writer has failed.
+    pub(crate) fn all_landed(&self) -> bool {
+        let mut air = lock(&self.sky.air);
+        loop {
+            if self.shared.queue().failure.is_some() {
+                return false;
+            }
+            if air.aloft.is_empty() {
+                return true;
+            }
+            let waited = self.sky.changed.wait(air);
+            air = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        lock(&self.sky.air).closing = true;
+        self.sky.changed.notify_all();
+        for lane in self.threads.drain(..) {
+            // A lane that panicked has said so.
+            drop(lane.join());
+        }
+    }
+}
+
+impl Sky {
+    /// The next frame to write; `None` when there will be none.
+    fn take(&self, shared: &Shared) -> Option<(u64, Frame)> {
+        let mut air = lock(&self.air);
+        loop {
+            if shared.queue().failure.is_some() {
+                return None;
+            }
+            if let Some(next) = air.waiting.pop_front() {
+                return Some(next);
+            }
+            if air.closing {
+                return None;
+            }
+            let waited = self.changed.wait(air);
+            air = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Notes that a frame is on disk, and acknowledges what has nothing under way before it.
+    fn landed(&self, shared: &Shared, number: u64, frame: Frame) {
+        let mut air = lock(&self.air);
+        let place = usize::try_from(number - air.first).unwrap_or(usize::MAX);
+        if let Some(slot) = air.aloft.get_mut(place) {
+            *slot = Some(frame);
+        }
+        while let Some(Some(_)) = air.aloft.front() {
+            if let Some(Some(frame)) = air.aloft.pop_front() {
+                shared.acknowledge(frame.size, frame.buffer);
+            }
+            air.first += 1;
+        }
+    }
+}
+
+/// Body of a lane.
+fn fly(shared: &Shared, sky: &Sky) {
+    let mut open = None;
+    while let Some((number, frame)) = sky.take(shared) {
+        match write(&*shared.disk, &mut open, &frame) {
+            Ok(()) => sky.landed(shared, number, frame),
+            Err(error) => shared.fail(WriteError::File(error)),
+        }
+        sky.changed.notify_all();
+    }
+}
+
+/// Makes a frame durable, through this lane's own opening of its segment.
+fn write(
+    disk: &dyn Disk,
+    open: &mut Option<(PathBuf, Box<dyn DiskFile>)>,
+    frame: &Frame,
+) -> Result<(), FileError> {
+    let path = &frame.path;
+    let file = match open.take().filter(|(open, _)| open == path) {
+        Some((_, file)) => file,
+        None => disk
+            .open(path, OpenMode::Write)
+            .map_err(FileError::at("open", path))?,
+    };
+    let written = file.write_all_at(&frame.buffer, frame.offset);
+    written.map_err(FileError::at("write", path))?;
+    file.sync_data().map_err(FileError::at("sync", path))?;
+    *open = Some((path.clone(), file));
+    Ok(())
+}
