@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,16 @@ impl Observer for Watch {
     }
 }
 
+struct Silent;
+
+impl Observer for Silent {
+    fn durable(&self, _: u64) {}
+
+    fn failed(&self, _: u64, error: &WriteError) {
+        panic!("{error}");
+    }
+}
+
 /// What one measurement came to.
 #[derive(Clone, Default)]
 struct Measured {
@@ -165,26 +176,20 @@ fn settle() {
     std::thread::sleep(Duration::from_millis(500));
 }
 
-/// Files of zeros, prepared like the ledger's segments: all there is to write goes into them.
-fn zeroed(folder: &Path, bytes: u64) -> Vec<File> {
+/// Makes files of zeros, prepared like the ledger's segments: what is written goes into them.
+fn zeroed(folder: &Path, bytes: u64) {
     let zeros = vec![0; 4 << 20];
-    let files = bytes.div_ceil(SEGMENT_BYTES) + 1;
-    let make = |n: u64| {
+    for n in 0..bytes.div_ceil(SEGMENT_BYTES) {
         let path = folder.join(format!("raw-{n}"));
-        let file = File::options()
-            .create_new(true)
-            .write(true)
-            .open(path)
-            .unwrap();
+        let file = File::options().create_new(true).write(true).open(path);
+        let file = file.unwrap();
         let mut at = 0;
         while at < SEGMENT_BYTES {
             file.write_all_at(&zeros, at).unwrap();
             at += zeros.len() as u64;
         }
         file.sync_all().unwrap();
-        file
-    };
-    (0..files).map(make).collect()
+    }
 }
 
 /// The bytes of a frame of so many entries: whole blocks, as the ledger pads them.
@@ -195,38 +200,68 @@ fn frame_bytes(count: u64) -> usize {
         .unwrap()
 }
 
-/// Writes these batches and syncs each, no more.
-fn raw(folder: &Path, batches: &[u64], time: Duration) -> Measured {
-    let bytes = batches.iter().map(|count| frame_bytes(*count) as u64).sum();
-    let files = zeroed(folder, bytes);
-    settle();
-    let buffer = vec![
-        b'x';
-        batches
-            .iter()
-            .map(|count| frame_bytes(*count))
-            .max()
-            .unwrap()
-    ];
-    let (mut file, mut at, mut count) = (0, 0, 0);
-    let mut waited = Vec::with_capacity(batches.len());
-    let begun = Instant::now();
-    for batch in batches {
-        let start = Instant::now();
-        if start - begun >= time {
-            break;
-        }
-        let frame = &buffer[..frame_bytes(*batch)];
-        if at + frame.len() as u64 > SEGMENT_BYTES {
+/// Where each of these batches goes: file, offset, bytes.
+fn plan(batches: &[u64]) -> Vec<(usize, u64, usize)> {
+    let (mut file, mut at) = (0, 0);
+    let place = |count: &u64| {
+        let bytes = frame_bytes(*count);
+        if at + bytes as u64 > SEGMENT_BYTES {
             (file, at) = (file + 1, 0);
         }
-        files[file].write_all_at(frame, at).unwrap();
-        files[file].sync_data().unwrap();
-        at += frame.len() as u64;
-        count += batch;
-        waited.push(u64::try_from(start.elapsed().as_nanos()).unwrap());
-    }
+        let place = (file, at, bytes);
+        at += bytes as u64;
+        place
+    };
+    batches.iter().map(place).collect()
+}
+
+/// Writes these batches and syncs each, no more; as many at once as the ledger has under way.
+fn raw(folder: &Path, batches: &[u64], depth: usize, time: Duration) -> Measured {
+    let plan = plan(batches);
+    let files = plan.last().map_or(0, |(file, ..)| *file as u64 + 1);
+    zeroed(folder, files * SEGMENT_BYTES);
+    settle();
+    let buffer = vec![b'x'; plan.iter().map(|place| place.2).max().unwrap()];
+    let next = AtomicUsize::new(0);
+    let begun = Instant::now();
+    let lane = || {
+        let mut open = None;
+        let (mut count, mut waited) = (0, Vec::with_capacity(batches.len()));
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let start = Instant::now();
+            let Some((at, offset, bytes)) = plan.get(number).copied() else {
+                break;
+            };
+            if start - begun >= time {
+                break;
+            }
+            let (_, file) = match open.take() {
+                Some((held, file)) if held == at => open.insert((held, file)),
+                _ => open.insert((at, reopened(folder, at))),
+            };
+            file.write_all_at(&buffer[..bytes], offset).unwrap();
+            file.sync_data().unwrap();
+            count += batches[number];
+            waited.push(u64::try_from(start.elapsed().as_nanos()).unwrap());
+        }
+        (count, waited)
+    };
+    let lanes = depth.min(curfew_ledger::options::WRITES_IN_FLIGHT_LIMIT);
+    let (count, waited) = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
+        let all = lanes.into_iter().map(|lane| lane.join().unwrap());
+        all.fold((0, Vec::new()), |(sum, mut waits), (count, waited)| {
+            waits.extend(waited);
+            (sum + count, waits)
+        })
+    });
     measured(count, begun.elapsed(), waited)
+}
+
+fn reopened(folder: &Path, file: usize) -> File {
+    let path = folder.join(format!("raw-{file}"));
+    File::options().write(true).open(path).unwrap()
 }
 
 /// Runs `commit` with ever new numbers of rows for a time.
@@ -306,7 +341,7 @@ fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir
         used.push(tempfile::tempdir_in(&arguments.at).unwrap());
         let folder = used.last().unwrap().path();
         let (ours, batches) = ledger(folder, depth, time);
-        let bare = raw(folder, &batches, time * 4);
+        let bare = raw(folder, &batches, depth, time * 4);
         ratios.push(ours.per_second / bare.per_second);
         syncs.push(ours.p50_us / bare.p50_us);
         sizes.push(batches.iter().sum::<u64>() as f64 / batches.len() as f64);
@@ -353,6 +388,34 @@ fn main() {
         measure(depth, &arguments, &mut used);
     }
     println!("\n{}", journal());
+    used.push(tempfile::tempdir_in(&arguments.at).unwrap());
+    let took = recovery(used.last().unwrap().path(), 1 << 30);
+    println!("a tail of 1 GiB that was not published is opened in {took:.2} s");
+}
+
+/// Writes a tail that nothing was published of, and opens the log on it. Gives seconds.
+fn recovery(folder: &Path, bytes: u64) -> f64 {
+    let key = LogKey::create(&folder.join("key"), "bench.example/log").unwrap();
+    let options = Options {
+        publish_interval: Duration::from_secs(86_400),
+        ..Options::new(folder.join("ledger"), folder.join("guard"), key)
+    };
+    let made = Writer::create(options.clone(), Arc::new(RealDisk), Arc::new(Silent));
+    let writer = made.unwrap().0;
+    let entry = vec![b'x'; ENTRY_BYTES];
+    let count = bytes / (ENTRY_BYTES as u64 + 2);
+    for _ in 0..count {
+        while writer.append(&entry).is_err() {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    // As a crash leaves it: all durable, nothing signed.
+    drop(writer);
+    let begun = Instant::now();
+    let opened = Writer::open(options, Arc::new(RealDisk), Arc::new(Silent));
+    let took = begun.elapsed().as_secs_f64();
+    assert_eq!(opened.unwrap().1.size, count);
+    took
 }
 
 /// Whether the journal's daemon could be measured too.
