@@ -10,6 +10,7 @@ use crate::merkle::{self, Hash};
 use crate::note::NOTE_BYTES_MAX;
 use crate::read::TilesAt;
 use crate::signer::Extends as _;
+use crate::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
 
 /// The published side of the log in a directory. Looks at no entry, so it costs nothing to open.
 #[derive(Debug, Clone)]
@@ -39,7 +40,7 @@ impl Published {
     /// # Errors
     /// When it cannot be read.
     pub fn checkpoint(&self) -> Result<Option<Vec<u8>>, FileError> {
-        self.read("checkpoint")
+        self.read("checkpoint", NOTE_BYTES_MAX)
     }
 
     /// The newest checkpoint that a quorum of witnesses has cosigned, with their signatures, as it
@@ -48,7 +49,7 @@ impl Published {
     /// # Errors
     /// When it cannot be read.
     pub fn witnessed(&self) -> Result<Option<Vec<u8>>, FileError> {
-        self.read("witnessed")
+        self.read("witnessed", NOTE_BYTES_MAX)
     }
 
     /// Keeps `note` as the newest witnessed checkpoint, durably.
@@ -59,6 +60,24 @@ impl Published {
         let path = self.dir.join("witnessed");
         let replaced = replace_file_durably(&*self.disk, &path, note.as_bytes());
         replaced.map_err(FileError::at("replace", &path))
+    }
+
+    /// The bytes of a tile; of a partial one whose full one has taken its place, as much as it
+    /// held. `None` where the log has not come that far.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is longer than a tile may be.
+    pub fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, FileError> {
+        let bytes_max = match tile.kind {
+            TileKind::Entries => BUNDLE_BYTES_MAX,
+            TileKind::Hashes(_) => HASH_TILE_BYTES,
+        };
+        let found = self.read(&tile.to_string(), bytes_max)?;
+        if found.is_some() || tile == tile.full() {
+            return Ok(found);
+        }
+        let full = self.read(&tile.full().to_string(), bytes_max)?;
+        Ok(full.map(|bytes| tile.prefix(&bytes).to_vec()))
     }
 
     /// The root of the first `size` entries.
@@ -85,9 +104,9 @@ impl Published {
         TilesAt::new(&*self.disk, &self.dir, second).consistency_proof(first)
     }
 
-    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FileError> {
+    fn read(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, FileError> {
         let path = self.dir.join(name);
-        match read_file(&*self.disk, &path, NOTE_BYTES_MAX as u64) {
+        match read_file(&*self.disk, &path, bytes_max as u64) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(FileError::at("read", &path)(error)),

@@ -107,8 +107,11 @@ pub(super) async fn protect(
     let mut response = next.run(request).await;
     let policy = content_security_policy(&portal);
     let headers = response.headers_mut();
-    let fixed: [(HeaderName, &'static str); 6] = [
-        (CACHE_CONTROL, "no-store"),
+    // Only what is the same for ever, and tells of nobody, says otherwise.
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    let fixed: [(HeaderName, &'static str); 5] = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         // One year (ASVS 3.4.1).

@@ -20,6 +20,7 @@ mod shelf;
 mod sign_in;
 mod sign_out;
 mod text;
+mod tiles;
 mod viewer;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::gateway::Gateway;
 use crate::oauth::{self, DeviceCodes, Problem};
 use fault::Fault;
 use shelf::Shelf;
+use tiles::Reading;
 
 /// The largest form. The largest field is a password of 256 characters, at most 12 bytes each in
 /// a form (four bytes, percent-encoded): 3 kB; a path to come back to takes 6 kB encoded.
@@ -46,6 +48,7 @@ struct Portal {
     gateway: Arc<Gateway>,
     devices: Arc<DeviceCodes>,
     shelf: Shelf,
+    reading: Reading,
 }
 
 /// All routes of the portal's host. Each request carries a [`crate::listen::Peer`].
@@ -53,6 +56,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let devices = Arc::new(DeviceCodes::default());
     let portal = Arc::new(Portal {
         shelf: Shelf::new(gateway.data.ledger()),
+        reading: Reading::new(&gateway.data.ledger()),
         gateway: Arc::clone(&gateway),
         devices: Arc::clone(&devices),
     });
@@ -66,6 +70,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/sessions/{id}/end", post(sessions::end))
         .route("/log", get(log::show))
         .route("/log/{index}", get(log::entry))
+        .route("/log/checkpoint", get(tiles::checkpoint))
+        .route("/log/tile/{*path}", get(tiles::tile))
         .route("/device", get(device::show))
         .route("/device/decide", post(device::decide))
         .route("/assets/curfew.css", get(frame::style))
@@ -82,7 +88,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
 
 /// Whether programs, not people, read the answers under this path.
 fn is_for_programs(path: &str) -> bool {
-    ["/api/", "/oauth/", "/.well-known/"]
+    ["/api/", "/oauth/", "/.well-known/", "/log/tile/"]
         .iter()
         .any(|prefix| path.starts_with(prefix))
 }

@@ -133,11 +133,11 @@ impl World {
         let answer = sender.send_request(request).await.unwrap();
         let (head, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let body = String::from_utf8(body.to_vec()).unwrap();
         Answer {
             status: head.status,
             headers: head.headers,
-            body,
+            body: String::from_utf8_lossy(&body).into_owned(),
+            bytes: body,
         }
     }
 }
@@ -168,7 +168,9 @@ fn accounts(data: &DataDir) -> BTreeMap<String, TotpSecret> {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
+    /// As text, as far as it is text.
     pub(crate) body: String,
+    pub(crate) bytes: bytes::Bytes,
 }
 
 impl Answer {

@@ -7,3 +7,4 @@ mod pages;
 mod search;
 mod sessions;
 mod sign_in;
+mod tiles;

@@ -1,0 +1,76 @@
+//! The log over HTTP as C2SP tlog-tiles.
+
+use http::{Method, StatusCode};
+
+use crate::device::approved;
+use crate::kit::{Browser, World, count, ledger};
+
+/// How many entries the newest checkpoint covers, once there are as many as `least`.
+async fn signed(reader: &mut Browser<'_>, least: u64) -> (u64, String) {
+    loop {
+        let note = reader.get("/log/checkpoint").await;
+        assert_eq!(note.status, StatusCode::OK, "{}", note.body);
+        let size = note.body.lines().nth(1).unwrap().parse().unwrap();
+        if size >= least {
+            return (size, note.body);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+fn reads(world: &World) -> usize {
+    let all = ledger(world);
+    all.iter().filter(|one| one["verb"] == "log.read").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiles_are_served_to_whoever_may_read_the_log_and_recorded_once() {
+    let world = World::start().await;
+    let mut ada = world.signed_in("ada").await;
+    let (size, note) = signed(&mut ada, 4).await;
+    assert!(note.starts_with("curfew.test/log\n"), "{note}");
+    let bundle = format!("/log/tile/entries/000.p/{size}");
+    let entries = ada.get(&bundle).await;
+    assert_eq!(entries.status, StatusCode::OK, "{}", entries.body);
+    assert_eq!(entries.header("content-type"), "application/octet-stream");
+    assert_eq!(entries.header("cache-control"), "no-store");
+    assert!(entries.body.contains("gateway.started"));
+    let leaves = ada.get(&format!("/log/tile/0/000.p/{size}")).await;
+    let mut rest = &entries.bytes[..];
+    for leaf in leaves.bytes.chunks(32) {
+        let (length, entry) = rest.split_first_chunk().unwrap();
+        let (entry, after) = entry.split_at(u16::from_be_bytes(*length).into());
+        assert_eq!(leaf, curfew_ledger::merkle::leaf_hash(entry).0);
+        rest = after;
+    }
+    assert_eq!((leaves.bytes.len() as u64, rest.len()), (32 * size, 0));
+    assert_eq!(reads(&world), 1, "one entry for many files");
+
+    // A token opens the same, and its session is the same.
+    let mut cli = approved(&world, &mut ada).await;
+    assert_eq!(cli.get(&bundle).await.bytes, entries.bytes);
+    let head = cli.send(Method::HEAD, &bundle, &[], &[]).await;
+    assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+    for odd in [
+        "/log/tile/entries/0",
+        "/log/tile/entries/000.p/256",
+        "/log/tile/9/000",
+        "/log/tile/0/x001/000",
+        "/log/tile/entries/../../checkpoints",
+        "/log/tile/entries/%2e%2e/%2e%2e/checkpoints",
+    ] {
+        let answer = cli.get(odd).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{odd}");
+    }
+
+    // Neither who may not, nor who is nobody.
+    let denied = count(&world, "action.denied");
+    let mut bob = world.signed_in("bob").await;
+    assert_eq!(bob.get(&bundle).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(count(&world, "action.denied"), denied + 1);
+    let nobody = world.browser().get("/log/checkpoint").await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    // What ended does not read on.
+    cli.post("/api/v1/sign-out", &[]).await;
+    assert_eq!(cli.get(&bundle).await.status, StatusCode::UNAUTHORIZED);
+}
