@@ -3,8 +3,9 @@
 //! For tests and for the simulation of the whole system. What it models:
 //!
 //! - Writes go to a cache. A sync stores them; a crash keeps, of each 512-byte sector written since
-//!   the last sync, either all or nothing, by a seed.
-//! - Names created, renamed or removed are cached in the same way, in order, per directory.
+//!   the last sync, either all or nothing, by a seed (see [`Kept`]).
+//! - Names created, renamed or removed are cached in the same way, in order, per directory, as in a
+//!   journal. Directories themselves are there at once.
 //! - A sync that fails may have stored everything, or nothing; in the second case the cache still
 //!   reads well and later syncs say `Ok`, as Linux does, but a crash shows that it is lost. Each
 //!   other opening of the file hears of it once.
@@ -38,6 +39,12 @@ pub enum Op {
     Create(PathBuf),
     /// Renaming to this name.
     Rename(PathBuf),
+    /// Setting the length of this file.
+    SetLen(PathBuf),
+    /// Removing this file, or this directory.
+    Remove(PathBuf),
+    /// Creating this directory.
+    CreateDir(PathBuf),
 }
 
 /// What the disk does about it.
@@ -47,10 +54,22 @@ pub enum Fault {
     Fail(io::ErrorKind),
     /// Fail after doing all of it: a sync that reports an error, but stored everything.
     FailAfter(io::ErrorKind),
-    /// For a sync: fail, and forget that these writes are still to be stored.
+    /// For the sync of a file: fail, and forget that these writes are still to be stored. Else the
+    /// same as [`Fault::Fail`].
     Lose(io::ErrorKind),
-    /// For a write: fail after writing so many bytes.
+    /// For a write: fail after writing so many bytes. Else the same as [`Fault::Fail`].
     Torn(usize, io::ErrorKind),
+}
+
+/// What a power cut leaves of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// All of it.
+    All,
+    /// None of it.
+    Nothing,
+    /// Each sector or not, in any order, and of the names the older ones, by this seed.
+    Some(u64),
 }
 
 /// Decides for each operation whether it fails.
@@ -137,15 +156,34 @@ impl FaultyDisk {
     /// run can be crashed at many moments.
     #[must_use]
     pub fn after_crash(&self, seed: u64) -> FaultyDisk {
+        self.after_power_cut(Kept::Some(seed))
+    }
+
+    /// The same, with a say in what is kept.
+    #[must_use]
+    pub fn after_power_cut(&self, kept: Kept) -> FaultyDisk {
         let state = self.lock();
-        let mut random = Random(seed);
+        let mut random = match kept {
+            Kept::Some(seed) => Random(seed),
+            Kept::All | Kept::Nothing => Random(0),
+        };
         let mut inodes = state.inodes.clone();
         for inode in &mut inodes {
-            inode.crash(&mut random);
+            // A mix mostly; but all or nothing are the common cases and are worth their share.
+            let mode = match kept {
+                Kept::All => 0,
+                Kept::Nothing => 1,
+                Kept::Some(_) => random.below(4),
+            };
+            inode.crash(mode, &mut random);
         }
         let mut names = state.stored_names.clone();
         // Changes of names reach the disk in order, as in a journal, up to some point.
-        let kept = random.below(state.pending.len() as u64 + 1) as usize;
+        let kept = match kept {
+            Kept::All => state.pending.len(),
+            Kept::Nothing => 0,
+            Kept::Some(_) => random.below(state.pending.len() as u64 + 1) as usize,
+        };
         for (path, inode) in state.pending[..kept].iter().flatten() {
             apply(&mut names, path, *inode);
         }
@@ -269,9 +307,8 @@ impl Inode {
         }
     }
 
-    fn crash(&mut self, random: &mut Random) {
-        // Mostly a mix; but all or nothing are the common cases and are worth their share.
-        let mode = random.below(4);
+    /// Mode 0 keeps all, 1 nothing, others a mix.
+    fn crash(&mut self, mode: u64, random: &mut Random) {
         let keep = |random: &mut Random| match mode {
             0 => true,
             1 => false,
@@ -302,16 +339,13 @@ impl State {
         self.plan.as_mut().and_then(|plan| plan(op))
     }
 
-    /// For operations that are done in full or not at all.
-    fn check(&mut self, op: &Op) -> io::Result<()> {
+    /// For operations that are done in full or not at all: an error at once when it is not to be
+    /// done, else what to answer after doing it.
+    fn check(&mut self, op: &Op) -> io::Result<io::Result<()>> {
         match self.fault(op) {
-            None => Ok(()),
-            Some(
-                Fault::Fail(kind)
-                | Fault::FailAfter(kind)
-                | Fault::Lose(kind)
-                | Fault::Torn(_, kind),
-            ) => Err(kind.into()),
+            None => Ok(Ok(())),
+            Some(Fault::FailAfter(kind)) => Ok(Err(kind.into())),
+            Some(Fault::Fail(kind) | Fault::Lose(kind) | Fault::Torn(_, kind)) => Err(kind.into()),
         }
     }
 
@@ -354,7 +388,7 @@ fn to_usize(offset: u64) -> io::Result<usize> {
 impl DiskFile for FaultyFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.lock();
-        state.check(&Op::Read(self.path.clone()))?;
+        state.check(&Op::Read(self.path.clone()))??;
         let bytes = &state.inodes[self.inode].cached;
         let rest = bytes.get(to_usize(offset)?..).unwrap_or_default();
         let len = rest.len().min(buf.len());
@@ -421,10 +455,16 @@ impl DiskFile for FaultyFile {
 
     fn set_len_bytes(&self, len_bytes: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
+        let outcome = state.check(&Op::SetLen(self.path.clone()))?;
         let inode = &mut state.inodes[self.inode];
-        inode.cached.resize(to_usize(len_bytes)?, 0);
+        let (old, new) = (inode.cached.len(), to_usize(len_bytes)?);
+        inode.cached.resize(new, 0);
         inode.resized = true;
-        Ok(())
+        // What was cut off does not come back where the file grows again.
+        inode
+            .dirty
+            .extend(new / SECTOR_BYTES..old.div_ceil(SECTOR_BYTES));
+        outcome
     }
 }
 
@@ -432,12 +472,13 @@ impl Disk for FaultyDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.lock();
         let found = state.names.get(path).copied();
+        let mut outcome = Ok(());
         let inode = match (found, mode) {
             (Some(_), OpenMode::CreateSecret) => return Err(io::ErrorKind::AlreadyExists.into()),
             (None, OpenMode::Read | OpenMode::Write) => return Err(io::ErrorKind::NotFound.into()),
             (Some(inode), _) => inode,
             (None, OpenMode::Create | OpenMode::CreateSecret) => {
-                state.check(&Op::Create(path.to_path_buf()))?;
+                outcome = state.check(&Op::Create(path.to_path_buf()))?;
                 let secret = mode == OpenMode::CreateSecret;
                 state.inodes.push(Inode {
                     secret,
@@ -448,6 +489,7 @@ impl Disk for FaultyDisk {
                 inode
             }
         };
+        outcome?;
         let writable = mode != OpenMode::Read;
         let path = path.to_path_buf();
         Ok(Box::new(FaultyFile {
@@ -461,8 +503,9 @@ impl Disk for FaultyDisk {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
+        let outcome = state.check(&Op::CreateDir(path.to_path_buf()))?;
         state.dirs.extend(path.ancestors().map(Path::to_path_buf));
-        Ok(())
+        outcome
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
@@ -486,7 +529,7 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.check(&Op::Rename(to.to_path_buf()))?;
+        let outcome = state.check(&Op::Rename(to.to_path_buf()))?;
         let inode = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         if !to.parent().is_some_and(|dir| state.dirs.contains(dir)) {
             return Err(io::ErrorKind::NotFound.into());
@@ -495,7 +538,7 @@ impl Disk for FaultyDisk {
             (to.to_path_buf(), Some(inode)),
             (from.to_path_buf(), None),
         ]);
-        Ok(())
+        outcome
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -503,18 +546,21 @@ impl Disk for FaultyDisk {
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
+        let outcome = state.check(&Op::Remove(path.to_path_buf()))?;
         state.change_names(vec![(path.to_path_buf(), None)]);
-        Ok(())
+        outcome
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.lock().dirs.remove(path);
-        Ok(())
+        let mut state = self.lock();
+        let outcome = state.check(&Op::Remove(path.to_path_buf()))?;
+        state.dirs.remove(path);
+        outcome
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.check(&Op::SyncDir(path.to_path_buf()))?;
+        let outcome = state.check(&Op::SyncDir(path.to_path_buf()))?;
         let pending = std::mem::take(&mut state.pending);
         for changes in pending {
             if changes.iter().any(|(name, _)| name.parent() == Some(path)) {
@@ -525,7 +571,7 @@ impl Disk for FaultyDisk {
                 state.pending.push(changes);
             }
         }
-        Ok(())
+        outcome
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn DiskLock>>> {

@@ -266,9 +266,14 @@ impl Publisher {
             let file = disk
                 .open(&path, OpenMode::Create)
                 .map_err(FileError::at("open", &path))?;
-            // A torn record of before may be longer than this one.
-            file.set_len_bytes(self.records_end)
-                .map_err(FileError::at("cut", &path))?;
+            let end = self.records_end + bytes.len() as u64;
+            let found = file.len_bytes().map_err(FileError::at("measure", &path))?;
+            // A torn record of before may be longer than this one. One that is written over in
+            // full keeps its blocks, of which a full disk has no others.
+            if found > end {
+                file.set_len_bytes(self.records_end)
+                    .map_err(FileError::at("cut", &path))?;
+            }
             let written = file.write_all_at(&bytes, self.records_end);
             written.map_err(FileError::at("append to", &path))?;
             file.sync_data().map_err(FileError::at("sync", &path))?;
@@ -276,7 +281,7 @@ impl Publisher {
                 disk.sync_dir(&self.dir)
                     .map_err(FileError::at("sync", &self.dir))?;
             }
-            self.records_end += bytes.len() as u64;
+            self.records_end = end;
             *stage = Stage::Listed;
         }
         let path = self.dir.join("checkpoint");

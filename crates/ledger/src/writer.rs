@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::checkpoints::record;
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
@@ -299,11 +300,10 @@ impl Writer {
         let nonce = *nonces
             .first()
             .ok_or_else(|| SignError::Wrong("no number for the frames to be written".to_owned()))?;
-        let stage = if listed.as_ref() == Some(&note) {
-            Stage::Listed
-        } else {
-            Stage::Guarded
-        };
+        // Its record is written again where it is there: as at the end of the segments, what can be
+        // read need not be durable, and the next record must not follow a hole.
+        let listed = listed.filter(|listed| *listed == note);
+        let records_end = records_end - listed.map_or(0, |note| record(&note).len() as u64);
         let queue = Queue::new(size, end.segment.len_bytes - end.offset, &options);
         let shared = Arc::new(Shared {
             disk: disk.clone(),
@@ -321,7 +321,7 @@ impl Writer {
             publish: Condvar::new(),
             note: Mutex::new(note.clone()),
         });
-        let signed = (checkpoint, note, stage);
+        let signed = (checkpoint, note, Stage::Guarded);
         let mut publisher = Publisher::new(
             disk.clone(),
             &options.dir,

@@ -8,6 +8,7 @@ mod crash;
 mod faults;
 mod flight;
 mod keeper;
+mod matrix;
 mod merkle;
 mod note;
 mod receipt;
