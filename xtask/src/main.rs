@@ -1,8 +1,9 @@
-//! The project's only scripts: `cargo xtask demo | test | deny | bench | fuzz`.
+//! The project's only scripts: `cargo xtask demo | test | deny | bench | crash | fuzz`.
 //!
 //! Needs nothing but cargo to be built, so that it can install what the rest needs.
 
 mod bench;
+mod crash;
 mod run;
 mod say;
 mod system;
@@ -13,6 +14,7 @@ use std::process::{Command, ExitCode};
 use clap::{Parser, Subcommand};
 
 use bench::Bench;
+use crash::Crash;
 use run::{built, cargo, on_path, step};
 
 /// Why a task did not succeed.
@@ -69,6 +71,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Crash the ledger: every operation in every way, then random faults, or kill the program.
+    Crash(Crash),
     /// Measure. See docs/benchmarks.md.
     Bench {
         /// What to measure.
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         }),
         Task::Deny => deny(),
         Task::Fuzz { arguments } => fuzz(&arguments),
+        Task::Crash(crash) => crash.run(),
         Task::Bench { what, arguments } => what.run(&arguments),
     };
     match outcome {
