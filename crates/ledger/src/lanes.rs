@@ -69,7 +69,7 @@ impl Lanes {
                 let flown = std::panic::catch_unwind(AssertUnwindSafe(|| fly(&shared, &sky)));
                 if flown.is_err() {
                     shared.fail(WriteError::ThreadEnded { thread: "lane" });
-                    sky.changed.notify_all();
+                    sky.wake();
                 }
             });
             lanes.threads.push(lane?);
@@ -116,6 +116,13 @@ impl Drop for Lanes {
 }
 
 impl Sky {
+    /// Wakes all who wait. A failure is set without `air`, so it is taken here: nobody stands
+    /// between having looked and waiting.
+    fn wake(&self) {
+        drop(lock(&self.air));
+        self.changed.notify_all();
+    }
+
     /// The next frame to write; `None` when there will be none.
     fn take(&self, shared: &Shared) -> Option<(u64, Frame)> {
         let mut air = lock(&self.air);
@@ -158,8 +165,10 @@ fn fly(shared: &Shared, sky: &Sky) {
             Ok(()) => sky.landed(shared, number, frame),
             Err(error) => shared.fail(WriteError::File(error)),
         }
-        sky.changed.notify_all();
+        sky.wake();
     }
+    // Frames that nobody takes any more will not land: who waits for them looks again.
+    sky.wake();
 }
 
 /// Makes a frame durable, through this lane's own opening of its segment.
