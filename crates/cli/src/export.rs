@@ -106,9 +106,7 @@ fn source(dir: &Path, reader: &LogReader) -> Outcome<Source> {
             "name the directory that holds `checkpoint` and `segments`",
         )
     })?;
-    // The host of the log is the first part of its origin, whatever machine reads it.
-    let host = origin.split('/').next().unwrap_or(&origin).to_owned();
-    Ok(Source { origin, host })
+    Ok(Source::of(&origin))
 }
 
 struct Work<'a> {

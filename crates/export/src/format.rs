@@ -11,12 +11,6 @@ use crate::record::{Record, Source};
 use crate::text::visible;
 use crate::{ocsf, otlp};
 
-/// Records in one OTLP request: 256 × about 1.5 kB are under the 4 MiB that collectors take.
-const OTLP_RECORDS_MAX: usize = 256;
-
-/// Bytes of entries in one OTLP request, should these be long: twice that is under 4 MiB.
-const OTLP_BYTES_MAX: usize = 1024 * 1024;
-
 /// A format of somebody else's system.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
@@ -132,7 +126,7 @@ impl<W: Write + Send> Exporter<W> {
             Inner::Otlp(waiting, bytes, out) => {
                 *bytes += record.bytes.len();
                 waiting.push(record);
-                if waiting.len() >= OTLP_RECORDS_MAX || *bytes >= OTLP_BYTES_MAX {
+                if waiting.len() >= otlp::RECORDS_MAX || *bytes >= otlp::BYTES_MAX {
                     otlp_line(waiting, source, out)?;
                     *bytes = 0;
                 }

@@ -32,6 +32,15 @@ pub struct Source {
     pub host: String,
 }
 
+impl Source {
+    /// The log of this origin. Its host is the first part of the origin, whatever machine reads it.
+    pub fn of(origin: &str) -> Self {
+        let host = origin.split('/').next().unwrap_or(origin).to_owned();
+        let origin = origin.to_owned();
+        Self { origin, host }
+    }
+}
+
 /// An entry as the formats see it.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -56,6 +65,26 @@ impl Record {
     /// The leaf in lower-case hexadecimal.
     pub fn leaf_hex(&self) -> String {
         hex(&self.leaf.0)
+    }
+
+    /// The same without anything that came from outside: kind, time and severity, and where the
+    /// entry is found.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        let message = "the receiver refused this entry; it stands in the log";
+        let facts = Facts::new(
+            self.facts.kind,
+            self.facts.class.clone(),
+            self.facts.severity,
+            message,
+        );
+        Self {
+            index: self.index,
+            leaf: self.leaf,
+            bytes: Vec::new(),
+            time: self.time,
+            facts,
+        }
     }
 
     /// A sentence that names the subject.

@@ -3,6 +3,8 @@
 //! Unknown keys are refused, nothing is guessed, and every message names file and line.
 //! Durations are written as in a policy: `250ms`, `10s`, `15m`, `8h`.
 
+mod forward;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -12,6 +14,8 @@ use curfew_authority::{EnvironmentName, Plane, Policy, PolicyError, Resource, Re
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
+
+pub use forward::{FORWARDS_MAX, Forward, ForwardKind};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,6 +49,9 @@ pub struct Config {
     /// Searching the ledger.
     #[serde(default)]
     pub search: Search,
+    /// Who is sent the ledger's entries as they come.
+    #[serde(default)]
+    pub forward: Vec<Forward>,
     /// Numbers that have a good default.
     #[serde(default)]
     pub tuning: Tuning,
@@ -340,7 +347,8 @@ impl Config {
             .origin_problem()
             .or_else(|| self.name_problem())
             .or_else(|| self.web_problem())
-            .or_else(|| self.postgres_problem());
+            .or_else(|| self.postgres_problem())
+            .or_else(|| forward::problem(&self.forward));
         match problem {
             Some((needle, problem, hint)) => {
                 Err(ConfigError::at(name, text, needle, problem, hint))
@@ -434,6 +442,7 @@ impl Config {
         let witness = self.log.witness.as_mut().map(|witness| &mut witness.policy);
         let rest = [self.search.dir.as_mut(), self.log.signer.as_mut(), witness];
         let rest = rest.into_iter().flatten();
+        let rest = rest.chain(self.forward.iter_mut().flat_map(Forward::paths));
         for path in own.into_iter().chain(web).chain(postgres).chain(rest) {
             *path = folder.join(&*path);
         }

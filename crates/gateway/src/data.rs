@@ -87,6 +87,11 @@ impl DataDir {
         self.root.join("search")
     }
 
+    /// How far entries were forwarded to this receiver.
+    pub(crate) fn cursor(&self, receiver: &str) -> PathBuf {
+        self.root.join("forward").join(format!("{receiver}.json"))
+    }
+
     /// Where the operator's commands reach a running gateway.
     pub fn control_socket(&self) -> PathBuf {
         self.root.join("control.sock")

@@ -18,6 +18,7 @@ use crate::clock::{Clock, LastSeen};
 use crate::config::{Config, WebResource};
 use crate::control;
 use crate::data::{DataDir, DataError};
+use crate::forward;
 use crate::handover::Handover;
 use crate::listen::{self, TlsError};
 use crate::postgres;
@@ -85,6 +86,9 @@ pub enum StartError {
     /// The log's witnesses.
     #[error("witnesses: {0}")]
     Witness(#[from] witness::WitnessSetupError),
+    /// A receiver of entries.
+    #[error(transparent)]
+    Forward(#[from] forward::ForwardSetupError),
     /// The kernel gives no timer.
     #[error("the kernel gives no timer: {0}")]
     Timer(std::io::Error),
@@ -281,16 +285,15 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let databases =
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let witnesses = witnesses(&config)?;
+    let forwards = forward::Setup::all(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let control = control::bind(&core.data.control_socket()).map_err(|source| {
-        let address = core.data.control_socket().display().to_string();
-        StartError::Listen { address, source }
-    })?;
+    let postgres = database.as_ref().map(|(_, address)| *address);
+    let control = bind_control(&core.data)?;
     let search = Search::start(&config, &core.data, &core.durability)?;
     let durability = core.durability;
     let gateway = Arc::new(Gateway {
@@ -302,14 +305,11 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         data: core.data,
         search,
         web_port: seen_as(config.listen.public_port, web),
-        postgres_port: database
-            .as_ref()
-            .map(|(_, address)| seen_as(config.listen.public_postgres_port, *address)),
+        postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),
         config,
     });
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
-    let postgres = database.as_ref().map(|(_, address)| *address);
     tasks.spawn(listen::serve_web(
         web_listener,
         tls.web,
@@ -325,6 +325,9 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
             gateway,
             stopping.clone(),
         ));
+    }
+    for setup in forwards {
+        tasks.spawn(setup.run(durability.checkpoints(), stopping.clone()));
     }
     if let Some(witnesses) = witnesses {
         let registrar = gateway.registrar.clone();
@@ -358,6 +361,13 @@ fn witnesses(config: &Config) -> Result<Option<witness::Setup>, StartError> {
 /// The port that clients use: the public one where something stands between.
 fn seen_as(public: Option<NonZeroU16>, bound: SocketAddr) -> u16 {
     public.map_or(bound.port(), NonZeroU16::get)
+}
+
+fn bind_control(data: &DataDir) -> Result<UnixListener, StartError> {
+    control::bind(&data.control_socket()).map_err(|source| {
+        let address = data.control_socket().display().to_string();
+        StartError::Listen { address, source }
+    })
 }
 
 async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: CancellationToken) {

@@ -13,6 +13,7 @@ pub mod config;
 mod console;
 pub mod control;
 pub mod data;
+pub mod forward;
 mod gateway;
 pub mod handover;
 mod listen;

@@ -171,7 +171,7 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path, bytes_max: u64) -> io::Res
 ///
 /// # Errors
 /// Whatever the disk reports. The replacement may have happened all the same.
-pub(crate) fn replace_file_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn replace_file_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace_file_steps(disk, path, bytes).map_err(|(_, error)| error)
 }
 

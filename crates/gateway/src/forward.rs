@@ -1,0 +1,213 @@
+//! Sending the ledger's entries on, as they come, to systems of others.
+//!
+//! ```text
+//! publisher ─▶ newest checkpoint ─▶ lane: signed entries ─▶ window ─▶ receiver: otlp · syslog
+//!                                     ▲                      │             │ acknowledged
+//!                                     └── learned again ── cursor ◀────────┘ synced, then forgotten
+//! ```
+//!
+//! Each receiver has a lane: a task that reads the ledger by itself, in order, and holds one window
+//! of entries until the receiver has acknowledged them. Nothing waits for a lane. Only entries under
+//! a signed checkpoint are sent: what leaves cannot be taken back.
+
+mod cursor;
+mod lane;
+mod otlp;
+mod syslog;
+mod tls;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_export::{Record, Source, range};
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::config::{Config, Forward, ForwardKind};
+use crate::data::DataDir;
+use cursor::Cursor;
+use lane::Lane;
+use otlp::Otlp;
+use syslog::Syslog;
+
+/// How long what is under way at the end may take: half a second less than the gateway waits for
+/// all its tasks.
+const STOP_TIME: Duration = Duration::from_millis(1_500);
+
+/// The longest bearer token, in bytes: twice what a large JSON Web Token has.
+const TOKEN_BYTES_MAX: u64 = 16 * 1024;
+
+/// A configured receiver cannot be sent to.
+#[derive(Debug, thiserror::Error)]
+#[error("the receiver `{name}`: {problem}")]
+pub struct ForwardSetupError {
+    /// Which.
+    name: String,
+    /// What is wrong.
+    problem: String,
+}
+
+/// A receiver that was looked at, and that nothing was sent to yet.
+pub(crate) struct Setup {
+    lane: Lane,
+    /// How many entries a checkpoint on disk covers.
+    signed: u64,
+}
+
+impl Setup {
+    /// All receivers of a configuration.
+    pub(crate) fn all(config: &Config) -> Result<Vec<Self>, ForwardSetupError> {
+        let made = config.forward.iter().map(|forward| {
+            Self::new(config, forward).map_err(|problem| ForwardSetupError {
+                name: forward.name.clone(),
+                problem,
+            })
+        });
+        made.collect()
+    }
+
+    fn new(config: &Config, forward: &Forward) -> Result<Self, String> {
+        let data = DataDir::of(config);
+        let path = data.cursor(&forward.name);
+        let cursor = Cursor::load(&path, &config.origin)?;
+        let source = Source::of(&config.origin);
+        let tls = tls::config(forward)?;
+        let receiver = match forward.kind {
+            ForwardKind::Otlp => {
+                let token = forward.token_file.as_deref().map(token).transpose()?;
+                let url = forward.url.as_deref().unwrap_or_default();
+                Receiver::Otlp(Box::new(Otlp::new(url, token, tls, source)?))
+            }
+            ForwardKind::Syslog => {
+                Receiver::Syslog(Box::new(Syslog::new(forward, Arc::new(tls), source)?))
+            }
+        };
+        let ledger = data.ledger();
+        let signed = range::checkpoint(&ledger).map_or(0, |checkpoint| checkpoint.size);
+        let lane = Lane::new(forward.name.clone(), receiver, cursor, path, ledger);
+        Ok(Self { lane, signed })
+    }
+
+    /// Sends what each checkpoint covers until told to stop.
+    pub(crate) async fn run(
+        self,
+        checkpoints: watch::Receiver<Option<(u64, Arc<str>)>>,
+        stopping: CancellationToken,
+    ) {
+        let overtime = async {
+            stopping.cancelled().await;
+            tokio::time::sleep(STOP_TIME).await;
+        };
+        tokio::select! {
+            () = self.lane.run(self.signed, checkpoints, stopping.clone()) => {}
+            () = overtime => {}
+        }
+    }
+}
+
+/// Reads a bearer token from its file.
+fn token(path: &Path) -> Result<SecretString, String> {
+    let at = |problem: String| format!("{}: {problem}", path.display());
+    let about = fs::metadata(path).map_err(|error| at(error.to_string()))?;
+    if about.mode() & 0o077 != 0 {
+        return Err(at(
+            "it can be read by others; set its mode to 0600".to_owned()
+        ));
+    }
+    if about.len() > TOKEN_BYTES_MAX {
+        return Err(at("longer than 16 KiB".to_owned()));
+    }
+    let text = fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
+    let text = Zeroizing::new(text);
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(at("it holds no bearer token".to_owned()));
+    }
+    Ok(token.into())
+}
+
+/// Why a receiver has not acknowledged. For the operator.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refuses, and may say when to come again.
+    #[error("it refuses with {status}: {words}")]
+    Refused {
+        /// The status.
+        status: http::StatusCode,
+        /// What it says of it.
+        words: String,
+        /// When to come again.
+        wait: Option<Duration>,
+    },
+    /// It does what no such receiver does.
+    #[error("{0}")]
+    Wrong(String),
+    /// The ledger cannot be read.
+    #[error("the ledger cannot be read: {0}")]
+    Ledger(String),
+    /// It cannot be remembered what was acknowledged.
+    #[error("how far it has got cannot be remembered: {0}")]
+    Cursor(String),
+}
+
+/// The most that is held for a receiver until it has acknowledged.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    records: usize,
+    /// Of entries; their records have about twice that.
+    bytes: usize,
+}
+
+/// Whoever is sent entries.
+enum Receiver {
+    Otlp(Box<Otlp>),
+    Syslog(Box<Syslog>),
+}
+
+impl Receiver {
+    fn room(&self) -> Room {
+        match self {
+            Self::Otlp(_) => otlp::ROOM,
+            Self::Syslog(_) => syslog::ROOM,
+        }
+    }
+
+    /// Sends what of these was not sent yet. Gives how many of them, from the first, it has
+    /// acknowledged. After an error nothing counts as sent that was not acknowledged before.
+    /// `closing`: it is to acknowledge now.
+    async fn deliver(&mut self, records: &[Record], closing: bool) -> Result<usize, Trouble> {
+        match self {
+            Self::Otlp(otlp) => otlp.deliver(records).await,
+            Self::Syslog(syslog) => syslog.deliver(records, closing).await,
+        }
+    }
+
+    /// When it is to acknowledge what was sent, though nothing more comes.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Otlp(_) => None,
+            Self::Syslog(syslog) => syslog.due(),
+        }
+    }
+}
+
+/// An error with what caused it: the outermost says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
