@@ -21,13 +21,17 @@ pub(crate) enum Need {
     Chromium,
     /// strace, by which tests make system calls of the real program fail.
     Strace,
+    /// Go, whose own reader of transparency logs has to agree with ours.
+    Go,
+    /// That reader: golang.org/x/mod, where Debian puts it.
+    GoMod,
 }
 
 /// What it takes to build the workspace.
 pub(crate) const TO_BUILD: [Need; 2] = [Need::Compiler, Need::Libclang];
 
 /// Without these some tests say that they are left out.
-const TO_TEST: [Need; 2] = [Need::Chromium, Need::Strace];
+const TO_TEST: [Need; 4] = [Need::Chromium, Need::Strace, Need::Go, Need::GoMod];
 
 /// What it takes to run the demo.
 pub(crate) const TO_RUN: [Need; 1] = [Need::Postgres];
@@ -42,6 +46,8 @@ impl Need {
                 .iter()
                 .any(|name| on_path(name).is_some()),
             Self::Strace => on_path("strace").is_some(),
+            Self::Go => on_path("go").is_some(),
+            Self::GoMod => Path::new("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog").is_dir(),
         }
     }
 
@@ -52,6 +58,8 @@ impl Need {
             Self::Postgres => "the PostgreSQL server programs",
             Self::Chromium => "Chromium",
             Self::Strace => "strace",
+            Self::Go => "Go",
+            Self::GoMod => "Go's golang.org/x/mod",
         }
     }
 }
@@ -88,6 +96,12 @@ impl Manager {
             (Self::Dnf, Need::Postgres) => "postgresql-server",
             (_, Need::Chromium) => "chromium",
             (_, Need::Strace) => "strace",
+            (Self::Apt, Need::Go) => "golang-go",
+            (Self::Dnf, Need::Go) => "golang",
+            // Alpine has no package of the library: what needs it says that it is left out.
+            (Self::Apk, Need::Go | Need::GoMod) => "go",
+            (Self::Apt, Need::GoMod) => "golang-golang-x-mod-dev",
+            (Self::Dnf, Need::GoMod) => "golang-x-mod-devel",
         }
     }
 
@@ -314,6 +328,8 @@ mod tests {
             Need::Postgres,
             Need::Chromium,
             Need::Strace,
+            Need::Go,
+            Need::GoMod,
         ];
         for manager in managers {
             for need in needs {

@@ -1,5 +1,8 @@
 //! The log over HTTP as C2SP tlog-tiles.
 
+use std::path::Path;
+use std::process::Command;
+
 use http::{Method, StatusCode};
 
 use crate::device::approved;
@@ -73,4 +76,66 @@ async fn tiles_are_served_to_whoever_may_read_the_log_and_recorded_once() {
     // What ended does not read on.
     cli.post("/api/v1/sign-out", &[]).await;
     assert_eq!(cli.get(&bundle).await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// What `tests/foreign/read.go` says of a log in a folder, where Go and its library are.
+fn read_by_go(log: &Path, key: &str) -> Option<(bool, String)> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/read.go");
+    let library = Path::new("/usr/share/gocode");
+    if !library.join("src/golang.org/x/mod/sumdb/tlog").is_dir() {
+        eprintln!("left out: Go's golang.org/x/mod is not installed");
+        return None;
+    }
+    let cache = tempfile::tempdir().unwrap();
+    let mut go = Command::new("go");
+    go.arg("run").arg(program).arg(log).arg(key);
+    go.env("GO111MODULE", "off").env("GOPATH", library);
+    go.env("GOCACHE", cache.path()).env("GOFLAGS", "");
+    let run = go.output().expect("go runs");
+    let told = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    Some((run.status.success(), told.into_owned()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_reads_the_log_on_disk_and_served_and_checks_every_proof() {
+    let world = World::start().await;
+    let mut ada = world.signed_in("ada").await;
+    // A full tile and what goes beyond it.
+    while ledger(&world).len() < 300 {
+        assert_eq!(ada.get("/sessions").await.status, StatusCode::OK);
+    }
+    let (size, note) = signed(&mut ada, 300).await;
+    let disk = world.gateway.ledger();
+    let key = std::fs::read_to_string(disk.join("../keys/ledger.pub")).unwrap();
+    let served = tempfile::tempdir().unwrap();
+    std::fs::write(served.path().join("checkpoint"), &note).unwrap();
+    for path in [
+        "tile/0/000".to_owned(),
+        format!("tile/0/001.p/{}", size - 256),
+        "tile/1/000.p/1".to_owned(),
+        "tile/entries/000".to_owned(),
+        format!("tile/entries/001.p/{}", size - 256),
+        // Gone from the disk, since the full one is there.
+        "tile/entries/000.p/7".to_owned(),
+    ] {
+        let answer = ada.get(&format!("/log/{path}")).await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        let lasts = path == "tile/0/000";
+        assert_eq!(answer.header("cache-control").contains("immutable"), lasts);
+        let file = served.path().join(&path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, &answer.bytes).unwrap();
+    }
+    for folder in [disk.as_path(), served.path()] {
+        let Some((good, told)) = read_by_go(folder, &key) else {
+            return;
+        };
+        assert!(good && told.starts_with("curfew.test/log: "), "{told}");
+    }
+    // It does look: one bit of one entry.
+    let bundle = served.path().join("tile/entries/000");
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    assert!(read_by_go(served.path(), &key).is_some_and(|(good, _)| !good));
 }
