@@ -25,13 +25,21 @@ pub(crate) enum Need {
     Go,
     /// That reader: golang.org/x/mod, where Debian puts it.
     GoMod,
+    /// OpenSSL's program, by which tests make a timestamping authority.
+    Openssl,
 }
 
 /// What it takes to build the workspace.
 pub(crate) const TO_BUILD: [Need; 2] = [Need::Compiler, Need::Libclang];
 
 /// Without these some tests say that they are left out.
-const TO_TEST: [Need; 4] = [Need::Chromium, Need::Strace, Need::Go, Need::GoMod];
+const TO_TEST: [Need; 5] = [
+    Need::Chromium,
+    Need::Strace,
+    Need::Go,
+    Need::GoMod,
+    Need::Openssl,
+];
 
 /// What it takes to run the demo.
 pub(crate) const TO_RUN: [Need; 1] = [Need::Postgres];
@@ -48,6 +56,7 @@ impl Need {
             Self::Strace => on_path("strace").is_some(),
             Self::Go => on_path("go").is_some(),
             Self::GoMod => Path::new("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog").is_dir(),
+            Self::Openssl => on_path("openssl").is_some(),
         }
     }
 
@@ -60,6 +69,7 @@ impl Need {
             Self::Strace => "strace",
             Self::Go => "Go",
             Self::GoMod => "Go's golang.org/x/mod",
+            Self::Openssl => "openssl",
         }
     }
 }
@@ -102,6 +112,7 @@ impl Manager {
             (Self::Apk, Need::Go | Need::GoMod) => "go",
             (Self::Apt, Need::GoMod) => "golang-golang-x-mod-dev",
             (Self::Dnf, Need::GoMod) => "golang-x-mod-devel",
+            (_, Need::Openssl) => "openssl",
         }
     }
 
@@ -330,6 +341,7 @@ mod tests {
             Need::Strace,
             Need::Go,
             Need::GoMod,
+            Need::Openssl,
         ];
         for manager in managers {
             for need in needs {

@@ -16,7 +16,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("curfew-authority", &[]),
     ("curfew-ledger", &[]),
     ("curfew-identity", &["curfew-authority"]),
-    ("curfew-verify", &["curfew-authority", "curfew-ledger"]),
+    ("curfew-timestamp", &[]),
+    (
+        "curfew-verify",
+        &["curfew-authority", "curfew-ledger", "curfew-timestamp"],
+    ),
     ("curfew-search", &["curfew-authority", "curfew-ledger"]),
     ("curfew-export", &["curfew-authority", "curfew-ledger"]),
     (
@@ -35,6 +39,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "curfew-export",
             "curfew-gateway",
             "curfew-search",
+            "curfew-timestamp",
             "curfew-verify",
         ],
     ),
@@ -470,6 +475,8 @@ fn the_verifier_and_the_leaves_build_without_a_runtime() {
         &closure(&metadata, "curfew-ledger"),
         NOT_IN_LEAVES,
     ));
+    let found = forbidden(&closure(&metadata, "curfew-timestamp"), NOT_IN_LEAVES);
+    assert_eq!(found, [""; 0], "curfew-timestamp");
     assert!(!forbidden(&closure(&metadata, "curfew-gateway"), NOT_IN_VERIFY).is_empty());
 }
 

@@ -341,7 +341,7 @@ impl Client {
 }
 
 /// An error with what caused it: the outermost alone says little.
-fn cause(error: &reqwest::Error) -> String {
+pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(inner) = next {

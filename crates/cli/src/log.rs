@@ -1,7 +1,8 @@
-//! `curfew log tail | search | verify | export | receipt`.
+//! `curfew log tail | search | verify | export | receipt | timestamp`.
 
 mod receipt;
 mod search;
+mod timestamp;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ pub(crate) enum LogCommand {
     },
     Export(crate::export::Export),
     Receipt(receipt::Receipt),
+    Timestamp(timestamp::Timestamp),
 }
 
 #[derive(serde::Deserialize)]
@@ -100,6 +102,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
         LogCommand::Export(arguments) => crate::export::export(&arguments),
         LogCommand::Receipt(arguments) => {
             receipt::receipt(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        LogCommand::Timestamp(arguments) => {
+            timestamp::timestamp(&arguments).await?;
             Ok(ExitCode::SUCCESS)
         }
     }

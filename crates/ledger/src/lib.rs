@@ -26,6 +26,7 @@
 //! checkpoint                            the newest signed checkpoint (C2SP)
 //! checkpoints                           all of them, see `checkpoints.rs`
 //! witnessed                             the newest that a quorum of witnesses has cosigned
+//! timestamps/<size>.tsr, .checkpoint    RFC 3161 responses, and the checkpoints they are over
 //! lock                                  held by the one writer
 //! ```
 
@@ -72,7 +73,7 @@ pub use keeper::Keeper;
 pub use merkle::Hash;
 pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;
-pub use published::Published;
+pub use published::{Published, Stamped};
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::{Entries, LogReader};
 pub use receipt::{Reached, Receipt};

@@ -12,6 +12,18 @@ use crate::read::TilesAt;
 use crate::signer::Extends as _;
 use crate::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
 
+/// The folder of timestamp tokens.
+const TIMESTAMPS: &str = "timestamps";
+
+/// A signed checkpoint, and what a timestamping authority (RFC 3161) answered over its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamped {
+    /// The signed checkpoint.
+    pub checkpoint: Vec<u8>,
+    /// The whole response, in DER.
+    pub response: Vec<u8>,
+}
+
 /// The published side of the log in a directory. Looks at no entry, so it costs nothing to open.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -78,6 +90,65 @@ impl Published {
         }
         let full = self.read(&tile.full().to_string(), bytes_max)?;
         Ok(full.map(|bytes| tile.prefix(&bytes).to_vec()))
+    }
+
+    /// Numbers of entries of the checkpoints over which a timestamp token is kept, ascending.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn timestamps(&self) -> Result<Vec<u64>, FileError> {
+        let dir = self.dir.join(TIMESTAMPS);
+        let listed = match self.disk.list(&dir) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(FileError::at("list", &dir)(error)),
+        };
+        let size = |name: &str| name.strip_suffix(".tsr")?.parse().ok();
+        let mut sizes: Vec<u64> = listed
+            .iter()
+            .filter_map(|entry| size(&entry.name))
+            .collect();
+        sizes.sort_unstable();
+        Ok(sizes)
+    }
+
+    /// The response of a timestamping authority over the signed checkpoint of `size` entries, and
+    /// that checkpoint, as they were kept and unchecked; `None` where one of them is missing.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn timestamp(&self, size: u64) -> Result<Option<Stamped>, FileError> {
+        let response = self.read(&format!("{TIMESTAMPS}/{size}.tsr"), NOTE_BYTES_MAX)?;
+        let checkpoint = self.read(&format!("{TIMESTAMPS}/{size}.checkpoint"), NOTE_BYTES_MAX)?;
+        Ok(checkpoint
+            .zip(response)
+            .map(|(checkpoint, response)| Stamped {
+                checkpoint,
+                response,
+            }))
+    }
+
+    /// Keeps what a timestamping authority answered over a signed checkpoint of `size` entries,
+    /// durably. The checkpoint is kept with it: a token is over these bytes and no others.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn keep_timestamp(&self, size: u64, stamped: &Stamped) -> Result<(), FileError> {
+        let dir = self.dir.join(TIMESTAMPS);
+        let made = self.disk.create_dir_all(&dir);
+        made.map_err(FileError::at("create", &dir))?;
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(FileError::at("sync", &self.dir))?;
+        // The response last: where it is, its checkpoint is.
+        for (ending, bytes) in [
+            ("checkpoint", &stamped.checkpoint),
+            ("tsr", &stamped.response),
+        ] {
+            let path = dir.join(format!("{size}.{ending}"));
+            let replaced = replace_file_durably(&*self.disk, &path, bytes);
+            replaced.map_err(FileError::at("replace", &path))?;
+        }
+        Ok(())
     }
 
     /// The root of the first `size` entries.

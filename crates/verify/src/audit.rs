@@ -274,6 +274,7 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
         checkpoints: 0,
         torn_bytes: None,
         witnesses: None,
+        timestamps: None,
         first: pass.first,
         last: pass.last,
         sessions: pass.sessions,

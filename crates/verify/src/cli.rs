@@ -15,11 +15,12 @@ use clap::Args;
 use curfew_ledger::receipt::RECEIPT_BYTES_MAX;
 use curfew_ledger::verify::Progress;
 use curfew_ledger::{Published, TrustPolicy, VerifierKey};
+use curfew_timestamp::Roots;
 use serde::Serialize;
 
 use crate::audit::{Audit, audit};
 use crate::report::{Outcome, Report};
-use crate::{receipt, witnesses};
+use crate::{receipt, timestamps, witnesses};
 
 /// What the exit codes of a verification mean, for `--help`.
 pub const EXIT_CODES: &str = "\
@@ -29,7 +30,9 @@ Exit codes:
   2  the command line is wrong, or the key cannot be used
   3  legitimacy is broken: it tells of something that was not allowed to happen
   4  the log cannot be read
-  5  whole and legitimate, but not cosigned by a quorum of witnesses, as --policy demands";
+  5  whole and legitimate, but not cosigned by a quorum of witnesses, as --policy demands
+  6  whole and legitimate, but without a timestamp token, or with one that does not hold, as
+     --tsa-ca demands";
 
 /// The exit code of a wrong command line.
 pub const USAGE: u8 = 2;
@@ -59,6 +62,10 @@ pub struct Options {
     /// Its `log` lines stand in for --key.
     #[arg(long, value_name = "POLICY_FILE")]
     pub policy: Option<PathBuf>,
+    /// Certificates in PEM form of the authorities that vouch for timestamping authorities: each
+    /// timestamp token (RFC 3161) kept with the log must hold, and there must be one.
+    #[arg(long, value_name = "PEM_FILE", conflicts_with = "receipt")]
+    pub tsa_ca: Option<PathBuf>,
     /// Prove the one entry of this receipt, as `curfew log receipt` gives it, without the log.
     #[arg(long, value_name = "RECEIPT_FILE")]
     pub receipt: Option<PathBuf>,
@@ -90,6 +97,15 @@ fn policy(options: &Options) -> Result<Option<TrustPolicy>, String> {
     let parsed = TrustPolicy::parse(&read(path)?);
     let policy = parsed.map_err(|error| format!("{}, {error}", path.display()))?;
     Ok(Some(policy))
+}
+
+fn roots(options: &Options) -> Result<Option<Roots>, String> {
+    let Some(path) = &options.tsa_ca else {
+        return Ok(None);
+    };
+    let roots = Roots::from_pem(&read(path)?);
+    let roots = roots.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(roots))
 }
 
 fn keys(
@@ -183,6 +199,8 @@ fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
     let keys = keys(options, dir, policy.as_ref())?;
     // Read before the log, which may go on meanwhile.
     let witnessed = Published::new(dir).witnessed();
+    let stamped = Published::new(dir).timestamps();
+    let roots = roots(options)?;
     let since = options.since.as_deref().map(read).transpose()?;
     let mut bar = Bar::new();
     let what = Audit {
@@ -195,6 +213,10 @@ fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
     if let Some(policy) = &policy {
         let note = witnessed.map_err(|error| error.to_string())?;
         witnesses::add(&mut report, dir, note.as_deref(), policy, &keys);
+    }
+    if let Some(roots) = &roots {
+        let sizes = stamped.map_err(|error| error.to_string())?;
+        timestamps::add(&mut report, dir, &sizes, roots, &keys);
     }
     Ok(report)
 }

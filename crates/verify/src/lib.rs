@@ -12,6 +12,7 @@ pub mod cli;
 mod place;
 pub mod receipt;
 mod report;
+mod timestamps;
 mod witnesses;
 
 pub use audit::{Audit, Broken, FINDINGS_MAX, audit};
@@ -20,4 +21,5 @@ pub use curfew_ledger as ledger;
 pub use curfew_ledger::verify::Progress;
 pub use place::{Place, place_of};
 pub use report::{Fault, Found, Outcome, Report, Sessions};
+pub use timestamps::{Refused, Stamp, Timestamps};
 pub use witnesses::{Cosigned, Witnesses};

@@ -6,6 +6,7 @@ use curfew_authority::{SessionId, Timestamp};
 use serde::Serialize;
 
 use crate::place::Place;
+use crate::timestamps::Timestamps;
 use crate::witnesses::Witnesses;
 
 /// What a verification comes to.
@@ -22,6 +23,8 @@ pub enum Outcome {
     Unreadable,
     /// Whole and legitimate, but no quorum of witnesses has cosigned.
     Unwitnessed,
+    /// Whole and legitimate, but it has no timestamp token, or one that does not hold.
+    Untimestamped,
 }
 
 impl Outcome {
@@ -33,6 +36,7 @@ impl Outcome {
             Self::LegitimacyBroken => 3,
             Self::Unreadable => 4,
             Self::Unwitnessed => 5,
+            Self::Untimestamped => 6,
         }
     }
 }
@@ -63,6 +67,9 @@ pub struct Report {
     /// What witnesses say, where a policy on them was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<Witnesses>,
+    /// What timestamp tokens say, where the authorities behind them were given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamps: Option<Timestamps>,
     /// Sessions it tells of.
     pub sessions: Sessions,
     /// Actions allowed.
@@ -138,7 +145,10 @@ impl Report {
         let integrity = match self.outcome {
             Outcome::Unreadable => "? could not be read",
             Outcome::IntegrityBroken => "✗ BROKEN",
-            Outcome::Proven | Outcome::LegitimacyBroken | Outcome::Unwitnessed => "✓ proven",
+            Outcome::Proven
+            | Outcome::LegitimacyBroken
+            | Outcome::Unwitnessed
+            | Outcome::Untimestamped => "✓ proven",
         };
         let legitimacy = match (self.outcome, self.findings_total) {
             (Outcome::Unreadable, _) => "? could not be read",
@@ -223,6 +233,9 @@ impl Report {
         }
         if let Some(witnesses) = &self.witnesses {
             writeln!(text, "witnesses   {witnesses}")?;
+        }
+        if let Some(timestamps) = &self.timestamps {
+            write!(text, "{timestamps}")?;
         }
         if let Some(bytes) = self.torn_bytes {
             writeln!(

@@ -1,0 +1,163 @@
+//! `curfew log timestamp`: what somebody else's clock says of the log.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use curfew_gateway::data::DataDir;
+use curfew_timestamp::{
+    REQUEST_TYPE, RESPONSE_BYTES_MAX, ROOTS_BYTES_MAX, Roots, Token, request, verify,
+};
+use curfew_verify::authority::Timestamp as Time;
+use curfew_verify::ledger::note::Note;
+use curfew_verify::ledger::{Checkpoint, Published, Stamped};
+use reqwest::{StatusCode, Url, header};
+use serde::Serialize;
+
+use crate::configuration::{self, ConfigArgument};
+use crate::failure::{Doing, Exit, Failure, Outcome};
+use crate::say;
+
+/// How long a connection may take, and an answer. Authorities answer within a second or two.
+const CONNECT: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Have a timestamping authority (RFC 3161) say when the newest checkpoint of a log on this machine
+/// existed. It is sent a SHA-256 hash and nothing else. Its answer is verified and kept with the log,
+/// as `timestamps/SIZE.tsr`; `curfew-verify --tsa-ca` proves from it that all entries before existed
+/// at that time, even against whoever has the signing key. Run it now and then, by a timer.
+#[derive(Args, Debug)]
+pub(crate) struct Timestamp {
+    /// The authority's address, `http://…` or `https://…`.
+    #[arg(long, value_name = "URL")]
+    url: Url,
+    /// Certificates in PEM form of the authorities that vouch for it.
+    #[arg(long, value_name = "PEM_FILE")]
+    tsa_ca: PathBuf,
+    /// The log's directory. Without it: the one of the configuration.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Given {
+    size: u64,
+    time: Time,
+    accuracy_us: Option<u64>,
+    tsa: String,
+    /// It was there before.
+    kept: bool,
+}
+
+pub(crate) async fn timestamp(arguments: &Timestamp) -> Outcome {
+    if !matches!(arguments.url.scheme(), "http" | "https") {
+        let text = format_args!("{}: neither http nor https", arguments.url);
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let dir = match &arguments.dir {
+        Some(dir) => dir.clone(),
+        None => DataDir::of(&configuration::config(&arguments.config.config)?).ledger(),
+    };
+    let roots = roots(arguments)?;
+    let log = Published::new(&dir);
+    let note = log.checkpoint().doing(dir.display())?;
+    let checkpoint = note.ok_or_else(|| {
+        let text = format_args!("{}: no log with a signed checkpoint is here", dir.display());
+        Failure::failed(text)
+    })?;
+    let read = Note::parse(&checkpoint).and_then(|note| Checkpoint::parse(note.text()));
+    let size = read.doing(dir.join("checkpoint").display())?.size;
+    if let Some(held) = log.timestamp(size).doing(dir.display())? {
+        let token = verify(&held.response, &held.checkpoint, None, &roots);
+        let token = token.doing(format_args!("timestamps/{size}.tsr, which is there"))?;
+        show(arguments, size, token, true);
+        return Ok(());
+    }
+    let nonce = getrandom::u64().doing("no random number")?;
+    let query = request(&checkpoint, nonce).doing("no request")?;
+    let response = ask(&arguments.url, query).await?;
+    let token = verify(&response, &checkpoint, Some(nonce), &roots).doing(&arguments.url)?;
+    let stamped = Stamped {
+        checkpoint,
+        response,
+    };
+    log.keep_timestamp(size, &stamped).doing(dir.display())?;
+    show(arguments, size, token, false);
+    Ok(())
+}
+
+fn roots(arguments: &Timestamp) -> Outcome<Roots> {
+    let path = &arguments.tsa_ca;
+    let wrong =
+        |problem: String| Failure::new(Exit::Usage, format_args!("{}: {problem}", path.display()));
+    let len = std::fs::metadata(path)
+        .map_err(|error| wrong(error.to_string()))?
+        .len();
+    if len > ROOTS_BYTES_MAX as u64 {
+        return Err(wrong(format!("longer than {ROOTS_BYTES_MAX} bytes")));
+    }
+    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))
+}
+
+/// Sends the request (RFC 3161 §3.4).
+async fn ask(url: &Url, query: Vec<u8>) -> Outcome<Vec<u8>> {
+    let client = reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .timeout(ANSWER)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("curfew/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .doing("cannot set up TLS")?;
+    let request = client.post(url.clone());
+    let request = request
+        .header(header::CONTENT_TYPE, REQUEST_TYPE)
+        .body(query);
+    let unreachable = |error: reqwest::Error| {
+        let cause = crate::client::cause(&error);
+        Failure::failed(format_args!("{url} cannot be reached: {cause}"))
+    };
+    let mut response = request.send().await.map_err(unreachable)?;
+    if response.status() != StatusCode::OK {
+        let text = format_args!("{url} answers with {}", response.status());
+        return Err(Failure::failed(text));
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
+            let text = format_args!("{url} answers with over {RESPONSE_BYTES_MAX} bytes");
+            return Err(Failure::failed(text));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn show(arguments: &Timestamp, size: u64, token: Token, kept: bool) {
+    let time = Time::from_micros(token.time_us);
+    if !arguments.json {
+        let before = if kept {
+            "had said before that"
+        } else {
+            "says that"
+        };
+        let tsa = token.tsa;
+        say::line(format_args!(
+            "{tsa} {before} {size} entries existed before {time}"
+        ));
+        return;
+    }
+    say::json(&Given {
+        size,
+        time,
+        accuracy_us: token.accuracy_us,
+        tsa: token.tsa,
+        kept,
+    });
+}
