@@ -135,7 +135,14 @@ impl Shared {
     /// otherwise the first entries after an open would find no room.
     fn wait_for_room(&self) {
         let mut queue = self.queue();
-        while queue.is_tight() && queue.successor() == Successor::Preparing && !queue.closing {
+        let waits = |queue: &Queue| {
+            queue.is_tight()
+                && queue.successor() == Successor::Preparing
+                && !queue.closing
+                // Who prepares segments ends with the writer.
+                && queue.failure.is_none()
+        };
+        while waits(&queue) {
             queue = self
                 .work
                 .wait(queue)
