@@ -3,10 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use curfew_authority::{Command, Entry, Event, RefusalCause};
-use curfew_gateway::witness::server::{ServeError, WitnessServer};
+use curfew_gateway::witness::server::WitnessServer;
 use curfew_ledger::cosignature::Algorithm;
 use curfew_ledger::trust::{Judged, TrustPolicy};
 use curfew_ledger::witness::SIZE_TYPE;
@@ -44,8 +45,18 @@ pub(crate) struct Place {
     key: CosignerKey,
 }
 
+/// Where nobody listens, now or later: each has a loopback address of its own, so that no other test
+/// is given its port before it is bound.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    static GIVEN: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = Ipv4Addr::new(
+        127,
+        1 + high % 254,
+        low,
+        GIVEN.fetch_add(1, Ordering::Relaxed),
+    );
+    let listener = TcpListener::bind((own, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
@@ -66,14 +77,7 @@ impl Place {
     }
 
     pub(crate) async fn serve(&self) -> JoinHandle<()> {
-        // For a moment another test's connection may have the port.
-        let server = loop {
-            match WitnessServer::bind(&self.dir, self.address).await {
-                Ok(server) => break server,
-                Err(ServeError::Listen { .. }) => tokio::time::sleep(PAUSE).await,
-                Err(error) => panic!("{error}"),
-            }
-        };
+        let server = WitnessServer::bind(&self.dir, self.address).await.unwrap();
         tokio::spawn(async move { server.serve().await })
     }
 }
@@ -289,12 +293,7 @@ type Lie = fn(&Cosigner, &str) -> (u16, &'static str, String);
 async fn lying(address: SocketAddr, seed: u8, lie: Lie) {
     let key = Cosigner::from_seed("east.example", Algorithm::Ed25519, &[seed; 32]).unwrap();
     let key = Arc::new(key);
-    let listener = loop {
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    };
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
         let key = Arc::clone(&key);
