@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_ledger::{
@@ -57,8 +58,14 @@ impl Drop for Running {
     }
 }
 
+/// Where nobody listens, now or later: each has a loopback address of its own, so that nothing else
+/// is given its port while it is down.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    static GIVEN: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let last = GIVEN.fetch_add(1, Ordering::Relaxed);
+    let own = Ipv4Addr::new(127, 1 + high % 254, low, last);
+    let listener = TcpListener::bind((own, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
