@@ -22,9 +22,9 @@ pub const QUEUE_BATCHES_MAX: usize = 32;
 /// In segments under 4 MiB it is a quarter of the segment.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of a batch that is written beside others under way: a sync of 64 KiB takes hardly longer than
-/// one of 4 KiB, and what is smaller is better gathered.
-const EAGER_BYTES: usize = 64 * 1024;
+/// Bytes of a batch that is written beside others under way without waiting: what is smaller is better
+/// gathered, as long as the disk is quick.
+const EAGER_BYTES: usize = 512 * 1024;
 
 /// How long a smaller batch is gathered while others are under way: longer than a good disk takes for
 /// a sync, and much shorter than a slow one.
