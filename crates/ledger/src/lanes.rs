@@ -45,7 +45,10 @@ struct Air {
 #[derive(Debug, Default)]
 struct Sky {
     air: Mutex<Air>,
-    changed: Condvar,
+    /// A lane waits here for a frame: one is woken for each.
+    launched: Condvar,
+    /// The committer waits here until nothing is under way.
+    landed: Condvar,
 }
 
 /// See the module text. Dropping it waits for what is under way.
@@ -85,7 +88,7 @@ impl Lanes {
         air.aloft.push_back(None);
         air.waiting.push_back((number, frame));
         drop(air);
-        self.sky.changed.notify_all();
+        self.sky.launched.notify_one();
     }
 
     /// Waits until everything launched is durable. False when the writer has failed.
@@ -98,7 +101,7 @@ impl Lanes {
             if air.aloft.is_empty() {
                 return true;
             }
-            let waited = self.sky.changed.wait(air);
+            let waited = self.sky.landed.wait(air);
             air = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -107,7 +110,7 @@ impl Lanes {
 impl Drop for Lanes {
     fn drop(&mut self) {
         lock(&self.sky.air).closing = true;
-        self.sky.changed.notify_all();
+        self.sky.launched.notify_all();
         for lane in self.threads.drain(..) {
             // A lane that panicked has said so.
             drop(lane.join());
@@ -120,7 +123,8 @@ impl Sky {
     /// between having looked and waiting.
     fn wake(&self) {
         drop(lock(&self.air));
-        self.changed.notify_all();
+        self.launched.notify_all();
+        self.landed.notify_all();
     }
 
     /// The next frame to write; `None` when there will be none.
@@ -136,7 +140,7 @@ impl Sky {
             if air.closing {
                 return None;
             }
-            let waited = self.changed.wait(air);
+            let waited = self.launched.wait(air);
             air = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -154,6 +158,8 @@ impl Sky {
             }
             air.first += 1;
         }
+        drop(air);
+        self.landed.notify_all();
     }
 }
 
@@ -165,7 +171,6 @@ fn fly(shared: &Shared, sky: &Sky) {
             Ok(()) => sky.landed(shared, number, frame),
             Err(error) => shared.fail(WriteError::File(error)),
         }
-        sky.wake();
     }
     // Frames that nobody takes any more will not land: who waits for them looks again.
     sky.wake();
