@@ -55,6 +55,37 @@ pub enum KeyError {
     Random(io::Error),
 }
 
+/// Writes a secret to a new file of mode 0600, durably.
+pub(crate) fn write_secret(disk: &dyn Disk, path: &Path, text: &str) -> Result<(), FileError> {
+    let file = disk
+        .open(path, OpenMode::CreateSecret)
+        .map_err(FileError::at("create", path))?;
+    file.write_all_at(text.as_bytes(), 0)
+        .map_err(FileError::at("write", path))?;
+    file.sync_data().map_err(FileError::at("sync", path))?;
+    disk.sync_dir(parent(path))
+        .map_err(FileError::at("sync the directory of", path))
+}
+
+/// Reads a secret of at most `bytes_max` bytes, unless others than its owner may read or change it.
+pub(crate) fn read_secret(
+    disk: &dyn Disk,
+    path: &Path,
+    bytes_max: u64,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let mode = disk
+        .permissions(path)
+        .map_err(FileError::at("read", path))?;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed {
+            path: path.to_path_buf(),
+            mode,
+        });
+    }
+    let bytes = read_file(disk, path, bytes_max).map_err(FileError::at("read", path))?;
+    Ok(Zeroizing::new(bytes))
+}
+
 /// The secret key of a log with its name. The secret is wiped when dropped and never printed.
 #[derive(Clone)]
 pub struct LogKey {
@@ -73,15 +104,7 @@ impl LogKey {
         getrandom::fill(seed.as_mut_slice()).map_err(|e| KeyError::Random(e.into()))?;
         let key = LogKey::from_seed(name, &seed)?;
         let text = Zeroizing::new(format!("{HEADER}\n{name}\n{}\n", STANDARD.encode(*seed)));
-        let disk = RealDisk;
-        let file = disk
-            .open(path, OpenMode::CreateSecret)
-            .map_err(FileError::at("create", path))?;
-        file.write_all_at(text.as_bytes(), 0)
-            .map_err(FileError::at("write", path))?;
-        file.sync_data().map_err(FileError::at("sync", path))?;
-        disk.sync_dir(parent(path))
-            .map_err(FileError::at("sync the directory of", path))?;
+        write_secret(&RealDisk, path, &text)?;
         Ok(key)
     }
 
@@ -90,23 +113,11 @@ impl LogKey {
     /// # Errors
     /// When it cannot be read, is malformed, or anybody but its owner may read or write it.
     pub fn load(path: &Path) -> Result<LogKey, KeyError> {
-        let disk = RealDisk;
-        let mode = disk
-            .permissions(path)
-            .map_err(FileError::at("read", path))?;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed {
-                path: path.to_path_buf(),
-                mode,
-            });
-        }
         let malformed = |problem| KeyError::Malformed {
             path: path.to_path_buf(),
             problem,
         };
-        let bytes = Zeroizing::new(
-            read_file(&disk, path, KEY_FILE_BYTES_MAX).map_err(FileError::at("read", path))?,
-        );
+        let bytes = read_secret(&RealDisk, path, KEY_FILE_BYTES_MAX)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
         let mut lines = text.lines();
         if lines.next() != Some(HEADER) {

@@ -7,9 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::cosignature::{Algorithm, Cosigner};
-use crate::disk::{Disk, OpenMode, parent, read_file};
-use crate::error::FileError;
-use crate::key::KeyError;
+use crate::disk::Disk;
+use crate::key::{KeyError, read_secret, write_secret};
 
 /// First line of a key file; then the name, then the seeds in the order of [`ALGORITHMS`].
 const HEADER: &str = "curfew-witness-key-1";
@@ -32,34 +31,17 @@ pub(crate) fn create(disk: &dyn Disk, path: &Path, name: &str) -> Result<Vec<Cos
         text.push_str(&Zeroizing::new(STANDARD.encode(*seed)));
         text.push('\n');
     }
-    let file = disk
-        .open(path, OpenMode::CreateSecret)
-        .map_err(FileError::at("create", path))?;
-    file.write_all_at(text.as_bytes(), 0)
-        .map_err(FileError::at("write", path))?;
-    file.sync_data().map_err(FileError::at("sync", path))?;
-    disk.sync_dir(parent(path))
-        .map_err(FileError::at("sync the directory of", path))?;
+    write_secret(disk, path, &text)?;
     Ok(cosigners)
 }
 
 /// Reads a key file.
 pub(crate) fn load(disk: &dyn Disk, path: &Path) -> Result<Vec<Cosigner>, KeyError> {
-    let mode = disk
-        .permissions(path)
-        .map_err(FileError::at("read", path))?;
-    if mode & 0o077 != 0 {
-        return Err(KeyError::Exposed {
-            path: path.to_path_buf(),
-            mode,
-        });
-    }
     let malformed = |problem| KeyError::Malformed {
         path: path.to_path_buf(),
         problem,
     };
-    let bytes = read_file(disk, path, KEY_FILE_BYTES_MAX).map_err(FileError::at("read", path))?;
-    let bytes = Zeroizing::new(bytes);
+    let bytes = read_secret(disk, path, KEY_FILE_BYTES_MAX)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
     let mut lines = text.lines();
     if lines.next() != Some(HEADER) {
