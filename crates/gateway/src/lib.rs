@@ -8,6 +8,7 @@
 //!
 //! Planes (`web`, `postgres`, `console`) never name each other; what they share lies here.
 
+mod causes;
 mod clock;
 pub mod config;
 mod console;

@@ -16,7 +16,8 @@ use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
-use super::{Room, Trouble, chain};
+use super::{Room, Trouble};
+use crate::causes::chain;
 
 /// One request's worth.
 pub(super) const ROOM: Room = Room {

@@ -21,7 +21,8 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Room, Trouble, chain};
+use super::{Room, Trouble};
+use crate::causes::chain;
 use crate::config::Forward;
 
 /// A window: 4,096 entries of about 400 bytes are 1.6 MB, and 5 MB as records.

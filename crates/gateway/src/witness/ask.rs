@@ -14,6 +14,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::causes::chain;
+
 /// How long TCP may take. Two lost SYN packets cost 3 s.
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 
@@ -205,16 +207,4 @@ enum Answer {
     Lines(String),
     /// The proof must go on from this size.
     Elsewhere(u64),
-}
-
-/// An error with what caused it: the client's own says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
