@@ -1,16 +1,15 @@
 //! The index: opened only when it is of this log, made anew otherwise, and filled in order.
 
 use std::fs::{self, DirBuilder, File};
-use std::future::Future;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use curfew_authority::{Entry, Subjects, Timestamp};
 use curfew_ledger::{Fetch, LogReader, ReadError, merkle};
+use futures_executor::block_on;
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use tantivy::directory::{Advice, MmapDirectory};
 use tantivy::index::SegmentId;
@@ -150,7 +149,7 @@ fn leaf(fetch: &mut Fetch, index: u64) -> Result<String, ReadError> {
 
 /// Whether a stamp tells of this very log.
 fn is_of(stamp: &Stamp, log: &LogReader) -> Result<bool, ReadError> {
-    if stamp.format != FORMAT || stamp.first != log.first()? || stamp.size > log.size() {
+    if stamp.format != FORMAT || stamp.first != log.first() || stamp.size > log.size() {
         return Ok(false);
     }
     if stamp.size <= stamp.first {
@@ -284,7 +283,7 @@ impl Indexer {
         let rebuilt = found.is_none();
         let (index, stamp) = match found {
             Some(found) => found,
-            None => (fresh(&folder)?, Stamp::empty(log.first()?)),
+            None => (fresh(&folder)?, Stamp::empty(log.first())),
         };
         let (_, fields) = schema();
         // One thread, so that entries stay in the order of the log.
@@ -417,14 +416,9 @@ impl Indexer {
 
     /// Takes note of a merge that is done, and begins one where there are many small parts.
     fn merge(&mut self) -> Result<(), IndexError> {
-        if let Some(merging) = &mut self.merging {
-            match Pin::new(merging).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Pending => {}
-                Poll::Ready(done) => {
-                    self.merging = None;
-                    done?;
-                }
-            }
+        if let Some(done) = self.merging.as_mut().and_then(FutureExt::now_or_never) {
+            self.merging = None;
+            done?;
         }
         self.reader.reload()?;
         self.publish()?;
@@ -473,7 +467,8 @@ impl Indexer {
     /// When one failed.
     pub fn settle(&mut self) -> Result<(), IndexError> {
         while let Some(merging) = self.merging.take() {
-            merging.wait()?;
+            // Not its own `wait`, which may not follow on a look at it as `merge` takes.
+            block_on(merging)?;
             self.merge()?;
         }
         Ok(())

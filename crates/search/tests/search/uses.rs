@@ -66,6 +66,31 @@ fn everything_is_found_by_what_people_know_of_it() {
 }
 
 #[test]
+fn a_merge_that_was_looked_at_while_it_ran_can_still_be_waited_for() {
+    const PART: u64 = 2_000;
+    let mut log = Log::new();
+    log.start(1, "ada");
+    for index in 1..8 * PART {
+        log.read(1, "shop", "/cart/17");
+        if index.is_multiple_of(200) {
+            log.sync();
+        }
+    }
+    log.sync();
+    let mut indexer = Indexer::open(&log.path(), &log.index(), true).unwrap();
+    for _ in 0..8 {
+        indexer.add(u64::MAX, PART).unwrap();
+        indexer.commit().unwrap();
+    }
+    // The eighth part began a merge; this is a look at it.
+    indexer.commit().unwrap();
+    indexer.settle().unwrap();
+    assert_eq!(indexer.indexed(), 8 * PART);
+    let found = find(&indexer.searcher(), &log, "kind", "session.started");
+    assert_eq!(found, [0]);
+}
+
+#[test]
 fn an_entry_is_found_as_soon_as_it_is_there_and_not_before_it_is_durable() {
     let mut log = Log::new();
     log.start(1, "ada");
