@@ -12,6 +12,8 @@
 //! - A write that fails may have written a part.
 //! - A capacity in bytes: writing where the file has no blocks yet fails on a full disk.
 
+mod inode;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use self::inode::{Inode, Random};
 use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 /// What a disk writes at once or not at all, in bytes.
@@ -74,21 +77,6 @@ pub enum Kept {
 
 /// Decides for each operation whether it fails.
 pub type Plan = Box<dyn FnMut(&Op) -> Option<Fault> + Send>;
-
-#[derive(Debug, Default, Clone)]
-struct Inode {
-    /// What reads see.
-    cached: Vec<u8>,
-    /// What a crash leaves.
-    stored: Vec<u8>,
-    /// Sectors that differ and are still to be stored.
-    dirty: BTreeSet<usize>,
-    /// Whether the cached length is still to be stored.
-    resized: bool,
-    /// How often a sync has lost what was to be stored.
-    losses: u64,
-    secret: bool,
-}
 
 type InodeId = usize;
 
@@ -258,75 +246,6 @@ fn apply(names: &mut BTreeMap<PathBuf, InodeId>, path: &Path, inode: Option<Inod
     };
 }
 
-/// SplitMix64: small, seeded, and good enough to scatter faults.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
-impl Inode {
-    fn write(&mut self, bytes: &[u8], offset: usize) {
-        let end = offset + bytes.len();
-        if end > self.cached.len() {
-            self.cached.resize(end, 0);
-            self.resized = true;
-        }
-        self.cached[offset..end].copy_from_slice(bytes);
-        self.dirty
-            .extend(offset / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES));
-    }
-
-    fn store(&mut self) {
-        if self.resized {
-            self.stored.resize(self.cached.len(), 0);
-        }
-        for sector in std::mem::take(&mut self.dirty) {
-            self.store_sector(sector);
-        }
-        self.resized = false;
-    }
-
-    fn store_sector(&mut self, sector: usize) {
-        let start = sector * SECTOR_BYTES;
-        let end = (start + SECTOR_BYTES)
-            .min(self.cached.len())
-            .min(self.stored.len());
-        if start < end {
-            self.stored[start..end].copy_from_slice(&self.cached[start..end]);
-        }
-    }
-
-    /// Mode 0 keeps all, 1 nothing, others a mix.
-    fn crash(&mut self, mode: u64, random: &mut Random) {
-        let keep = |random: &mut Random| match mode {
-            0 => true,
-            1 => false,
-            _ => random.below(2) == 0,
-        };
-        if self.resized && keep(random) {
-            self.stored.resize(self.cached.len(), 0);
-        }
-        for sector in std::mem::take(&mut self.dirty) {
-            if keep(random) {
-                self.store_sector(sector);
-            }
-        }
-        self.cached = self.stored.clone();
-        self.resized = false;
-    }
-}
-
 impl State {
     fn used_bytes(&self) -> u64 {
         let ids: BTreeSet<_> = self.names.values().collect();
@@ -354,6 +273,28 @@ impl State {
             apply(&mut self.names, path, *inode);
         }
         self.pending.push(changes);
+    }
+
+    /// Stores what was done in a directory, and what was done before to the same names elsewhere: a
+    /// rename is in two directories, and no disk does it before the removal of what was there.
+    fn store_names(&mut self, dir: &Path) {
+        let mut touched = BTreeSet::new();
+        let mut stored = Vec::new();
+        for changes in std::mem::take(&mut self.pending).into_iter().rev() {
+            let concerned = changes
+                .iter()
+                .any(|(name, _)| name.parent() == Some(dir) || touched.contains(name));
+            if concerned {
+                touched.extend(changes.iter().map(|(name, _)| name.clone()));
+                stored.push(changes);
+            } else {
+                self.pending.push(changes);
+            }
+        }
+        self.pending.reverse();
+        for (path, inode) in stored.iter().rev().flatten() {
+            apply(&mut self.stored_names, path, *inode);
+        }
     }
 }
 
@@ -561,16 +502,7 @@ impl Disk for FaultyDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
         let outcome = state.check(&Op::SyncDir(path.to_path_buf()))?;
-        let pending = std::mem::take(&mut state.pending);
-        for changes in pending {
-            if changes.iter().any(|(name, _)| name.parent() == Some(path)) {
-                for (name, inode) in &changes {
-                    apply(&mut state.stored_names, name, *inode);
-                }
-            } else {
-                state.pending.push(changes);
-            }
-        }
+        state.store_names(path);
         outcome
     }
 
