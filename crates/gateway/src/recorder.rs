@@ -177,6 +177,13 @@ impl Observer for Durability {
         }
     }
 
+    fn seal_failed(&self, error: &PublishError) {
+        tracing::warn!(
+            %error,
+            "a full segment could not be sealed, so it takes space longer; it is tried again"
+        );
+    }
+
     fn publish_failed(&self, error: &PublishError) {
         // Said once: it is tried again each second.
         if !self.unpublished.swap(true, Ordering::Relaxed) {

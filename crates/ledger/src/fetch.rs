@@ -1,14 +1,17 @@
-//! Single entries by index, out of the segments, for whoever reads many of them out of order.
+//! Single entries by index, for whoever reads many of them out of order.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::bundles::Bundle;
 use crate::disk::{Disk, OpenMode};
 use crate::error::ReadError;
 use crate::read::{Cursor, LogReader, Step};
 use crate::segment::{Found, FrameAt, Segment, list_segments, split_payload};
+use crate::tile::TILE_WIDTH;
 
-/// Reads single entries. It keeps the last frame read, so that neighbours cost nothing more.
+/// Reads single entries. It keeps the last frame or bundle read, so that neighbours cost nothing
+/// more.
 #[derive(Debug)]
 pub struct Fetch {
     disk: Arc<dyn Disk>,
@@ -17,9 +20,11 @@ pub struct Fetch {
     /// First indexes of the segments, in order.
     segments: Vec<u64>,
     segment: Option<Segment>,
+    /// The entries at hand: of a frame, or of a bundle when there is one.
     first: u64,
     payload: Vec<u8>,
     count: u64,
+    bundle: Option<Bundle>,
 }
 
 impl Fetch {
@@ -34,6 +39,7 @@ impl Fetch {
             first: 0,
             payload: Vec::new(),
             count: 0,
+            bundle: None,
         })
     }
 
@@ -50,15 +56,45 @@ impl Fetch {
                 size: self.size,
             });
         }
-        if !self.holds(index) && !self.jump(index, near)? {
-            self.walk(index)?;
+        if !self.holds(index) {
+            self.find(index, near)?;
         }
         let at = usize::try_from(index - self.first).unwrap_or(usize::MAX);
         let entry = split_payload(&self.payload).nth(at);
-        entry.map(<[u8]>::to_vec).ok_or(ReadError::PastEnd {
+        let entry = entry.ok_or(ReadError::PastEnd {
             index,
             size: self.size,
-        })
+        })?;
+        if let Some(bundle) = &self.bundle {
+            bundle.check(index, entry)?;
+        }
+        Ok(entry.to_vec())
+    }
+
+    fn find(&mut self, index: u64, near: Option<u64>) -> Result<(), ReadError> {
+        if !self.is_sealed(index) {
+            if self.jump(index, near)? {
+                return Ok(());
+            }
+            // Its segment may have been sealed since they were listed.
+            self.segments = list_segments(&*self.disk, &self.dir)?;
+        }
+        if !self.is_sealed(index) {
+            match self.walk(index) {
+                Err(ReadError::Missing { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+        let bundle = Bundle::read(&*self.disk, &self.dir, index)?;
+        self.first = bundle.first;
+        self.count = TILE_WIDTH.into();
+        self.payload.clone_from(&bundle.payload);
+        self.bundle = Some(bundle);
+        Ok(())
+    }
+
+    fn is_sealed(&self, index: u64) -> bool {
+        self.segments.first().is_none_or(|first| index < *first)
     }
 
     fn holds(&self, index: u64) -> bool {
@@ -114,6 +150,7 @@ impl Fetch {
         self.first = frame.header.first;
         self.count = frame.header.count.into();
         self.payload = payload;
+        self.bundle = None;
     }
 }
 
@@ -126,12 +163,9 @@ impl LogReader {
         Fetch::new(self.disk.clone(), self.dir.clone(), self.size())
     }
 
-    /// Index of the first entry that the log still holds.
-    ///
-    /// # Errors
-    /// When the segments cannot be listed.
-    pub fn first(&self) -> Result<u64, ReadError> {
-        let segments = list_segments(&*self.disk, &self.dir)?;
-        Ok(segments.first().copied().unwrap_or_default())
+    /// Index of the first entry that the log still holds: 0, since sealing keeps all of them.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        0
     }
 }

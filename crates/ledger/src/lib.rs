@@ -13,7 +13,8 @@
 //! 2. What recovery counts is durable before it is counted ([`recover`]).
 //! 3. Nothing is retried as if a failed write or sync had not happened: the writer is over.
 //! 4. Every signed checkpoint is a prefix of the next; the guard holds it before anybody sees it.
-//! 5. Tiles and checkpoints can be made again from the segments by the code that makes them.
+//! 5. Tiles and checkpoints can be made again from the segments by the code that makes them. A segment
+//!    goes only when the tiles over it are compared and durable.
 //! 6. [`disk`] is the only road to the file system.
 //! 7. Nothing waits for a [`Signer`] but the next checkpoint.
 //!
@@ -30,10 +31,12 @@
 //! lock                                  held by the one writer
 //! ```
 
+mod bundles;
 mod checkpoints;
 mod commit;
 pub mod cosignature;
 pub mod disk;
+mod entries;
 mod error;
 mod failure;
 pub mod faulty;
@@ -46,24 +49,29 @@ pub mod merkle;
 pub mod note;
 pub mod options;
 mod prepare;
+mod publish;
 pub mod published;
 mod publisher;
 mod queue;
 mod read;
 pub mod receipt;
 pub mod recover;
+mod seal;
 pub mod segment;
 pub mod signer;
 pub mod tile;
+mod tile_file;
 pub mod trust;
 pub mod verify;
 mod verify_tiles;
+mod verify_walk;
 pub mod witness;
 mod witness_key;
 pub mod writer;
 
 pub use cosignature::{Cosigner, CosignerKey};
 pub use disk::{Disk, RealDisk};
+pub use entries::Entries;
 pub use error::{
     AppendError, CloseError, FileError, OpenError, PublishError, ReadError, WriteError,
 };
@@ -75,7 +83,7 @@ pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
 pub use options::Options;
 pub use published::{Published, Stamped};
 pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
-pub use read::{Entries, LogReader};
+pub use read::LogReader;
 pub use receipt::{Reached, Receipt};
 pub use signer::{SignError, Signer};
 pub use trust::TrustPolicy;

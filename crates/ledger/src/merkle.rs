@@ -66,6 +66,12 @@ impl CompactTree {
         CompactTree::default()
     }
 
+    /// The tree of `size` leaves whose perfect subtrees have these roots, largest first.
+    pub(crate) fn from_parts(size: u64, subtrees: Vec<Hash>) -> CompactTree {
+        debug_assert_eq!(subtrees.len(), size.count_ones() as usize);
+        CompactTree { size, subtrees }
+    }
+
     /// Number of leaves.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -102,6 +108,16 @@ impl CompactTree {
             Some(last) => subtrees.fold(*last, |right, left| node_hash(left, &right)),
         }
     }
+}
+
+/// The root over nodes of one height, of which there are a power of two.
+pub(crate) fn perfect_root(mut nodes: Vec<Hash>) -> Hash {
+    debug_assert!(nodes.len().is_power_of_two());
+    while nodes.len() > 1 {
+        let pairs = nodes.as_chunks::<2>().0;
+        nodes = pairs.iter().map(|[l, r]| node_hash(l, r)).collect();
+    }
+    nodes.pop().unwrap_or_else(empty_root)
 }
 
 /// Gives the root of the perfect subtree over leaves `index << height .. (index + 1) << height`.

@@ -28,6 +28,10 @@ pub const WRITES_IN_FLIGHT_LIMIT: usize = 4;
 /// Default time between two checkpoints while entries come in.
 pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
+/// Fewest segments that stay: the last may be empty, and the one before tells the epoch. Also the
+/// default.
+pub const SEGMENTS_KEPT_MIN: usize = 2;
+
 /// How a log is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -48,6 +52,8 @@ pub struct Options {
     pub writes_in_flight: usize,
     /// Time between two checkpoints while entries come in, 1 ms or more.
     pub publish_interval: Duration,
+    /// How many of the newest segments stay beside the tiles made from them, 2 or more.
+    pub segments_kept: usize,
 }
 
 impl Options {
@@ -67,6 +73,7 @@ impl Options {
             batch_bytes_max: BATCH_BYTES_DEFAULT,
             writes_in_flight: WRITES_IN_FLIGHT_LIMIT,
             publish_interval: PUBLISH_INTERVAL_DEFAULT,
+            segments_kept: SEGMENTS_KEPT_MIN,
         }
     }
 
@@ -100,6 +107,9 @@ impl Options {
         }
         if !(1..=WRITES_IN_FLIGHT_LIMIT).contains(&self.writes_in_flight) {
             return refuse("writes_in_flight", self.writes_in_flight as u64, "1 to 4");
+        }
+        if self.segments_kept < SEGMENTS_KEPT_MIN {
+            return refuse("segments_kept", self.segments_kept as u64, "at least 2");
         }
         if self.publish_interval < Duration::from_millis(1) {
             return refuse("publish_interval", 0, "at least 1 ms");

@@ -1,8 +1,8 @@
 //! Publishing: tiles and signed checkpoints, derived from the segments and off the hot path.
 //!
 //! The publisher reads back from the segments what the committer wrote, so what is signed is what
-//! is on disk. It starts from the first entry at each open and goes over every tile by the same
-//! code that makes them: a tile that is right is left alone, one that is missing or damaged (they
+//! is on disk. At each open it starts from the oldest segment and goes over every tile from there by
+//! the same code that makes them: a tile that is right is left alone, one that is missing or damaged (they
 //! are never synced, so a power cut may take them) is made again.
 //!
 //! Order for one checkpoint: tiles; the guard, durably; `checkpoints`, durably; `checkpoint`.
@@ -10,18 +10,18 @@
 //! note that was signed is carried through to the end before another one is signed.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::checkpoints::record;
-use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
+use crate::disk::{Disk, OpenMode, replace_file_durably};
 use crate::error::{FileError, PublishError, ReadError};
 use crate::guard::Guard;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::signer::{self, Signer};
-use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileBuilder};
+use crate::tile::{Tile, TileBuilder};
+use crate::tile_file;
 
 /// Where a tile is written before it gets its name.
 pub(crate) const TILE_TEMPORARY: &str = "tile.tmp";
@@ -61,12 +61,14 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher that first finishes `signed`, the newest checkpoint, from `stage` on.
+    /// A publisher that starts from `base` and first finishes `signed`, the newest checkpoint, from
+    /// its stage on.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         dir: &Path,
         guard: Guard,
         signer: Arc<dyn Signer>,
+        base: TileBuilder,
         signed: (Checkpoint, String, Stage),
         records_end: u64,
     ) -> Publisher {
@@ -76,7 +78,7 @@ impl Publisher {
             dir: dir.to_path_buf(),
             guard,
             signer,
-            builder: TileBuilder::new(),
+            builder: base,
             cursor: None,
             unwritten: VecDeque::new(),
             mended: false,
@@ -136,7 +138,7 @@ impl Publisher {
             if !self.mended {
                 self.mend_partials(tile, &bytes)?;
             }
-            self.write_tile(tile, &bytes)?;
+            tile_file::write(&*self.disk, &self.dir, TILE_TEMPORARY, tile, &bytes)?;
         }
         self.mended = true;
         Ok(())
@@ -156,7 +158,13 @@ impl Publisher {
         {
             let found = Tile { width, ..tile };
             if width > 0 && width < tile.width {
-                self.write_tile(found, found.prefix(bytes))?;
+                tile_file::write(
+                    &*self.disk,
+                    &self.dir,
+                    TILE_TEMPORARY,
+                    found,
+                    found.prefix(bytes),
+                )?;
             } else if width != tile.width {
                 let path = folder.join(width.to_string());
                 self.disk
@@ -199,55 +207,14 @@ impl Publisher {
 
     fn flush(&mut self) -> Result<(), PublishError> {
         while let Some((tile, bytes)) = self.unwritten.pop_front() {
-            if let Err(error) = self.write_tile(tile, &bytes) {
+            if let Err(error) =
+                tile_file::write(&*self.disk, &self.dir, TILE_TEMPORARY, tile, &bytes)
+            {
                 self.unwritten.push_front((tile, bytes));
                 return Err(error.into());
             }
         }
         Ok(())
-    }
-
-    /// Puts a tile in its place, unless it is there already.
-    fn write_tile(&self, tile: Tile, bytes: &[u8]) -> Result<(), FileError> {
-        let path = self.dir.join(tile.to_string());
-        let disk = &*self.disk;
-        match read_file(disk, &path, BUNDLE_BYTES_MAX as u64) {
-            Ok(found) if found == bytes => {}
-            // Whatever else is there is written over.
-            _ => {
-                let temporary = self.dir.join(TILE_TEMPORARY);
-                write_new(disk, &temporary, bytes)?;
-                let folder = parent(&path);
-                if let Err(error) = disk.rename(&temporary, &path) {
-                    if error.kind() != io::ErrorKind::NotFound {
-                        return Err(FileError::at("name", &path)(error));
-                    }
-                    disk.create_dir_all(folder)
-                        .map_err(FileError::at("create", folder))?;
-                    let named = disk.rename(&temporary, &path);
-                    named.map_err(FileError::at("name", &path))?;
-                }
-            }
-        }
-        if tile.width == TILE_WIDTH {
-            self.drop_partials(tile);
-        }
-        Ok(())
-    }
-
-    /// Removes the partial forms of a tile that is now full. Leftovers do no harm, so failures are
-    /// not reported.
-    fn drop_partials(&self, tile: Tile) {
-        let folder = self.dir.join(tile.partial_dir());
-        let Ok(names) = self.disk.list(&folder) else {
-            return;
-        };
-        for entry in names {
-            if entry.name.parse::<u16>().is_ok() {
-                let _ = self.disk.remove_file(&folder.join(entry.name));
-            }
-        }
-        let _ = self.disk.remove_dir(&folder);
     }
 
     /// Carries the newest signed note through the steps it has not gone through yet.
@@ -290,14 +257,4 @@ impl Publisher {
         self.unfinished = None;
         Ok(())
     }
-}
-
-fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let file = disk
-        .open(path, OpenMode::Create)
-        .map_err(FileError::at("create", path))?;
-    file.set_len_bytes(0)
-        .map_err(FileError::at("empty", path))?;
-    file.write_all_at(bytes, 0)
-        .map_err(FileError::at("write", path))
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, OpenMode, RealDisk, read_file};
+use crate::entries::Entries;
 use crate::error::{FileError, ReadError};
-use crate::merkle::{self, Hash, Nodes, node_hash};
+use crate::merkle::{self, Hash, Nodes};
 use crate::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
 use crate::signer::Extends;
 use crate::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
@@ -35,16 +36,17 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Stands before the first frame.
+    /// Stands before the first frame that there is: earlier entries are sealed.
     pub(crate) fn start(
         disk: Arc<dyn Disk>,
         dir: &Path,
         strict: bool,
     ) -> Result<Cursor, ReadError> {
-        Cursor::at_segment(disk, dir, 0, strict)
+        let first = list_segments(&*disk, dir)?.first().copied();
+        Cursor::at_segment(disk, dir, first.unwrap_or_default(), strict)
     }
 
-    fn at_segment(
+    pub(crate) fn at_segment(
         disk: Arc<dyn Disk>,
         dir: &Path,
         first: u64,
@@ -115,6 +117,7 @@ impl Cursor {
         }
     }
 
+    /// Goes over to the next segment, if there is one, or finds that there is more in this one.
     fn enter_next_segment(&mut self) -> Result<bool, ReadError> {
         // An empty segment has the name its successor would have.
         if self.segment.first == self.next {
@@ -123,6 +126,11 @@ impl Cursor {
         let Some(next) = Segment::open(&*self.disk, &self.dir, self.next, OpenMode::Read)? else {
             return Ok(false);
         };
+        // What was read of this segment may be older than its last frames.
+        self.segment.forget_window();
+        if !matches!(self.segment.find(self.offset)?, Found::Nothing) {
+            return Ok(true);
+        }
         if self.strict && self.segment.last_used(self.offset)?.is_some() {
             let kind = CorruptionKind::Trailing;
             return Err(self.segment.corruption(self.offset, self.next, kind).into());
@@ -141,99 +149,6 @@ impl Cursor {
     pub(crate) fn ended_early(&self, kind: Option<CorruptionKind>) -> ReadError {
         let kind = kind.unwrap_or(CorruptionKind::NoFrame);
         self.segment.corruption(self.offset, self.next, kind).into()
-    }
-}
-
-/// Entries in index order. After an error it ends.
-#[derive(Debug)]
-pub struct Entries {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    cursor: Option<Cursor>,
-    range: Range<u64>,
-    /// The payload of the current frame, and how much of it has been given.
-    payload: Vec<u8>,
-    given: usize,
-    /// Index of the entry at `given`.
-    at: u64,
-    /// Where the current frame starts in its segment.
-    place: u64,
-}
-
-impl Entries {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, range: Range<u64>) -> Entries {
-        let dir = dir.to_path_buf();
-        Entries {
-            disk,
-            dir,
-            cursor: None,
-            range,
-            payload: Vec::new(),
-            given: 0,
-            at: 0,
-            place: 0,
-        }
-    }
-
-    /// Where the frame of the last entry given starts in its segment, in bytes: what
-    /// [`crate::Fetch::entry`] takes to find it again at once.
-    #[must_use]
-    pub fn place(&self) -> u64 {
-        self.place
-    }
-
-    fn advance(&mut self) -> Result<Vec<u8>, ReadError> {
-        loop {
-            let rest = &self.payload[self.given..];
-            let entry = crate::segment::split_payload(rest)
-                .next()
-                .map(<[u8]>::to_vec);
-            if let Some(entry) = entry {
-                let index = self.at;
-                self.given += 2 + entry.len();
-                self.at += 1;
-                if index == self.range.start {
-                    return Ok(entry);
-                }
-                continue;
-            }
-            let cursor = match self.cursor.take() {
-                Some(cursor) => cursor,
-                None => Cursor::seek(self.disk.clone(), &self.dir, self.range.start)?,
-            };
-            let cursor = self.cursor.insert(cursor);
-            match cursor.step()? {
-                Step::Frame(frame) => {
-                    self.payload.clear();
-                    self.payload.extend_from_slice(cursor.payload(&frame)?);
-                    self.given = 0;
-                    self.at = frame.header.first;
-                    self.place = frame.offset;
-                }
-                Step::End(kind) => return Err(cursor.ended_early(kind)),
-            }
-        }
-    }
-}
-
-impl Iterator for Entries {
-    type Item = Result<(u64, Vec<u8>), ReadError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.range.is_empty() {
-            return None;
-        }
-        let index = self.range.start;
-        match self.advance() {
-            Ok(entry) => {
-                self.range.start += 1;
-                Some(Ok((index, entry)))
-            }
-            Err(error) => {
-                self.range.start = self.range.end;
-                Some(Err(error))
-            }
-        }
     }
 }
 
@@ -291,6 +206,12 @@ impl LogReader {
     pub fn refresh(&mut self) -> Result<u64, ReadError> {
         self.end.refresh();
         while let Step::Frame(_) = self.end.step()? {}
+        let newest = list_segments(&*self.disk, &self.dir)?.last().copied();
+        if let Some(newest) = newest.filter(|newest| *newest > self.end.next) {
+            // The way there has been sealed since the last look.
+            self.end = Cursor::at_segment(self.disk.clone(), &self.dir, newest, false)?;
+            while let Step::Frame(_) = self.end.step()? {}
+        }
         Ok(self.end.next)
     }
 
@@ -388,16 +309,8 @@ impl Nodes for &TilesAt<'_> {
         let bytes = bytes
             .get(start * 32..(start + count) * 32)
             .ok_or_else(short)?;
-        let mut hashes: Vec<Hash> = bytes.as_chunks::<32>().0.iter().map(|h| Hash(*h)).collect();
-        while hashes.len() > 1 {
-            hashes = hashes
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .map(|[l, r]| node_hash(l, r))
-                .collect();
-        }
-        Ok(hashes.pop().ok_or_else(short)?)
+        let hashes = bytes.as_chunks::<32>().0.iter().map(|h| Hash(*h));
+        Ok(merkle::perfect_root(hashes.collect()))
     }
 }
 

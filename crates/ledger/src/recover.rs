@@ -1,7 +1,9 @@
 //! Opening a log: what is on disk becomes what is counted on.
 //!
 //! There is no clean shutdown to tell from a crash: every open reads all frames, recomputes the
-//! root after each, and stops at the first place without a whole frame. What is there instead is
+//! root after each, and stops at the first place without a whole frame. What is sealed (see
+//! [`crate::seal`]) is not read: its hashes are, which must lead to the roots of the frames after it
+//! and to what was signed. What is there instead of a whole frame is
 //!
 //! - a *torn tail*, when nothing shows that a frame had been durable there: the write was cut off,
 //!   nobody was told that it had succeeded, and it is wiped with zeros;
@@ -21,6 +23,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::bundles::builder_at;
 use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
@@ -33,6 +36,7 @@ use crate::segment::{
     Segment, list_segments,
 };
 use crate::signer::Signer;
+use crate::tile::TileBuilder;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
@@ -57,6 +61,8 @@ pub struct TornTail {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) tree: CompactTree,
+    /// The tiles at the first entry of the oldest segment: where what is not sealed begins.
+    pub(crate) base: TileBuilder,
     /// The last segment, open for writing.
     pub(crate) segment: Segment,
     /// Where the next frame goes.
@@ -95,8 +101,19 @@ pub(crate) fn recover(
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
     signed.extend(last);
 
-    let mut scan = Scan::new(signed.iter().map(|s| s.checkpoint.size));
     let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+    let first = cursor.segment.first;
+    let base = builder_at(&**disk, dir, first).map_err(open_error)?;
+    let mut scan = Scan::new(base.tree().clone());
+    for size in signed.iter().map(|s| s.checkpoint.size) {
+        if size < first {
+            // Only a guard that was put back is so old.
+            let sealed = builder_at(&**disk, dir, size).map_err(open_error)?;
+            scan.roots.push((size, sealed.root()));
+        } else {
+            scan.ahead.push(size);
+        }
+    }
     let (segments, bad) = scan.walk(&mut cursor)?;
     let unasked = RefCell::new(None);
     let genuine = |header: &FrameHeader| match signer.frame_nonces(header.epoch) {
@@ -124,6 +141,7 @@ pub(crate) fn recover(
     })?;
     Ok(End {
         tree: scan.tree,
+        base,
         segment,
         offset,
         epoch: scan.epoch,
@@ -218,18 +236,13 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(sizes: impl Iterator<Item = u64>) -> Scan {
-        let mut ahead: Vec<u64> = sizes.collect();
-        ahead.sort_unstable_by(|a, b| b.cmp(a));
-        ahead.dedup();
-        let mut scan = Scan {
-            tree: CompactTree::new(),
+    fn new(tree: CompactTree) -> Scan {
+        Scan {
+            tree,
             epoch: 0,
-            ahead,
+            ahead: Vec::new(),
             roots: Vec::new(),
-        };
-        scan.look();
-        scan
+        }
     }
 
     fn look(&mut self) {
@@ -244,6 +257,9 @@ impl Scan {
         &mut self,
         cursor: &mut Cursor,
     ) -> Result<(Vec<u64>, Option<CorruptionKind>), OpenError> {
+        self.ahead.sort_unstable_by(|a, b| b.cmp(a));
+        self.ahead.dedup();
+        self.look();
         let mut segments = vec![cursor.segment.first];
         loop {
             let step = cursor.step().map_err(open_error)?;

@@ -115,6 +115,9 @@ pub enum CorruptionKind {
     /// The segment was left for the next one, and yet something follows its last frame.
     #[error("there are bytes after the last frame")]
     Trailing,
+    /// In a bundle: the entry is not the one of which its tile has the hash, or there are not 256.
+    #[error("the bundle does not hold the entries that its tile of hashes is over")]
+    Bundle,
 }
 
 /// The fixed part of a frame.

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::merkle::{CompactTree, Hash, leaf_hash};
+use crate::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
 use crate::segment::split_payload;
 
 /// Hashes in a full tile, and entries in a full bundle.
@@ -178,6 +178,33 @@ impl TileBuilder {
     #[must_use]
     pub fn new() -> TileBuilder {
         TileBuilder::default()
+    }
+
+    /// A builder that goes on after `size` entries: with those of the incomplete bundle, and the
+    /// hashes of the incomplete tile of each level that there is.
+    pub(crate) fn from_parts(size: u64, bundle: Vec<u8>, levels: Vec<Vec<u8>>) -> TileBuilder {
+        let mut subtrees = Vec::new();
+        for hashes in levels.iter().rev() {
+            let mut hashes = hashes.as_chunks::<32>().0;
+            // The incomplete tile is a few perfect subtrees, the largest first.
+            while !hashes.is_empty() {
+                let (subtree, rest) = hashes.split_at(1 << hashes.len().ilog2());
+                subtrees.push(perfect_root(
+                    subtree.iter().map(|hash| Hash(*hash)).collect(),
+                ));
+                hashes = rest;
+            }
+        }
+        TileBuilder {
+            tree: CompactTree::from_parts(size, subtrees),
+            bundle,
+            levels,
+        }
+    }
+
+    /// The tree over the entries taken so far.
+    pub(crate) fn tree(&self) -> &CompactTree {
+        &self.tree
     }
 
     /// Number of entries taken so far.

@@ -1,6 +1,6 @@
 //! Verification: is the log in a directory whole, and is it the one that was signed?
 //!
-//! One pass over the segments, in memory that does not grow with the log. From the entries alone
+//! One pass over the entries, in memory that does not grow with the log. From the entries alone
 //! it recomputes every hash, and compares with everything that is derived from them: running
 //! roots, tiles of all levels, all signed checkpoints. Nothing is written, and nothing but the
 //! directory and the verifier keys is trusted; a checkpoint remembered from elsewhere shows in
@@ -15,14 +15,14 @@ use crate::disk::{Disk, read_file};
 use crate::error::{FileError, OpenError};
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, VerifierKey};
-use crate::read::{Cursor, Step};
-use crate::recover::{TornTail, judge_end};
+use crate::read::Cursor;
+use crate::recover::TornTail;
 use crate::segment::{
-    Corruption, CorruptionKind, FOLDER, FrameAt, PREPARED, list_segments, parse_segment_name,
-    segment_path,
+    Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
 use crate::tile::TileBuilder;
 use crate::verify_tiles::{check_tile, check_tree};
+use crate::verify_walk::Walk;
 
 pub use crate::failure::{Failure, FailureKind};
 
@@ -41,10 +41,8 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_millis(20);
 pub struct Progress {
     /// Entries gone over.
     pub entries: u64,
-    /// Bytes of segments gone over.
-    pub bytes: u64,
-    /// Bytes of segments there are.
-    pub bytes_total: u64,
+    /// Entries that are signed, or gone over where that is more.
+    pub entries_total: u64,
 }
 
 /// Sees the log pass by.
@@ -55,7 +53,7 @@ pub trait Visitor {
         let _ = (index, entry);
     }
 
-    /// Once per batch.
+    /// Once per batch or bundle.
     fn progress(&mut self, progress: Progress) {
         let _ = progress;
     }
@@ -124,7 +122,7 @@ pub(crate) struct Check<'a> {
 }
 
 /// The signed checkpoints, read along with the entries.
-struct Signed {
+pub(crate) struct Signed {
     path: PathBuf,
     records: Records,
     /// The next one to be reached, with the offset of its note.
@@ -133,7 +131,7 @@ struct Signed {
     last: Option<Checkpoint>,
     count: u64,
     /// Size of the newest one.
-    newest: u64,
+    pub(crate) newest: u64,
 }
 
 impl Check<'_> {
@@ -186,8 +184,7 @@ impl Check<'_> {
         let mut walk = Walk {
             builder: TileBuilder::new(),
             epoch: 0,
-            bytes_before: 0,
-            bytes_total: 0,
+            segments: Vec::new(),
             remembered,
             remembered_done: false,
         };
@@ -332,7 +329,7 @@ impl Check<'_> {
     }
 
     /// Compares roots at a size that was signed.
-    fn reach(&mut self, walk: &mut Walk, signed: &mut Signed) {
+    pub(crate) fn reach(&mut self, walk: &mut Walk, signed: &mut Signed) {
         let size = walk.builder.size();
         if let Some(checkpoint) = walk.remembered.as_ref().filter(|c| c.size == size) {
             let root = checkpoint.root;
@@ -378,91 +375,8 @@ impl Check<'_> {
         }
     }
 
-    /// Goes over all frames.
-    fn walk(
-        &mut self,
-        walk: &mut Walk,
-        signed: &mut Signed,
-        visitor: &mut dyn Visitor,
-    ) -> Result<Option<TornTail>, OpenError> {
-        let disk = self.what.disk.clone();
-        let dir = self.what.dir;
-        let open_error = crate::recover::open_error;
-        walk.bytes_total = self.segment_bytes();
-        let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
-        let mut segments = vec![cursor.segment.first];
-        loop {
-            let segment_bytes = cursor.segment.len_bytes;
-            let step = cursor.step().map_err(open_error)?;
-            if segments.last() != Some(&cursor.segment.first) {
-                segments.push(cursor.segment.first);
-                walk.bytes_before += segment_bytes;
-            }
-            let frame = match step {
-                Step::Frame(frame) => frame,
-                Step::End(bad) => {
-                    let torn_tail = judge_end(&*disk, dir, &mut cursor, &segments, bad, &|_| true)?;
-                    self.check_end(walk, signed, &cursor, bad);
-                    return Ok(torn_tail);
-                }
-            };
-            self.check_frame(&mut cursor, &frame, walk, signed, visitor)?;
-            visitor.progress(Progress {
-                entries: walk.builder.size(),
-                bytes: walk.bytes_before + cursor.offset,
-                bytes_total: walk.bytes_total,
-            });
-        }
-    }
-
-    fn check_frame(
-        &mut self,
-        cursor: &mut Cursor,
-        frame: &FrameAt,
-        walk: &mut Walk,
-        signed: &mut Signed,
-        visitor: &mut dyn Visitor,
-    ) -> Result<(), OpenError> {
-        let wrong = |cursor: &Cursor, kind| {
-            cursor
-                .segment
-                .corruption(frame.offset, frame.header.first, kind)
-        };
-        if frame.header.epoch < walk.epoch {
-            return Err(wrong(cursor, CorruptionKind::Epoch).into());
-        }
-        if !frame.padded {
-            return Err(wrong(cursor, CorruptionKind::Padding).into());
-        }
-        walk.epoch = frame.header.epoch;
-        let newest = signed.newest;
-        for (index, entry) in frame.entries(cursor.payload(frame)?) {
-            visitor.entry(index, entry);
-            walk.builder.push(entry, |tile, bytes| {
-                let required = tile.end_leaf().is_some_and(|end| end <= newest);
-                check_tile(self, tile, bytes, required);
-            });
-            self.reach(walk, signed);
-        }
-        if walk.builder.root() != frame.header.root {
-            return Err(wrong(cursor, CorruptionKind::Root).into());
-        }
-        Ok(())
-    }
-
-    fn segment_bytes(&self) -> u64 {
-        let disk = &*self.what.disk;
-        let firsts = list_segments(disk, self.what.dir).unwrap_or_default();
-        let len = |first| {
-            let path = segment_path(self.what.dir, first);
-            let file = disk.open(&path, crate::disk::OpenMode::Read).ok()?;
-            file.len_bytes().ok()
-        };
-        firsts.into_iter().filter_map(len).sum()
-    }
-
     /// After the last entry: nothing that was signed may be left over.
-    fn check_end(
+    pub(crate) fn check_end(
         &mut self,
         walk: &Walk,
         signed: &mut Signed,
@@ -523,15 +437,4 @@ impl Check<'_> {
             }
         }
     }
-}
-
-/// What the pass over the segments carries along.
-struct Walk {
-    builder: TileBuilder,
-    epoch: u64,
-    /// Bytes of the segments before the present one.
-    bytes_before: u64,
-    bytes_total: u64,
-    remembered: Option<Checkpoint>,
-    remembered_done: bool,
 }

@@ -1,9 +1,9 @@
 //! The one writer of a log.
 //!
-//! Three threads share the work. The *committer* takes what is queued as one batch, hashes it,
+//! Four threads share the work. The *committer* takes what is queued as one batch, hashes it,
 //! writes it with one write and one sync, and says so; while it waits for the disk, the next batch
 //! gathers by itself. The *publisher* makes tiles and checkpoints out of what is durable. The
-//! *preparer* makes the next segment.
+//! *preparer* makes the next segment, and the *sealer* removes those that tiles have taken the place of.
 //!
 //! A failed write or sync ends the committer for good: the batch may be on disk, in part, in memory
 //! only, or nowhere, and asking again proves nothing. The log must be opened anew, which reads what
@@ -18,17 +18,19 @@ use std::time::Duration;
 use crate::checkpoints::record;
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
+use crate::entries::Entries;
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
-use crate::guard::{Guard, SwapError};
+use crate::guard::Guard;
 use crate::lanes::Lanes;
 use crate::merkle::{empty_root, leaf_hash};
 use crate::note::Checkpoint;
 use crate::options::Options;
 use crate::prepare::{name_segment, prepare, prepare_segments};
+use crate::publish::{PublisherOrder, run_publisher};
 use crate::publisher::{Publisher, Stage};
 use crate::queue::{Queue, Successor};
-use crate::read::Entries;
 use crate::recover::{End, recover};
+use crate::seal::{self, Sealer, Sealing};
 use crate::segment::{FOLDER, list_segments, segment_path};
 use crate::signer::{self, SignError};
 
@@ -56,6 +58,12 @@ pub trait Observer: Send + Sync + 'static {
 
     /// Publishing failed and is tried again. Called from the publisher thread, once per try.
     fn publish_failed(&self, error: &PublishError) {
+        let _ = error;
+    }
+
+    /// Sealing failed, so that segments take space longer; it is tried again. Called from the
+    /// sealer's thread, once per try.
+    fn seal_failed(&self, error: &PublishError) {
         let _ = error;
     }
 }
@@ -101,23 +109,13 @@ pub(crate) struct Shared {
     pub(crate) durable: AtomicU64,
     /// Held while the observer is told that entries are durable, or that nothing more will be.
     landing: Mutex<()>,
-    publish_interval: Duration,
+    pub(crate) publish_interval: Duration,
     /// Set while the publisher has nothing to do and must be woken.
-    publisher_idle: AtomicBool,
-    publisher: Mutex<PublisherOrder>,
-    publish: Condvar,
-    note: Mutex<String>,
-}
-
-/// What the publisher is asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PublisherOrder {
-    /// Publish at intervals.
-    Run,
-    /// Publish what is durable once more, then end.
-    Finish,
-    /// End.
-    Stop,
+    pub(crate) publisher_idle: AtomicBool,
+    pub(crate) publisher: Mutex<PublisherOrder>,
+    pub(crate) publish: Condvar,
+    pub(crate) note: Mutex<String>,
+    pub(crate) sealing: Sealing,
 }
 
 /// A panic while a lock was held must not take the others along: what is locked here is changed in
@@ -203,6 +201,7 @@ pub struct Writer {
     committer: Option<JoinHandle<()>>,
     preparer: Option<JoinHandle<()>>,
     publisher: Option<JoinHandle<Result<(), PublishError>>>,
+    sealer: Option<JoinHandle<()>>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -327,16 +326,19 @@ impl Writer {
             publisher: Mutex::new(PublisherOrder::Run),
             publish: Condvar::new(),
             note: Mutex::new(note.clone()),
+            sealing: Sealing::default(),
         });
         let signed = (checkpoint, note, Stage::Guarded);
         let mut publisher = Publisher::new(
             disk.clone(),
             &options.dir,
-            Guard::new(disk, &options.guard, &end.guarded),
+            Guard::new(disk.clone(), &options.guard, &end.guarded),
             options.signer,
+            end.base.clone(),
             signed,
             records_end,
         );
+        let sealer = Sealer::new(disk, &options.dir, options.segments_kept);
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();
         let lanes = Lanes::start(&shared, options.writes_in_flight)?;
@@ -347,6 +349,7 @@ impl Writer {
             committer: None,
             preparer: None,
             publisher: None,
+            sealer: None,
             _lock: lock,
         };
         let shared = writer.shared.clone();
@@ -355,6 +358,8 @@ impl Writer {
         writer.preparer = Some(spawn("ledger-prepare", move || {
             prepare_segments(&preparing)
         })?);
+        let sealing = shared.clone();
+        writer.sealer = Some(spawn("ledger-seal", move || seal::run(&sealing, sealer))?);
         let publish = move || run_publisher(&shared, publisher, size);
         writer.publisher = Some(spawn("ledger-publish", publish)?);
         writer.shared.wait_for_room();
@@ -437,6 +442,9 @@ impl Writer {
         // Only now is everything durable that the last checkpoint is to cover.
         self.shared.order_publisher(order);
         let published = self.publisher.take().map(JoinHandle::join);
+        self.shared.sealing.end(order == PublisherOrder::Stop);
+        // What it did not come to, it does after the next open.
+        drop(self.sealer.take().map(JoinHandle::join));
         // A preparer that died left no segment, and none is needed any more.
         drop(self.preparer.take().map(JoinHandle::join));
         match published {
@@ -500,82 +508,4 @@ fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), Open
         }
     }
     Ok(())
-}
-
-/// Body of the publisher thread. Gives the outcome of the last try.
-fn run_publisher(
-    shared: &Shared,
-    mut publisher: Publisher,
-    size_at_open: u64,
-) -> Result<(), PublishError> {
-    // The first round checks and mends what the last run left, and signs only what it left
-    // unsigned.
-    let mut size = size_at_open;
-    loop {
-        let outcome = publish_once(shared, &mut publisher, size);
-        let pause = match &outcome {
-            Ok(()) => shared.publish_interval,
-            Err(_) => RETRY_INTERVAL.max(shared.publish_interval),
-        };
-        let order = wait_for_work(shared, &publisher, pause, outcome.is_err());
-        size = shared.durable.load(Ordering::SeqCst);
-        match order {
-            PublisherOrder::Run if shared.queue().failure.is_some() => return outcome,
-            PublisherOrder::Run => {}
-            PublisherOrder::Finish => return publish_once(shared, &mut publisher, size),
-            PublisherOrder::Stop => return outcome,
-        }
-    }
-}
-
-fn publish_once(shared: &Shared, publisher: &mut Publisher, size: u64) -> Result<(), PublishError> {
-    let outcome = publisher.publish(size);
-    match &outcome {
-        Ok(Some(note)) => {
-            lock(&shared.note).clone_from(note);
-            shared.observer.published(note);
-        }
-        Ok(None) => {}
-        Err(error) => shared.observer.publish_failed(error),
-    }
-    if let Err(PublishError::Guard(error)) = &outcome
-        && !matches!(error, SwapError::NotSwapped(_))
-    {
-        // What was signed must be read again, and only opening does that.
-        let problem = error.to_string();
-        shared.fail(WriteError::Guard { problem });
-    }
-    outcome.map(|_| ())
-}
-
-/// Waits until there is something to publish and `pause` has passed, or for another order.
-fn wait_for_work(
-    shared: &Shared,
-    publisher: &Publisher,
-    pause: Duration,
-    failed: bool,
-) -> PublisherOrder {
-    let ordered = |order: &mut PublisherOrder| *order == PublisherOrder::Run;
-    let order = lock(&shared.publisher);
-    let waited = shared.publish.wait_timeout_while(order, pause, ordered);
-    let (mut order, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    loop {
-        // Raised before the size is read: whoever makes more durable afterwards sees it.
-        shared.publisher_idle.store(true, Ordering::SeqCst);
-        let behind = shared.durable.load(Ordering::SeqCst) > publisher.signed_size();
-        if *order != PublisherOrder::Run || behind || failed {
-            shared.publisher_idle.store(false, Ordering::SeqCst);
-            return *order;
-        }
-        order = shared
-            .publish
-            .wait(order)
-            .unwrap_or_else(PoisonError::into_inner);
-        // After a quiet time, let more gather: the first entry is seldom alone.
-        if *order == PublisherOrder::Run {
-            let half = shared.publish_interval / 2;
-            let waited = shared.publish.wait_timeout_while(order, half, ordered);
-            order = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
 }

@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
         until: Instant,
     ) -> Result<Self, ReadError> {
         let size = log.size().min(bounds.size.unwrap_or(u64::MAX));
-        let first = log.first()?;
+        let first = log.first();
         // An index of more than there is, or of a log that began elsewhere, is of another log.
         let seen = seen.filter(|seen| seen.stamp.size <= log.size() && seen.stamp.first == first);
         let wanted = query.indexes();

@@ -250,8 +250,8 @@ impl Bar {
             return;
         }
         self.drawn = Some(Instant::now());
-        let total = progress.bytes_total.max(1);
-        let share = |of: u64| progress.bytes.min(total).saturating_mul(of) / total;
+        let total = progress.entries_total.max(1);
+        let share = |of: u64| progress.entries.min(total).saturating_mul(of) / total;
         let filled = "█".repeat(usize::try_from(share(BAR_CELLS)).unwrap_or(0));
         let rest = "░".repeat(usize::try_from(BAR_CELLS - share(BAR_CELLS)).unwrap_or(0));
         let mut out = std::io::stderr();

@@ -9,8 +9,9 @@ use serde::Serialize;
 /// Where an entry lies in a ledger's directory.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Place {
-    /// The segment that holds it.
-    pub segment: String,
+    /// The segment that holds it; none when it is sealed, so that only the tile does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segment: Option<String>,
     /// The tile that holds its text for readers of C2SP tlog-tiles.
     pub tile: String,
     /// Its number within that tile, from 0.
@@ -19,11 +20,10 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}; number {} of {}",
-            self.segment, self.position, self.tile
-        )
+        if let Some(segment) = &self.segment {
+            write!(f, "{segment}; ")?;
+        }
+        write!(f, "number {} of {}", self.position, self.tile)
     }
 }
 
@@ -43,7 +43,7 @@ pub fn place_of(dir: &Path, index: u64) -> Place {
 }
 
 /// Segments are named after their first entry.
-fn segment_of(dir: &Path, index: u64) -> String {
+fn segment_of(dir: &Path, index: u64) -> Option<String> {
     let folder = dir.join("segments");
     let firsts = folder.read_dir().into_iter().flatten().flatten();
     let first = firsts
@@ -54,10 +54,7 @@ fn segment_of(dir: &Path, index: u64) -> String {
         })
         .filter(|first| *first <= index)
         .max();
-    match first {
-        Some(first) => format!("segments/{first:020}.seg"),
-        None => "segments".to_owned(),
-    }
+    first.map(|first| format!("segments/{first:020}.seg"))
 }
 
 #[cfg(test)]
@@ -73,7 +70,7 @@ mod tests {
             std::fs::write(dir.path().join(name), b"").unwrap();
         }
         let place = place_of(dir.path(), 600);
-        assert_eq!(place.segment, format!("segments/{:020}.seg", 300));
+        assert_eq!(place.segment, Some(format!("segments/{:020}.seg", 300)));
         assert_eq!(
             (place.tile.as_str(), place.position),
             ("tile/entries/002", 88)

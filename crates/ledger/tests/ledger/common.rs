@@ -27,6 +27,7 @@ pub fn options() -> Options {
     Options {
         segment_bytes: 256 * 1024,
         publish_interval: Duration::from_secs(3600),
+        segments_kept: usize::MAX,
         ..Options::new(DIR, GUARD, key())
     }
 }
@@ -55,6 +56,7 @@ pub struct AckState {
     pub failed: Vec<(u64, String)>,
     pub published: Vec<String>,
     pub publish_failed: Vec<String>,
+    pub seal_failed: Vec<String>,
 }
 
 impl Observer for Acks {
@@ -83,6 +85,12 @@ impl Observer for Acks {
             .unwrap()
             .publish_failed
             .push(error.to_string());
+        self.changed.notify_all();
+    }
+
+    fn seal_failed(&self, error: &curfew_ledger::PublishError) {
+        let error = error.to_string();
+        self.state.lock().unwrap().seal_failed.push(error);
         self.changed.notify_all();
     }
 }

@@ -12,6 +12,7 @@ mod matrix;
 mod merkle;
 mod note;
 mod receipt;
+mod seal;
 mod signer;
 mod space;
 mod tamper;

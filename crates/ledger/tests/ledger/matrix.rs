@@ -23,9 +23,17 @@ use crate::common::*;
 
 const EIO: ErrorKind = ErrorKind::Other;
 
+/// Segments are sealed as soon as they can be.
+fn options() -> Options {
+    Options {
+        segments_kept: 2,
+        ..crate::common::options()
+    }
+}
+
 /// What an index holds, in every run: some are large, so that segments are changed.
 fn content(index: u64) -> Vec<u8> {
-    let filler = if (4..16).contains(&(index % 300)) {
+    let filler = if matches!(index % 300, 4..16 | 258..268) {
         30_000
     } else {
         0
@@ -376,6 +384,13 @@ fn everything_is_there(places: &BTreeSet<&Place>) {
         assert!(places.contains(&place), "{needed} is not written");
     }
     assert!(places.contains(&("rename to", GUARD.into())));
+    for (what, path) in [
+        ("sync", PathBuf::from("/log/tile/entries/000")),
+        ("sync of directory", PathBuf::from("/log/tile/entries")),
+        ("remove", segment(0)),
+    ] {
+        assert!(places.contains(&(what, path)), "nothing is sealed");
+    }
 }
 
 /// SplitMix64.

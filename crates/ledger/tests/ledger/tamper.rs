@@ -175,6 +175,8 @@ fn a_file_that_is_gone_or_too_many_is_named() {
         let disk = log();
         disk.delete(&path);
         match check(&disk) {
+            // The oldest segment may go: its bundles hold the same.
+            Ok(report) if path == segment(0) => assert_eq!(report.size, 10_000),
             Ok(_) => panic!("{text} was not missed"),
             // A segment is missed at the end of the one before it.
             Err(failures) if text.ends_with(".seg") => {
@@ -475,10 +477,7 @@ fn a_visitor_sees_all_entries_in_the_same_pass() {
     };
     verify(&what, &mut seen).unwrap();
     assert_eq!(seen.entries, 10_000);
-    assert!(
-        seen.progress
-            .is_sorted_by(|a, b| a.bytes < b.bytes && a.entries < b.entries)
-    );
+    assert!(seen.progress.is_sorted_by(|a, b| a.entries < b.entries));
     let last = seen.progress.last().unwrap();
-    assert!(last.entries == 10_000 && last.bytes <= last.bytes_total);
+    assert_eq!((last.entries, last.entries_total), (10_000, 10_000));
 }

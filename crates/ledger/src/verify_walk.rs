@@ -1,0 +1,189 @@
+//! The part of verification that goes over the entries: those of the sealed part out of their
+//! bundles, the others out of the segments.
+
+use std::path::Path;
+
+use crate::bundles::Bundle;
+use crate::error::{OpenError, ReadError};
+use crate::note::Checkpoint;
+use crate::read::{Cursor, Step};
+use crate::recover::{TornTail, judge_end, open_error};
+use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
+use crate::tile::TileBuilder;
+use crate::verify::{Check, Progress, Signed, Visitor};
+use crate::verify_tiles::check_tile;
+
+/// What the pass over the entries carries along.
+pub(crate) struct Walk {
+    pub(crate) builder: TileBuilder,
+    pub(crate) epoch: u64,
+    /// First indexes of the segments gone over.
+    pub(crate) segments: Vec<u64>,
+    pub(crate) remembered: Option<Checkpoint>,
+    pub(crate) remembered_done: bool,
+}
+
+/// How a pass over segments ended.
+enum Ended {
+    /// At the end of the log.
+    AtEnd(Option<TornTail>),
+    /// What comes next was sealed meanwhile.
+    AtSealed,
+}
+
+impl Check<'_> {
+    /// Goes over all entries.
+    pub(crate) fn walk(
+        &mut self,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<Option<TornTail>, OpenError> {
+        loop {
+            let size = walk.builder.size();
+            let oldest = oldest_segment(self)?;
+            if size < oldest {
+                self.walk_bundles(oldest, walk, signed, visitor)?;
+                continue;
+            }
+            let disk = self.what.disk.clone();
+            let cursor = match Cursor::at_segment(disk, self.what.dir, size, true) {
+                // It may have been sealed since the look.
+                Err(ReadError::Missing { .. }) if size < oldest_segment(self)? => continue,
+                cursor => cursor.map_err(open_error)?,
+            };
+            match self.walk_segments(cursor, walk, signed, visitor)? {
+                Ended::AtEnd(torn_tail) => return Ok(torn_tail),
+                Ended::AtSealed => {}
+            }
+        }
+    }
+
+    /// Goes over the bundles up to entry `end`.
+    fn walk_bundles(
+        &mut self,
+        end: u64,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(), OpenError> {
+        while walk.builder.size() < end {
+            let size = walk.builder.size();
+            let bundle = Bundle::read_unproven(&*self.what.disk, self.what.dir, size);
+            let bundle = bundle.map_err(open_error)?;
+            for (index, entry) in (bundle.first..end).zip(split_payload(&bundle.payload)) {
+                if index >= size {
+                    self.take(index, entry, walk, signed, visitor);
+                }
+            }
+            progress(walk, signed, visitor);
+        }
+        Ok(())
+    }
+
+    /// Goes over the segments from the one that `cursor` stands at.
+    fn walk_segments(
+        &mut self,
+        mut cursor: Cursor,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<Ended, OpenError> {
+        let disk = self.what.disk.clone();
+        let dir = self.what.dir;
+        let mut doubted = None;
+        loop {
+            if walk.segments.last() != Some(&cursor.segment.first) {
+                walk.segments.push(cursor.segment.first);
+            }
+            match cursor.step().map_err(open_error)? {
+                Step::Frame(frame) => {
+                    if walk.segments.last() != Some(&cursor.segment.first) {
+                        walk.segments.push(cursor.segment.first);
+                    }
+                    self.check_frame(&mut cursor, &frame, walk, signed, visitor)?;
+                    progress(walk, signed, visitor);
+                }
+                Step::End(None) if walk.builder.size() < oldest_segment(self)? => {
+                    return Ok(Ended::AtSealed);
+                }
+                Step::End(bad) => {
+                    let walked = &walk.segments;
+                    let torn = judge_end(&*disk, dir, &mut cursor, walked, bad, &|_| true);
+                    if torn.is_err() && doubted.replace(cursor.next) != Some(cursor.next) {
+                        // A writer may have gone on since; what is really wrong, stays so.
+                        cursor.refresh();
+                        continue;
+                    }
+                    let torn = torn?;
+                    self.check_end(walk, signed, &cursor, bad);
+                    return Ok(Ended::AtEnd(torn));
+                }
+            }
+        }
+    }
+
+    fn check_frame(
+        &mut self,
+        cursor: &mut Cursor,
+        frame: &FrameAt,
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(), OpenError> {
+        let wrong = |cursor: &Cursor, kind| {
+            cursor
+                .segment
+                .corruption(frame.offset, frame.header.first, kind)
+        };
+        if frame.header.epoch < walk.epoch {
+            return Err(wrong(cursor, CorruptionKind::Epoch).into());
+        }
+        if !frame.padded {
+            return Err(wrong(cursor, CorruptionKind::Padding).into());
+        }
+        walk.epoch = frame.header.epoch;
+        for (index, entry) in frame.entries(cursor.payload(frame)?) {
+            self.take(index, entry, walk, signed, visitor);
+        }
+        if walk.builder.root() != frame.header.root {
+            return Err(wrong(cursor, CorruptionKind::Root).into());
+        }
+        Ok(())
+    }
+
+    /// The next entry: shown, hashed, and its tiles and checkpoints compared.
+    fn take(
+        &mut self,
+        index: u64,
+        entry: &[u8],
+        walk: &mut Walk,
+        signed: &mut Signed,
+        visitor: &mut dyn Visitor,
+    ) {
+        let newest = signed.newest;
+        visitor.entry(index, entry);
+        walk.builder.push(entry, |tile, bytes| {
+            let required = tile.end_leaf().is_some_and(|end| end <= newest);
+            check_tile(self, tile, bytes, required);
+        });
+        self.reach(walk, signed);
+    }
+}
+
+fn progress(walk: &Walk, signed: &Signed, visitor: &mut dyn Visitor) {
+    let entries = walk.builder.size();
+    visitor.progress(Progress {
+        entries,
+        entries_total: entries.max(signed.newest),
+    });
+}
+
+/// First index of the oldest segment.
+fn oldest_segment(check: &Check<'_>) -> Result<u64, OpenError> {
+    let dir: &Path = check.what.dir;
+    let segments = list_segments(&*check.what.disk, dir).map_err(open_error)?;
+    segments.first().copied().ok_or_else(|| OpenError::Missing {
+        dir: dir.to_path_buf(),
+    })
+}
