@@ -47,7 +47,7 @@ pub enum FailureKind {
     #[error("nothing explains this file")]
     Unexpected,
     /// A tile is not what the entries make.
-    #[error("the tile is not what the entries in the segments make")]
+    #[error("the tile is not what the entries make")]
     Tile,
     /// A signed checkpoint is malformed, of another log, or not rightly signed.
     #[error("{0}")]

@@ -63,6 +63,7 @@ pub mod tile;
 mod tile_file;
 pub mod trust;
 pub mod verify;
+mod verify_bundles;
 mod verify_tiles;
 mod verify_walk;
 pub mod witness;

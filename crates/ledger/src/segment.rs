@@ -115,6 +115,12 @@ pub enum CorruptionKind {
     /// The segment was left for the next one, and yet something follows its last frame.
     #[error("there are bytes after the last frame")]
     Trailing,
+    /// A bundle does not hold as many entries as its name says, or something else besides.
+    #[error("the bundle does not hold exactly {width} entries")]
+    Count {
+        /// As many as there must be.
+        width: u16,
+    },
     /// In a bundle: the entry is not the one of which its tile has the hash, or there are not 256.
     #[error("the bundle does not hold the entries that its tile of hashes is over")]
     Bundle,
@@ -220,7 +226,7 @@ pub(crate) fn split_payload(mut payload: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether a payload is exactly `count` entries, none of them empty.
-fn payload_is(payload: &[u8], count: u32) -> bool {
+pub(crate) fn payload_is(payload: &[u8], count: u32) -> bool {
     let (mut found, mut bytes) = (0_u64, 0);
     for entry in split_payload(payload) {
         if entry.is_empty() {

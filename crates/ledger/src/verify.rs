@@ -5,20 +5,23 @@
 //! roots, tiles of all levels, all signed checkpoints. Nothing is written, and nothing but the
 //! directory and the verifier keys is trusted; a checkpoint remembered from elsewhere shows in
 //! addition that the log was not replaced or cut short since.
+//!
+//! The entries come from the segments; where the oldest of these have been sealed, or there are none
+//! at all, from the bundles.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, read_file};
-use crate::error::{FileError, OpenError};
+use crate::error::{FileError, OpenError, ReadError};
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, VerifierKey};
-use crate::read::Cursor;
 use crate::recover::TornTail;
 use crate::segment::{
-    Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
+    Corruption, CorruptionKind, FOLDER, PREPARED, list_segments, parse_segment_name, segment_path,
 };
 use crate::tile::TileBuilder;
 use crate::verify_tiles::{check_tile, check_tree};
@@ -28,6 +31,12 @@ pub use crate::failure::{Failure, FailureKind};
 
 /// Most failures reported: 100 show the pattern, and a wholly different log would give millions.
 pub const FAILURES_MAX: usize = 100;
+
+/// The newest signed checkpoint.
+const CURRENT: &str = "checkpoint";
+
+/// All signed checkpoints.
+const RECORDS: &str = "checkpoints";
 
 /// How often `checkpoint` and `checkpoints` are read again while they differ: a writer changes one
 /// just after the other.
@@ -75,6 +84,8 @@ pub struct Report {
     pub checkpoints: u64,
     /// The rest of an interrupted write after the last entry, which counts for nothing.
     pub torn_tail: Option<TornTail>,
+    /// There are no segments: all entries were read from bundles.
+    pub tiles_only: bool,
 }
 
 impl Report {
@@ -124,7 +135,8 @@ pub(crate) struct Check<'a> {
 /// The signed checkpoints, read along with the entries.
 pub(crate) struct Signed {
     path: PathBuf,
-    records: Records,
+    /// The rest of them; none where a copy has no file of all checkpoints.
+    records: Option<Records>,
     /// The next one to be reached, with the offset of its note.
     next: Option<(u64, Checkpoint)>,
     /// The last one read.
@@ -185,10 +197,10 @@ impl Check<'_> {
             builder: TileBuilder::new(),
             epoch: 0,
             segments: Vec::new(),
+            from_bundles: false,
             remembered,
             remembered_done: false,
         };
-        self.advance_signed(&mut signed);
         self.reach(&mut walk, &mut signed);
         let torn_tail = match self.walk(&mut walk, &mut signed, visitor) {
             Ok(torn_tail) => torn_tail,
@@ -199,8 +211,9 @@ impl Check<'_> {
             }
         };
         let size = walk.builder.size();
-        check_tree(self, size);
-        self.check_segment_names();
+        let tiles_only = walk.segments.is_empty();
+        check_tree(self, size, tiles_only);
+        self.check_segment_names(tiles_only);
         let count = signed.count;
         let signed = signed.last?;
         Some(Report {
@@ -209,6 +222,7 @@ impl Check<'_> {
             signed,
             checkpoints: count,
             torn_tail,
+            tiles_only,
         })
     }
 
@@ -223,11 +237,60 @@ impl Check<'_> {
         }
     }
 
-    /// Opens `checkpoints` and compares its last with `checkpoint`.
+    /// The signed checkpoints, before the first.
     fn open_signed(&mut self) -> Option<Signed> {
+        let whole = self
+            .what
+            .disk
+            .permissions(&self.what.dir.join(RECORDS))
+            .is_ok();
+        if !whole && self.is_tiles() {
+            return self.open_single();
+        }
+        let mut signed = self.open_records()?;
+        self.advance_signed(&mut signed);
+        Some(signed)
+    }
+
+    /// Whether the log has no segments (any more), but is there in its tiles.
+    pub(crate) fn is_tiles(&self) -> bool {
+        match list_segments(&*self.what.disk, self.what.dir) {
+            Ok(segments) => segments.is_empty(),
+            Err(error) => matches!(error, ReadError::Missing { .. }),
+        }
+    }
+
+    /// Takes `checkpoint` for the only one, as others than the log's own writer keep it.
+    fn open_single(&mut self) -> Option<Signed> {
+        let path = self.what.dir.join(CURRENT);
+        let note = match read_file(&*self.what.disk, &path, NOTE_BYTES_MAX as u64) {
+            Ok(note) => note,
+            Err(error) => {
+                self.fail_file(&FileError::at("read", &path)(error));
+                return None;
+            }
+        };
+        match Checkpoint::verify(&note, self.what.keys) {
+            Ok(checkpoint) => Some(Signed {
+                path,
+                records: None,
+                newest: checkpoint.size,
+                last: Some(checkpoint.clone()),
+                next: Some((0, checkpoint)),
+                count: 1,
+            }),
+            Err(error) => {
+                self.fail(&path, Some(0), None, FailureKind::Note(error));
+                None
+            }
+        }
+    }
+
+    /// Opens `checkpoints` and compares its last with `checkpoint`.
+    fn open_records(&mut self) -> Option<Signed> {
         let disk = &*self.what.disk;
-        let current = self.what.dir.join("checkpoint");
-        let path = self.what.dir.join("checkpoints");
+        let current = self.what.dir.join(CURRENT);
+        let path = self.what.dir.join(RECORDS);
         for attempt in 1..=SNAPSHOT_TRIES {
             // The writer changes `checkpoints` first, so it is read last.
             let note = read_file(disk, &current, NOTE_BYTES_MAX as u64);
@@ -269,7 +332,7 @@ impl Check<'_> {
             let newest = newest.map_or(0, |checkpoint| checkpoint.size);
             return Some(Signed {
                 path,
-                records,
+                records: Some(records),
                 next: None,
                 last: None,
                 count: 0,
@@ -283,9 +346,12 @@ impl Check<'_> {
     /// are passed over.
     fn advance_signed(&mut self, signed: &mut Signed) {
         signed.next = None;
+        let Some(records) = &mut signed.records else {
+            return;
+        };
         loop {
-            let at = signed.records.offset;
-            let record = match signed.records.next() {
+            let at = records.offset;
+            let record = match records.next() {
                 Ok(record) => record,
                 Err(error) => return self.fail_file(&error),
             };
@@ -375,12 +441,13 @@ impl Check<'_> {
         }
     }
 
-    /// After the last entry: nothing that was signed may be left over.
+    /// After the last entry: nothing that was signed may be left over. The place is where the entries
+    /// end, or the next would be.
     pub(crate) fn check_end(
         &mut self,
         walk: &Walk,
         signed: &mut Signed,
-        cursor: &Cursor,
+        (path, offset): (PathBuf, Option<u64>),
         bad: Option<CorruptionKind>,
     ) {
         let size = walk.builder.size();
@@ -389,14 +456,13 @@ impl Check<'_> {
             signed.next.as_ref().map(|next| next.1.size),
             remembered.map(|r| r.size),
         ];
-        // The place is where the entries end: they were signed, so something took them away.
-        let (path, offset) = (cursor.segment.path.clone(), cursor.offset);
+        // They were signed, so something took them away.
         if let Some(kind) = bad.filter(|_| sizes.iter().any(Option::is_some)) {
-            self.fail(&path, Some(offset), Some(size), FailureKind::Segment(kind));
+            self.fail(&path, offset, Some(size), FailureKind::Segment(kind));
         }
         for signed in sizes.into_iter().flatten() {
             let kind = FailureKind::TooSmall { signed, size };
-            self.fail(&path, Some(offset), Some(size), kind);
+            self.fail(&path, offset, Some(size), kind);
         }
         self.check_rest(signed);
         // Partial tiles of any size that the log has gone through.
@@ -418,9 +484,10 @@ impl Check<'_> {
         }
     }
 
-    fn check_segment_names(&mut self) {
+    fn check_segment_names(&mut self, tiles_only: bool) {
         let folder = self.what.dir.join(FOLDER);
         match self.what.disk.list(&folder) {
+            Err(error) if tiles_only && error.kind() == ErrorKind::NotFound => {}
             Err(error) => self.fail_file(&FileError::at("list", &folder)(error)),
             Ok(names) => {
                 for entry in names {

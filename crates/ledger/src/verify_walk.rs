@@ -1,17 +1,15 @@
 //! The part of verification that goes over the entries: those of the sealed part out of their
 //! bundles, the others out of the segments.
 
-use std::path::Path;
-
 use crate::bundles::Bundle;
 use crate::error::{OpenError, ReadError};
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step};
 use crate::recover::{TornTail, judge_end, open_error};
 use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
-use crate::tile::TileBuilder;
+use crate::tile::{TileBuilder, TileKind};
 use crate::verify::{Check, Progress, Signed, Visitor};
-use crate::verify_tiles::check_tile;
+use crate::verify_tiles::{check_partials, check_tile};
 
 /// What the pass over the entries carries along.
 pub(crate) struct Walk {
@@ -19,6 +17,8 @@ pub(crate) struct Walk {
     pub(crate) epoch: u64,
     /// First indexes of the segments gone over.
     pub(crate) segments: Vec<u64>,
+    /// Whole bundles are read as they lie: there is nothing to compare them with.
+    pub(crate) from_bundles: bool,
     pub(crate) remembered: Option<Checkpoint>,
     pub(crate) remembered_done: bool,
 }
@@ -41,15 +41,21 @@ impl Check<'_> {
     ) -> Result<Option<TornTail>, OpenError> {
         loop {
             let size = walk.builder.size();
-            let oldest = oldest_segment(self)?;
+            let Some(oldest) = oldest_segment(self)? else {
+                self.walk_tiles(walk, signed, visitor)?;
+                return Ok(None);
+            };
             if size < oldest {
+                walk.from_bundles = true;
                 self.walk_bundles(oldest, walk, signed, visitor)?;
+                // The last of them is completed from the segments.
+                walk.from_bundles = false;
                 continue;
             }
             let disk = self.what.disk.clone();
             let cursor = match Cursor::at_segment(disk, self.what.dir, size, true) {
                 // It may have been sealed since the look.
-                Err(ReadError::Missing { .. }) if size < oldest_segment(self)? => continue,
+                Err(ReadError::Missing { .. }) if is_sealed(self, size)? => continue,
                 cursor => cursor.map_err(open_error)?,
             };
             match self.walk_segments(cursor, walk, signed, visitor)? {
@@ -104,7 +110,7 @@ impl Check<'_> {
                     self.check_frame(&mut cursor, &frame, walk, signed, visitor)?;
                     progress(walk, signed, visitor);
                 }
-                Step::End(None) if walk.builder.size() < oldest_segment(self)? => {
+                Step::End(None) if is_sealed(self, walk.builder.size())? => {
                     return Ok(Ended::AtSealed);
                 }
                 Step::End(bad) => {
@@ -116,7 +122,8 @@ impl Check<'_> {
                         continue;
                     }
                     let torn = torn?;
-                    self.check_end(walk, signed, &cursor, bad);
+                    let place = (cursor.segment.path.clone(), Some(cursor.offset));
+                    self.check_end(walk, signed, place, bad);
                     return Ok(Ended::AtEnd(torn));
                 }
             }
@@ -153,7 +160,7 @@ impl Check<'_> {
     }
 
     /// The next entry: shown, hashed, and its tiles and checkpoints compared.
-    fn take(
+    pub(crate) fn take(
         &mut self,
         index: u64,
         entry: &[u8],
@@ -161,17 +168,21 @@ impl Check<'_> {
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
     ) {
-        let newest = signed.newest;
+        let (newest, from_bundles) = (signed.newest, walk.from_bundles);
         visitor.entry(index, entry);
         walk.builder.push(entry, |tile, bytes| {
             let required = tile.end_leaf().is_some_and(|end| end <= newest);
-            check_tile(self, tile, bytes, required);
+            if from_bundles && tile.kind == TileKind::Entries {
+                check_partials(self, tile, bytes);
+            } else {
+                check_tile(self, tile, bytes, required);
+            }
         });
         self.reach(walk, signed);
     }
 }
 
-fn progress(walk: &Walk, signed: &Signed, visitor: &mut dyn Visitor) {
+pub(crate) fn progress(walk: &Walk, signed: &Signed, visitor: &mut dyn Visitor) {
     let entries = walk.builder.size();
     visitor.progress(Progress {
         entries,
@@ -179,11 +190,16 @@ fn progress(walk: &Walk, signed: &Signed, visitor: &mut dyn Visitor) {
     });
 }
 
-/// First index of the oldest segment.
-fn oldest_segment(check: &Check<'_>) -> Result<u64, OpenError> {
-    let dir: &Path = check.what.dir;
-    let segments = list_segments(&*check.what.disk, dir).map_err(open_error)?;
-    segments.first().copied().ok_or_else(|| OpenError::Missing {
-        dir: dir.to_path_buf(),
-    })
+/// First index of the oldest segment; `None` where only tiles are left of the log.
+fn oldest_segment(check: &Check<'_>) -> Result<Option<u64>, OpenError> {
+    match list_segments(&*check.what.disk, check.what.dir) {
+        Ok(segments) => Ok(segments.first().copied()),
+        Err(ReadError::Missing { .. }) => Ok(None),
+        Err(error) => Err(open_error(error)),
+    }
+}
+
+/// Whether entry `index` is held by no segment any more.
+fn is_sealed(check: &Check<'_>, index: u64) -> Result<bool, OpenError> {
+    Ok(oldest_segment(check)?.is_some_and(|oldest| index < oldest))
 }

@@ -209,7 +209,10 @@ fn fault(failure: &Failure) -> Fault {
 
 /// Whether the log is not there, or the system does not let us read it, rather than being wrong.
 fn is_unreadable(dir: &Path, failures: &[Failure]) -> bool {
-    !dir.join("segments").is_dir()
+    let is_log = ["segments", "tile"]
+        .iter()
+        .any(|name| dir.join(name).is_dir());
+    !is_log
         || failures
             .iter()
             .all(|failure| matches!(failure.kind, FailureKind::Unreadable(_)))
@@ -272,6 +275,7 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
         signed: None,
         root: None,
         checkpoints: 0,
+        tiles_only: false,
         torn_bytes: None,
         witnesses: None,
         timestamps: None,
@@ -290,6 +294,7 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
             report.root = ledger.signed.to_string().lines().nth(2).map(str::to_owned);
             report.origin = Some(ledger.signed.origin);
             report.checkpoints = ledger.checkpoints;
+            report.tiles_only = ledger.tiles_only;
             report.torn_bytes = ledger.torn_tail.map(|tail| tail.len_bytes);
             if report.findings_total > 0 {
                 report.outcome = Outcome::LegitimacyBroken;

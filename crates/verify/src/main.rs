@@ -15,7 +15,8 @@ use curfew_verify::cli::{self, EXIT_CODES, Options};
 struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// The directory of the log: the one with `checkpoint` and `segments` in it.
+    /// The directory of the log, with `checkpoint` in it and `segments`; or of a copy of it that has
+    /// only `checkpoint` and `tile`, in the form of C2SP tlog-tiles.
     #[arg(value_name = "DIR", required_unless_present = "receipt")]
     dir: Option<PathBuf>,
 }

@@ -58,6 +58,8 @@ pub struct Report {
     pub root: Option<String>,
     /// Signed checkpoints, all of them checked.
     pub checkpoints: u64,
+    /// All entries were read from C2SP tlog-tiles: there were no segments.
+    pub tiles_only: bool,
     /// Bytes of an interrupted write after the last entry, which count for nothing.
     pub torn_bytes: Option<u64>,
     /// The time of the first entry.
@@ -189,7 +191,8 @@ impl Report {
 
     fn write(&self, text: &mut String) -> fmt::Result {
         let (integrity, legitimacy) = self.verdicts();
-        writeln!(text, "ledger      {}", self.directory)?;
+        let form = if self.tiles_only { " (tiles only)" } else { "" };
+        writeln!(text, "ledger      {}{form}", self.directory)?;
         if let Some(origin) = &self.origin {
             writeln!(text, "origin      {origin}")?;
         }

@@ -329,6 +329,63 @@ fn a_log_that_does_not_continue_a_remembered_checkpoint_is_refused() {
     assert_eq!(report.outcome, Outcome::IntegrityBroken, "{report}");
 }
 
+/// A mirror or an archive has the checkpoint and the tiles, and nothing else.
+#[test]
+fn a_copy_of_tiles_alone_is_proven_and_judged_like_the_log() {
+    let mut made = Made::valid();
+    let copy = tempfile::tempdir().unwrap();
+    let dir = copy.path().to_str().unwrap();
+    let key = made.key().to_string();
+    let copied = |made: &Made| {
+        let files = ["checkpoint", "tile"].map(|name| made.dir().join(name));
+        let copied = Program::new("cp").arg("-r").args(files).arg(dir).status();
+        assert!(copied.unwrap().success());
+    };
+    let verified = || {
+        let program = env!("CARGO_BIN_EXE_curfew-verify");
+        let output = Program::new(program).args(["--key", &key, dir]).output();
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text)
+    };
+    copied(&made);
+    let (code, text) = verified();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(" (tiles only)\n"), "{text}");
+    let size = made.entries.len();
+    assert!(
+        text.contains(&format!("entries     {size} (2 actions allowed)\n")),
+        "{text}"
+    );
+    made.forge(forged_action());
+    copied(&made);
+    let (code, text) = verified();
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains(&format!("entry {size} (action.allowed")),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!("in number {size} of tile/entries/000\n")),
+        "{text}"
+    );
+    let bundle = copy.path().join(format!("tile/entries/000.p/{}", size + 1));
+    let mut bytes = std::fs::read(&bundle).unwrap();
+    bytes[9] ^= 1;
+    std::fs::write(&bundle, bytes).unwrap();
+    assert_eq!(verified().0, Some(1));
+    std::fs::remove_file(&bundle).unwrap();
+    let (code, text) = verified();
+    assert!(
+        code == Some(1) && text.contains("the file is missing"),
+        "{text}"
+    );
+    std::fs::remove_file(copy.path().join("checkpoint")).unwrap();
+    assert_eq!(verified().0, Some(1));
+    std::fs::remove_dir_all(copy.path().join("tile")).unwrap();
+    assert_eq!(verified().0, Some(4));
+}
+
 #[test]
 fn what_cannot_be_used_has_its_own_exit_code() {
     let made = Made::valid();

@@ -16,6 +16,7 @@ mod seal;
 mod signer;
 mod space;
 mod tamper;
+mod tiles_only;
 mod trust;
 mod witness;
 mod writer;
