@@ -123,6 +123,8 @@ pub enum FindingKind {
     CloseWrong,
     /// A connection was closed later than the bound.
     CloseLate,
+    /// A value is concealed that is told as well.
+    ConcealedWrong,
     /// Witnesses are said to have cosigned what was not there yet.
     WitnessedWrong,
 }
@@ -159,6 +161,7 @@ impl FindingKind {
             Self::ClosedTwice => "closed_twice",
             Self::CloseWrong => "close_wrong",
             Self::CloseLate => "close_late",
+            Self::ConcealedWrong => "concealed_wrong",
             Self::WitnessedWrong => "witnessed_wrong",
         }
     }

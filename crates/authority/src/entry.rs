@@ -105,6 +105,7 @@ mod tests {
         r#"{"v":1,"time":"2100-03-01T00:00:00.000000Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","context":{"address":"::ffff:192.0.2.1","network":"x"},"rules":["a"],"demands":{"aal":3}}"#,
         r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.write","resource":"wiki","rules":["a"],"demands":{"record":"witnessed"}}"#,
         r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.allowed","session":"s_00112233445566778899aabb","verb":"web.write","resource":"wiki","rules":["a"],"demands":{"idle_us":7,"aal":2,"record":"signed"}}"#,
+        r#"{"v":1,"time":"2024-02-29T23:59:59.999999Z","kind":"action.denied","session":"s_00112233445566778899aabb","verb":"web.read","resource":"wiki","concealed":{"path":"0000000000000000000000000000000000000000000000000000000000000000","search":"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"},"cause":"forbidden"}"#,
     ];
 
     /// Pieces that bend an entry without breaking its JSON, or nearly so.
@@ -139,6 +140,8 @@ mod tests {
         "\"record\":\"signed\"",
         ",\"record\":\"durable\"",
         ",\"rules\":[]",
+        ",\"concealed\":{}",
+        "\"client\":\"ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff\",",
         "+00:00",
         "9999-12-31",
         "1969-12-31",

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::conceal::Concealed;
 use crate::ids::{
     CredentialId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
 };
@@ -421,6 +422,9 @@ pub struct ActionDetail {
     /// Not activity: a route marked passive, a probe. It does not move `active_at`.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub passive: bool,
+    /// What it only commits to. A field stands here or above, never in both.
+    #[serde(skip_serializing_if = "Concealed::is_empty", default)]
+    pub concealed: Concealed,
 }
 
 /// How ledger time was found at start.

@@ -233,6 +233,14 @@ identifier!(
     |text| is_hex(text, 64)
 );
 
+identifier!(
+    /// SHA-256 of a salted value, in lower-case hexadecimal.
+    ValueDigest,
+    "a commitment",
+    "64 lower-case hexadecimal digits",
+    |text| is_hex(text, 64)
+);
+
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes
@@ -267,6 +275,13 @@ impl CredentialHash {
 impl PolicyDigest {
     /// The digest with these bytes, SHA-256 of the policy's text.
     pub fn from_sha256(bytes: [u8; 32]) -> Self {
+        Self(hex(&bytes).into())
+    }
+}
+
+impl ValueDigest {
+    /// The digest with these bytes.
+    pub(crate) fn from_sha256(bytes: [u8; 32]) -> Self {
         Self(hex(&bytes).into())
     }
 }

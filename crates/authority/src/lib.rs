@@ -14,6 +14,7 @@
 mod audit;
 mod authority;
 mod command;
+mod conceal;
 mod entry;
 mod event;
 mod facets;
@@ -33,6 +34,7 @@ pub use command::{
     Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, Refusal, StepUp,
     Verdict, WitnessNews, Witnessed,
 };
+pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
     DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,

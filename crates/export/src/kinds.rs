@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Plane, RuleId,
-    SessionId, Span, SubjectName, Timestamp,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field, Plane,
+    RuleId, SessionId, Span, SubjectName, Timestamp,
 };
 use serde::Serialize;
 
@@ -371,14 +371,22 @@ fn asked(kind: &'static str, severity: Severity, came: &str, action: &ActionDeta
         facts.network = Some(context.network.clone());
     }
     facts.method.clone_from(&action.method);
-    facts.path.clone_from(&action.path);
-    facts.statement.clone_from(&action.statement);
+    facts.path = told(action, Field::Path, &action.path);
+    facts.statement = told(action, Field::Statement, &action.statement);
     facts.fingerprint.clone_from(&action.fingerprint);
-    facts.client.clone_from(&action.client);
+    facts.client = told(action, Field::Client, &action.client);
     if let Some(target) = &action.target {
         facts.message = format!("{} ({target})", facts.message);
     }
     facts
+}
+
+/// The value of a field, or what the entry commits to in its place.
+fn told(action: &ActionDetail, field: Field, value: &Option<String>) -> Option<String> {
+    let concealed = || action.concealed.get(&field);
+    value
+        .clone()
+        .or_else(|| concealed().map(|commitment| format!("commitment:{commitment}")))
 }
 
 fn connection(closed: &ActionClosed) -> Facts {

@@ -206,6 +206,7 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
         search: None,
         target: None,
         passive: false,
+        concealed: Default::default(),
     }
 }
 

@@ -95,6 +95,7 @@ fn read(path: String) -> Command {
             search: None,
             target: None,
             passive: false,
+            concealed: Default::default(),
         },
         context: context(),
     })

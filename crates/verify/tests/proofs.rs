@@ -11,9 +11,9 @@ use std::process::{Command as Program, Output};
 use std::sync::Arc;
 
 use curfew_verify::authority::{
-    Aal, ActionDetail, Ask, Authority, Command, Context, Credential, CredentialClass,
-    CredentialHash, CredentialId, EndCause, EndReason, Entry, Event, Factor, Plane, Presenter,
-    Proof, Resource, SessionId, Span, Timestamp, Verb,
+    Aal, ActionDetail, Ask, Auditor, Authority, Command, Context, Credential, CredentialClass,
+    CredentialHash, CredentialId, EndCause, EndReason, Entry, Event, Factor, Field, FindingKind,
+    Plane, Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
 };
 use curfew_verify::ledger::{LogKey, Observer, Options, RealDisk, VerifierKey, WriteError, Writer};
 use curfew_verify::{Audit, Outcome, Report, audit};
@@ -70,6 +70,7 @@ fn action() -> ActionDetail {
         search: None,
         target: None,
         passive: false,
+        concealed: Default::default(),
     }
 }
 
@@ -261,6 +262,38 @@ fn a_signed_action_in_an_ended_session_is_whole_but_not_legitimate() {
         "{text}"
     );
     assert!(text.contains("integrity   ✓ proven"), "{text}");
+}
+
+#[test]
+fn a_concealed_value_is_proven_and_one_that_is_told_as_well_is_not() {
+    let mut made = Made::valid();
+    let (index, time) = {
+        let is_action = |entry: &Entry| matches!(entry.event, Event::ActionAllowed { .. });
+        let index = made.entries.iter().position(is_action).unwrap();
+        (index, made.entries[index].time)
+    };
+    for told in [false, true] {
+        let mut concealing = forged_action();
+        let action = concealing.action_mut().unwrap();
+        let path = action.conceal(Field::Path, &[5; 32]).unwrap();
+        action.path = told.then_some(path);
+        made.entries[index] = Entry {
+            time,
+            event: concealing,
+        };
+        let mut auditor = Auditor::new();
+        let findings: Vec<FindingKind> = (0..)
+            .zip(&made.entries)
+            .flat_map(|(index, entry)| auditor.check(index, entry))
+            .map(|finding| finding.kind)
+            .collect();
+        let wanted: &[FindingKind] = if told {
+            &[FindingKind::ConcealedWrong]
+        } else {
+            &[]
+        };
+        assert_eq!(findings, wanted);
+    }
 }
 
 #[test]

@@ -90,6 +90,10 @@ impl Auditor {
             let detail = "a text in it was not cut";
             out.push(found(FindingKind::TextTooLong, session, detail));
         }
+        if action.tells_what_it_conceals() {
+            let detail = "a value in it is both told and concealed";
+            out.push(found(FindingKind::ConcealedWrong, session, detail));
+        }
         if !agrees(event, &judgement) {
             let kind = if allowed && !matches!(judgement.outcome, Outcome::Allow { .. }) {
                 FindingKind::NotPermitted

@@ -104,6 +104,7 @@ fn action(verb: Verb) -> ActionDetail {
         search: None,
         target: None,
         passive: false,
+        concealed: Default::default(),
     }
 }
 

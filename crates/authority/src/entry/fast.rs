@@ -7,6 +7,7 @@
 
 use std::str::FromStr;
 
+use crate::conceal::{Concealed, Field};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, DenialCause, Entry, Event};
 use crate::limits::{Aal, Deadline, DeadlineCause, Demands, RecordLevel};
 use crate::resource::Verb;
@@ -173,7 +174,32 @@ fn action(scan: &mut Scan<'_>) -> Option<ActionDetail> {
             None => None,
         },
         passive: scan.skip(b",\"passive\":true").is_some(),
+        concealed: match scan.skip(b",\"concealed\":{") {
+            Some(()) => concealed(scan)?,
+            None => Concealed::new(),
+        },
     })
+}
+
+/// Commitments in the order of their fields. Where there are none, none are written.
+fn concealed(scan: &mut Scan<'_>) -> Option<Concealed> {
+    let mut concealed = Concealed::new();
+    loop {
+        scan.skip(b"\"")?;
+        let name = scan.until_quote()?;
+        let field = Field::ALL
+            .into_iter()
+            .find(|field| field.as_str().as_bytes() == name)?;
+        if concealed.keys().next_back() >= Some(&field) {
+            return None;
+        }
+        scan.skip(b":\"")?;
+        concealed.insert(field, scan.id()?);
+        if scan.skip(b"}").is_some() {
+            return Some(concealed);
+        }
+        scan.skip(b",")?;
+    }
 }
 
 fn context(scan: &mut Scan<'_>) -> Option<Context> {

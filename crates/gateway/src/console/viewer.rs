@@ -86,6 +86,7 @@ impl Visit {
             search: None,
             target,
             passive,
+            concealed: Default::default(),
         }
     }
 

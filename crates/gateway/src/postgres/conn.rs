@@ -397,6 +397,7 @@ impl Plane {
             search: None,
             target: None,
             passive: false,
+            concealed: Default::default(),
         };
         let presenter = Presenter::Credential {
             class: CredentialClass::Database,

@@ -311,6 +311,7 @@ impl<C: Stream> Relay<C> {
             search: None,
             target: None,
             passive: false,
+            concealed: Default::default(),
         };
         let ask = Ask {
             presenter: Presenter::Session(self.session.clone()),

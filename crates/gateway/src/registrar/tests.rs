@@ -166,6 +166,7 @@ impl Bench {
                 search: None,
                 target: None,
                 passive: false,
+                concealed: Default::default(),
             },
             context: context(),
         }

@@ -185,6 +185,7 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         search: None,
         target: None,
         passive,
+        concealed: Default::default(),
     };
     let context = visit.gateway.context(visit.peer);
     let presenter = Presenter::Credential {

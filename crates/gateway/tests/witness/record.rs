@@ -68,6 +68,7 @@ impl Person {
                 search: None,
                 target: None,
                 passive: false,
+                concealed: Default::default(),
             },
             context: context(),
         };

@@ -350,6 +350,7 @@ impl World {
                 search: None,
                 target: self.prng.chance(10).then_some(session),
                 passive: self.prng.chance(20),
+                concealed: Default::default(),
             },
             context: self.context(),
         })

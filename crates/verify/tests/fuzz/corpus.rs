@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use curfew_verify::authority::{
     Aal, ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, Context, Credential,
-    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Plane,
-    Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
+    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Field,
+    Plane, Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
 };
 use curfew_verify::ledger::cosignature::Algorithm;
 use curfew_verify::ledger::faulty::FaultyDisk;
@@ -91,7 +91,7 @@ fn context() -> Context {
 
 fn action(verb: Verb) -> ActionDetail {
     let web = verb == Verb::WebRead;
-    ActionDetail {
+    let mut action = ActionDetail {
         verb,
         resource: if web { "shop" } else { "orders" }.parse().unwrap(),
         context: None,
@@ -104,7 +104,10 @@ fn action(verb: Verb) -> ActionDetail {
         search: None,
         target: None,
         passive: false,
-    }
+        concealed: Default::default(),
+    };
+    action.conceal(Field::Client, &[3; 32]);
+    action
 }
 
 /// Carries out commands as the gateway does.

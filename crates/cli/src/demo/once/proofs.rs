@@ -123,6 +123,7 @@ pub(super) fn forged(stage: &Stage, session: &str) -> Outcome<String> {
         search: None,
         target: None,
         passive: false,
+        concealed: Default::default(),
     };
     let forged = Entry {
         time: last.time.saturating_add(Span::from_millis(1)),
