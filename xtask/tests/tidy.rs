@@ -43,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "curfew-verify",
         ],
     ),
+    ("curfew-values", &["curfew-authority", "curfew-ledger"]),
     ("curfew-sim", &["curfew-authority", "curfew-ledger"]),
     ("xtask", &[]),
 ];
