@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "curfew-identity",
             "curfew-ledger",
             "curfew-search",
+            "curfew-values",
         ],
     ),
     (

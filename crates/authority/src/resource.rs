@@ -94,11 +94,14 @@ pub enum Verb {
     /// Read the ledger.
     #[serde(rename = "log.read")]
     LogRead,
+    /// See values that the ledger only commits to.
+    #[serde(rename = "log.reveal")]
+    LogReveal,
 }
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SessionStart,
         Self::WebRead,
         Self::WebWrite,
@@ -110,6 +113,7 @@ impl Verb {
         Self::SessionList,
         Self::SessionEnd,
         Self::LogRead,
+        Self::LogReveal,
     ];
 
     /// The name policy and log use.
@@ -126,6 +130,7 @@ impl Verb {
             Self::SessionList => "session.list",
             Self::SessionEnd => "session.end",
             Self::LogRead => "log.read",
+            Self::LogReveal => "log.reveal",
         }
     }
 
@@ -134,9 +139,11 @@ impl Verb {
         match self {
             Self::WebRead | Self::WebWrite | Self::WebConnect => Plane::Web,
             Self::SqlConnect | Self::SqlRead | Self::SqlWrite | Self::SqlDdl => Plane::Postgres,
-            Self::SessionStart | Self::SessionList | Self::SessionEnd | Self::LogRead => {
-                Plane::Console
-            }
+            Self::SessionStart
+            | Self::SessionList
+            | Self::SessionEnd
+            | Self::LogRead
+            | Self::LogReveal => Plane::Console,
         }
     }
 
@@ -146,7 +153,7 @@ impl Verb {
     pub const fn is_read(self) -> bool {
         matches!(
             self,
-            Self::WebRead | Self::SqlRead | Self::SessionList | Self::LogRead
+            Self::WebRead | Self::SqlRead | Self::SessionList | Self::LogRead | Self::LogReveal
         )
     }
 }

@@ -1,6 +1,7 @@
-//! `curfew log tail | search | verify | export | receipt | timestamp`.
+//! `curfew log tail | search | verify | export | receipt | reveal | timestamp`.
 
 mod receipt;
+mod reveal;
 mod search;
 mod timestamp;
 
@@ -60,6 +61,7 @@ pub(crate) enum LogCommand {
     },
     Export(crate::export::Export),
     Receipt(receipt::Receipt),
+    Reveal(reveal::Reveal),
     Timestamp(timestamp::Timestamp),
 }
 
@@ -102,6 +104,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
         LogCommand::Export(arguments) => crate::export::export(&arguments),
         LogCommand::Receipt(arguments) => {
             receipt::receipt(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        LogCommand::Reveal(arguments) => {
+            reveal::reveal(&arguments).await?;
             Ok(ExitCode::SUCCESS)
         }
         LogCommand::Timestamp(arguments) => {

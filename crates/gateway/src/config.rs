@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{EnvironmentName, Plane, Policy, PolicyError, Resource, ResourceName};
+use curfew_authority::{
+    EnvironmentName, Field, Plane, Policy, PolicyError, Resource, ResourceName,
+};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
@@ -66,6 +68,9 @@ pub struct Log {
     pub signer: Option<PathBuf>,
     /// Who cosigns the ledger's checkpoints.
     pub witness: Option<Witnesses>,
+    /// The fields of actions whose values stand beside the log, encrypted, from where they can be
+    /// erased; the log only commits to them.
+    pub conceal: BTreeSet<Field>,
 }
 
 /// Who cosigns the ledger's checkpoints.

@@ -11,6 +11,8 @@ use curfew_ledger::{
     KeyError, LogKey, OpenError, Options, RealDisk, Recovered, VerifierKey, Writer,
 };
 
+use curfew_values::{Store, ValuesError};
+
 use crate::config::Config;
 use crate::recorder::Durability;
 use crate::secret::{MasterKey, SecretError};
@@ -53,6 +55,9 @@ pub enum DataError {
     /// The ledger.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] OpenError),
+    /// The values that entries only commit to.
+    #[error("the values beside the log: {0}")]
+    Values(#[from] ValuesError),
     /// The accounts.
     #[error("the accounts cannot be opened: {0}")]
     Accounts(#[from] IdentityError),
@@ -85,6 +90,29 @@ impl DataDir {
     /// The search index, where the configuration names no other place.
     pub fn search(&self) -> PathBuf {
         self.root.join("search")
+    }
+
+    /// What entries only commit to.
+    pub fn values(&self) -> PathBuf {
+        self.root.join("values")
+    }
+
+    /// The store of values of a ledger with `size` durable entries: where values are to be
+    /// concealed, or once were.
+    pub(crate) fn open_values(
+        &self,
+        concealing: bool,
+        size: u64,
+    ) -> Result<Option<Arc<Store>>, DataError> {
+        let dir = self.values();
+        if !concealing && !dir.exists() {
+            return Ok(None);
+        }
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&dir).map_err(at(&dir))?;
+        let store = Store::open(Arc::new(RealDisk), &dir, size)?;
+        Ok(Some(Arc::new(store)))
     }
 
     /// How far entries were forwarded to this receiver.

@@ -9,6 +9,7 @@ use curfew_authority::{
     Authority, Command, Context, Entry, Event, Policy, PolicyError, Timestamp, Verdict,
 };
 use curfew_identity::Accounts;
+use curfew_values::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,7 +24,7 @@ use crate::handover::Handover;
 use crate::listen::{self, TlsError};
 use crate::postgres;
 use crate::recorder::Durability;
-use crate::registrar::{self, Ledger, Refusal, Registrar, Reopen};
+use crate::registrar::{self, Concealer, Ledger, Refusal, Registrar, Reopen};
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::web;
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub(crate) handover: Handover,
     pub(crate) upstreams: web::Upstreams,
     pub(crate) data: DataDir,
+    /// What entries only commit to, where there is any.
+    pub(crate) values: Option<Arc<Store>>,
     pub(crate) search: Search,
     /// The port of the web listener, as clients see it.
     pub(crate) web_port: u16,
@@ -110,6 +113,7 @@ pub struct Core {
     pub(crate) master: MasterKey,
     pub(crate) data: DataDir,
     pub(crate) durability: Arc<Durability>,
+    pub(crate) values: Option<Arc<Store>>,
 }
 
 /// A gateway that runs.
@@ -180,6 +184,19 @@ fn replay(
     Ok((authority, last))
 }
 
+/// Opens ledger and values again after a failure.
+fn reopen(data: DataDir, values: Option<Arc<Store>>) -> Reopen {
+    Arc::new(move |durability| {
+        let opened = data.open_ledger(durability);
+        let (writer, recovered) = opened.map_err(|error| error.to_string())?;
+        if let Some(values) = &values {
+            let reopened = values.reopen(recovered.size);
+            reopened.map_err(|error| error.to_string())?;
+        }
+        Ok((writer, recovered.size))
+    })
+}
+
 impl Core {
     /// Opens ledger and accounts, replays, and brings policy and resources up to date. Sessions
     /// that ran out meanwhile have ended, durably, when this returns.
@@ -200,21 +217,23 @@ impl Core {
         let (writer, recovered) = data.open_ledger(Arc::clone(&durability))?;
         durability.resume(recovered.size);
         let held = Arc::clone(&durability);
+        let values = data.open_values(!config.log.conceal.is_empty(), recovered.size)?;
+        if let Some(values) = &values {
+            durability.keep_values(Arc::clone(values));
+        }
         let (authority, last) = replay(&recovered)?;
         let clock = Clock::start(last.as_ref());
-        let reopened = data.clone();
-        let reopen: Reopen = Arc::new(move |durability| {
-            let opened = reopened
-                .open_ledger(durability)
-                .map_err(|error| error.to_string());
-            opened.map(|(writer, recovered)| (writer, recovered.size))
-        });
+        let reopen = reopen(data.clone(), values.clone());
         let registrar = registrar::start(registrar::Start {
             authority,
             ledger: Ledger {
                 writer,
                 reopen,
                 durability,
+                concealer: values.clone().map(|store| Concealer {
+                    store,
+                    fields: config.log.conceal.clone(),
+                }),
                 failures: failed,
             },
             clock: clock.clone(),
@@ -228,6 +247,7 @@ impl Core {
             master,
             data,
             durability: held,
+            values,
         };
         core.take_up_work(config, policy, &clock, recovered.size == 0)
             .await?;
@@ -303,6 +323,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         handover: Handover::new(),
         upstreams,
         data: core.data,
+        values: core.values,
         search,
         web_port: seen_as(config.listen.public_port, web),
         postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use curfew_authority::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
+use curfew_values::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Why an entry has not come as far as it must.
@@ -31,6 +32,8 @@ pub struct Durability {
     /// How many entries a quorum of witnesses has cosigned.
     witnessed: watch::Sender<u64>,
     failures: mpsc::UnboundedSender<String>,
+    /// What entries only commit to, durable before they are.
+    values: OnceLock<Arc<Store>>,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +60,14 @@ impl Durability {
             checkpoint: watch::Sender::new(None),
             witnessed: watch::Sender::new(0),
             failures,
+            values: OnceLock::new(),
         }
+    }
+
+    /// From here on the values in this store are made durable before the entries.
+    pub(crate) fn keep_values(&self, store: Arc<Store>) {
+        // Set once, before the first entry of a run.
+        let _ = self.values.set(store);
     }
 
     /// How many entries are durable.
@@ -143,7 +153,17 @@ impl Durability {
 }
 
 impl Observer for Durability {
+    fn writing(&self, _: u64) -> Result<(), String> {
+        match self.values.get() {
+            Some(values) => values.flush().map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
     fn durable(&self, size: u64) {
+        if let Some(values) = self.values.get() {
+            values.durable(size);
+        }
         self.size.store(size, Ordering::Release);
         let mut queue = self.queue();
         while queue

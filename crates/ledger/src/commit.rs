@@ -54,7 +54,7 @@ impl Committer {
         }));
         match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => shared.fail(WriteError::File(error)),
+            Ok(Err(error)) => shared.fail(error),
             Err(_) => shared.fail(WriteError::ThreadEnded {
                 thread: "committer",
             }),
@@ -82,7 +82,12 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, batch: Batch) -> Result<(), FileError> {
+    fn commit(&mut self, batch: Batch) -> Result<(), WriteError> {
+        let kept = self
+            .shared
+            .observer
+            .writing(batch.first + u64::from(batch.count));
+        kept.map_err(|problem| WriteError::Companion { problem })?;
         if batch.rotate && !self.rotate(batch.first)? {
             return Ok(());
         }

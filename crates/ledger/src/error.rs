@@ -73,6 +73,12 @@ pub enum WriteError {
         /// What came of the swap.
         problem: String,
     },
+    /// What must be durable before the entries could not be made so.
+    #[error("what belongs to the entries cannot be kept: {problem}")]
+    Companion {
+        /// What went wrong.
+        problem: String,
+    },
     /// A thread of the writer ended without saying why.
     #[error("the ledger's {thread} thread ended unexpectedly")]
     ThreadEnded {

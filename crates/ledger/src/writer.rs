@@ -44,6 +44,16 @@ pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Hears what the writer does. Must return fast, since the next batch waits for it, and must not close
 /// or drop the writer, which would wait for it in turn.
 pub trait Observer: Send + Sync + 'static {
+    /// The entries below `size` are about to be written: what must be durable before they are is
+    /// made so here. Called in order, from the thread that makes the frames.
+    ///
+    /// # Errors
+    /// What went wrong. The writer fails, and none of these entries is written.
+    fn writing(&self, size: u64) -> Result<(), String> {
+        let _ = size;
+        Ok(())
+    }
+
     /// Every entry with an index below `size` is durable. Called in order, once per
     /// batch, never after [`Observer::failed`].
     fn durable(&self, size: u64);

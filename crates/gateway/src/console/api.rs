@@ -26,6 +26,7 @@ use super::search;
 use super::sessions::{self, NotEnded, OWN_END_FRESH};
 use super::shelf::{self, Forward, Unread};
 use super::sign_out::end_session;
+use super::values;
 use super::viewer::{Access, Caller, Viewer, Visit};
 use crate::oauth::Problem;
 use crate::{Permit, Refusal};
@@ -56,6 +57,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/log", get(log))
         .route("/log/search", get(search::api))
         .route("/log/{index}/receipt", get(receipt))
+        .route("/log/{index}/values", get(values::api))
         .route("/sign-out", post(sign_out))
 }
 

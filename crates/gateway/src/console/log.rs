@@ -89,6 +89,8 @@ struct Row {
     subject: String,
     resource: String,
     details: String,
+    /// It commits to values that can be asked for.
+    conceals: bool,
 }
 
 fn text_of<'v>(entry: &'v Value, field: &str) -> &'v str {
@@ -178,6 +180,7 @@ impl Row {
             subject: subject.to_owned(),
             resource: text_of(&entry, "resource").to_owned(),
             details: details(&entry),
+            conceals: entry.get("concealed").is_some(),
             time,
             kind,
             session,

@@ -21,6 +21,7 @@ mod sign_in;
 mod sign_out;
 mod text;
 mod tiles;
+mod values;
 mod viewer;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/sessions/{id}/end", post(sessions::end))
         .route("/log", get(log::show))
         .route("/log/{index}", get(log::entry))
+        .route("/log/{index}/values", get(values::show))
         .route("/log/checkpoint", get(tiles::checkpoint))
         .route("/log/tile/{*path}", get(tiles::tile))
         .route("/device", get(device::show))

@@ -3,6 +3,7 @@
 //! One task owns the authority's state and the ledger's writer, so the order of entries is the
 //! order in which state changed. Planes hold a [`Registrar`] and get [`Permit`]s.
 
+mod conceal;
 mod live;
 mod outage;
 mod record;
@@ -24,6 +25,7 @@ use crate::clock::Clock;
 use crate::permit::Permit;
 use crate::recorder::Unrecorded;
 
+pub(crate) use conceal::Concealer;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about

@@ -128,7 +128,26 @@ impl Task {
         }
     }
 
-    fn append(&mut self, entry: Entry) -> Result<u64, Unavailable> {
+    fn append(&mut self, mut entry: Entry) -> Result<u64, Unavailable> {
+        let Some(expected) = self.writer.as_ref().map(Writer::size) else {
+            return Err(Unavailable::Ledger);
+        };
+        let concealed = match &self.concealer {
+            Some(concealer) => concealer.conceal(&mut entry.event, expected, &self.authority),
+            None => Ok(false),
+        };
+        let concealed = concealed.map_err(|error| {
+            tracing::error!(%error, "the values of an entry cannot be kept");
+            Unavailable::Ledger
+        })?;
+        let appended = self.append_as_it_is(&entry);
+        if let (true, Err(_), Some(concealer)) = (concealed, &appended, &self.concealer) {
+            concealer.store.unstage(expected);
+        }
+        appended
+    }
+
+    fn append_as_it_is(&mut self, entry: &Entry) -> Result<u64, Unavailable> {
         let bytes = entry.to_bytes().map_err(|error| {
             tracing::error!(%error, "an entry could not be written");
             Unavailable::Ledger
@@ -147,7 +166,7 @@ impl Task {
         };
         self.forget_durable();
         self.pending.push_back((index, bytes));
-        self.authority.apply(&entry);
+        self.authority.apply(entry);
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
         }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::conceal::Concealer;
 use super::live::Live;
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
@@ -44,6 +45,7 @@ pub(crate) struct Ledger {
     pub(crate) writer: Writer,
     pub(crate) reopen: Reopen,
     pub(crate) durability: Arc<Durability>,
+    pub(crate) concealer: Option<Concealer>,
     pub(crate) failures: mpsc::UnboundedReceiver<String>,
 }
 
@@ -66,6 +68,8 @@ pub(super) struct Task {
     pub(super) durability: Arc<Durability>,
     /// Entries not known to be durable, to be written again after a failure.
     pub(super) pending: VecDeque<(u64, Vec<u8>)>,
+    /// None where nothing is concealed.
+    pub(super) concealer: Option<Concealer>,
     pub(super) live: Live,
     pub(super) outage: Option<Outage>,
     outage_grace: Duration,
@@ -96,6 +100,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         reopen: start.ledger.reopen,
         durability: start.ledger.durability,
         pending: VecDeque::new(),
+        concealer: start.ledger.concealer,
         live: Live::default(),
         outage: None,
         outage_grace: start.outage_grace,

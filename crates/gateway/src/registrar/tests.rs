@@ -1,5 +1,7 @@
 //! The registrar on a real ledger over a disk that fails on demand.
 
+mod conceal;
+
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,10 +11,11 @@ use std::time::Duration;
 
 use curfew_authority::{
     Aal, ActionDetail, Actor, Ask, ClosedBy, Context, Credential, CredentialClass, DeadlineCause,
-    EndCause, EndReason, Entry, Event, Factor, Plane, Presenter, Proof, Resource, Verb,
+    EndCause, EndReason, Entry, Event, Factor, Field, Plane, Presenter, Proof, Resource, Verb,
 };
 use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::{LogKey, LogReader, Options, Writer};
+use curfew_values::Store;
 use tokio::time::timeout;
 
 use super::task::{Ledger, Start, start};
@@ -52,18 +55,34 @@ fn open(disk: &FaultyDisk, durability: Arc<Durability>) -> Result<(Writer, u64),
         .map_err(|error| error.to_string())
 }
 
-fn registrar_on(disk: &FaultyDisk) -> Registrar {
+fn values(disk: &FaultyDisk, size: u64) -> Store {
+    Store::open(Arc::new(disk.clone()), Path::new("/values"), size).unwrap()
+}
+
+fn registrar_on(disk: &FaultyDisk, fields: BTreeSet<Field>) -> Registrar {
     let (failures, failed) = mpsc::unbounded_channel();
     let durability = Arc::new(Durability::new(0, failures));
     let (writer, _) =
         Writer::create(options(), Arc::new(disk.clone()), durability.clone()).unwrap();
     let again = disk.clone();
+    let store = Arc::new(values(disk, 0));
+    durability.keep_values(Arc::clone(&store));
+    let concealer = Some(Concealer {
+        store: Arc::clone(&store),
+        fields,
+    });
     start(Start {
         authority: Authority::new(),
         ledger: Ledger {
             writer,
-            reopen: Arc::new(move |durability| open(&again, durability)),
+            reopen: Arc::new(move |durability| {
+                let opened = open(&again, durability)?;
+                store.reopen(opened.1).map_err(|error| error.to_string())?;
+
+                Ok(opened)
+            }),
             durability,
+            concealer,
             failures: failed,
         },
         clock: Clock::start(None),
@@ -92,8 +111,12 @@ fn resource(name: &str) -> Resource {
 }
 
 async fn bench() -> Bench {
+    bench_concealing(&[]).await
+}
+
+async fn bench_concealing(fields: &[Field]) -> Bench {
     let disk = FaultyDisk::new();
-    let registrar = registrar_on(&disk);
+    let registrar = registrar_on(&disk, fields.iter().copied().collect());
     let opening = [
         Command::OpenLog {
             origin: "curfew.test/log".into(),
@@ -159,7 +182,7 @@ impl Bench {
                 context: None,
                 connection: None,
                 method: None,
-                path: None,
+                path: Some("/orders/7".into()),
                 statement: None,
                 fingerprint: None,
                 client: None,
@@ -404,7 +427,10 @@ async fn a_disk_that_turns_read_only_stops_admission_and_the_ledger_catches_up()
 
 /// The disk fails by this plan for a while, and then works again.
 async fn outage(plan: impl FnMut(&Op) -> Option<Fault> + Send + 'static) {
-    let bench = bench().await;
+    let _ = outage_of(bench().await, plan).await;
+}
+
+async fn outage_of(bench: Bench, plan: impl FnMut(&Op) -> Option<Fault> + Send + 'static) -> Bench {
     let live = bench.permit(Verb::WebConnect).await.unwrap();
     bench.disk.set_plan(plan);
     let refused = bench.permit(Verb::WebWrite).await;
@@ -434,6 +460,7 @@ async fn outage(plan: impl FnMut(&Op) -> Option<Fault> + Send + 'static) {
         1,
         "the write that never went ahead"
     );
+    bench
 }
 
 #[tokio::test(flavor = "multi_thread")]

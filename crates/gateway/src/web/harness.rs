@@ -163,6 +163,7 @@ impl Bench {
             handover: Handover::new(),
             upstreams,
             data: core.data,
+            values: core.values,
             search,
             web_port: port,
             postgres_port: None,

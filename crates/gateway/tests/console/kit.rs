@@ -29,7 +29,8 @@ permit (principal in Role::"staff", action == Action::"session.start", resource)
 
 @id("admins") @idle("15m") @reauth("12h") @lifetime("24h")
 permit (principal in Role::"admin",
-        action in [Action::"session.list", Action::"session.end", Action::"log.read"], resource);
+        action in [Action::"session.list", Action::"session.end", Action::"log.read",
+                   Action::"log.reveal"], resource);
 
 @id("work") @idle("15m") @reauth("12h") @lifetime("24h")
 permit (principal in Role::"staff",

@@ -15,3 +15,4 @@ mod search;
 mod sessions;
 mod sign_in;
 mod tiles;
+mod values;
