@@ -46,8 +46,8 @@ impl Committer {
     pub(crate) fn run(mut self) {
         let shared = self.shared.clone();
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            while let Some(batch) = self.next_batch() {
-                self.commit(batch)?;
+            while let Some((batch, alone)) = self.next_batch() {
+                self.commit(batch, alone)?;
             }
             self.lanes.all_landed();
             Ok(())
@@ -61,7 +61,7 @@ impl Committer {
         }
     }
 
-    fn next_batch(&self) -> Option<Batch> {
+    fn next_batch(&self) -> Option<(Batch, bool)> {
         let mut queue = self.shared.queue();
         loop {
             if queue.failure.is_some() {
@@ -82,7 +82,7 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, batch: Batch) -> Result<(), WriteError> {
+    fn commit(&mut self, batch: Batch, alone: bool) -> Result<(), WriteError> {
         let kept = self
             .shared
             .observer
@@ -91,11 +91,11 @@ impl Committer {
         if batch.rotate && !self.rotate(batch.first)? {
             return Ok(());
         }
-        let mut buffer = batch.buffer;
-        for leaf in batch.leaves {
-            self.tree.push(leaf);
+        let mut buffers = batch.buffers;
+        for leaf in &buffers.leaves {
+            self.tree.push(*leaf);
         }
-        let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
+        let payload_bytes = buffers.frame.len() - FRAME_HEADER_BYTES;
         let header = FrameHeader {
             epoch: self.epoch,
             nonce: self.nonce,
@@ -107,16 +107,16 @@ impl Committer {
             payload_bytes: payload_bytes as u32,
             root: self.tree.root(),
         };
-        seal_frame(&mut buffer, &header);
+        seal_frame(&mut buffers.frame, &header);
         let offset = self.offset;
-        self.offset += buffer.len() as u64;
-        self.lanes.launch(Frame {
+        self.offset += buffers.frame.len() as u64;
+        let frame = Frame {
             path: self.path.clone(),
             offset,
-            buffer,
+            buffers,
             size: header.end(),
-        });
-        Ok(())
+        };
+        Ok(self.lanes.launch(frame, alone)?)
     }
 
     /// Goes over to the prepared segment once all before is durable. False when the writer has

@@ -12,11 +12,14 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{FileError, OpenError, WriteError};
+use crate::queue::{Buffers, PATIENCE};
 use crate::writer::{Shared, lock, spawn};
 
 /// A frame to be written.
@@ -26,7 +29,7 @@ pub(crate) struct Frame {
     pub(crate) path: PathBuf,
     /// Where in it.
     pub(crate) offset: u64,
-    pub(crate) buffer: Vec<u8>,
+    pub(crate) buffers: Buffers,
     /// How many entries there are with it.
     pub(crate) size: u64,
 }
@@ -49,6 +52,8 @@ struct Sky {
     launched: Condvar,
     /// The committer waits here until nothing is under way.
     landed: Condvar,
+    /// Whether the last frame took less than [`PATIENCE`].
+    is_quick: AtomicBool,
 }
 
 /// See the module text. Dropping it waits for what is under way.
@@ -56,7 +61,13 @@ pub(crate) struct Lanes {
     shared: Arc<Shared>,
     sky: Arc<Sky>,
     threads: Vec<JoinHandle<()>>,
+    /// The caller's own lane.
+    own: Lane,
 }
+
+/// A segment as one lane has opened it.
+#[derive(Debug, Default)]
+struct Lane(Option<(PathBuf, Box<dyn DiskFile>)>);
 
 impl Lanes {
     /// So many lanes, each a thread.
@@ -65,6 +76,7 @@ impl Lanes {
             shared: shared.clone(),
             sky: Arc::default(),
             threads: Vec::new(),
+            own: Lane::default(),
         };
         for _ in 0..count {
             let (shared, sky) = (lanes.shared.clone(), lanes.sky.clone());
@@ -81,14 +93,24 @@ impl Lanes {
     }
 
     /// Hands a frame over. The caller sees to it that there is a lane for it.
-    pub(crate) fn launch(&self, frame: Frame) {
+    ///
+    /// A frame that is `alone`, on a disk that is quick, is written by the caller: waking a lane
+    /// would take a good part of the time of a sync, and what comes meanwhile makes one batch.
+    pub(crate) fn launch(&mut self, frame: Frame, alone: bool) -> Result<(), FileError> {
         self.shared.queue().launched();
         let mut air = lock(&self.sky.air);
         let number = air.first + air.aloft.len() as u64;
         air.aloft.push_back(None);
-        air.waiting.push_back((number, frame));
-        drop(air);
-        self.sky.launched.notify_one();
+        if alone && self.sky.is_quick.load(Ordering::Relaxed) {
+            drop(air);
+            self.sky.write(&*self.shared.disk, &mut self.own, &frame)?;
+            self.sky.landed(&self.shared, number, frame);
+        } else {
+            air.waiting.push_back((number, frame));
+            drop(air);
+            self.sky.launched.notify_one();
+        }
+        Ok(())
     }
 
     /// Waits until everything launched is durable. False when the writer has failed.
@@ -145,6 +167,14 @@ impl Sky {
         }
     }
 
+    fn write(&self, disk: &dyn Disk, lane: &mut Lane, frame: &Frame) -> Result<(), FileError> {
+        let begun = Instant::now();
+        lane.write(disk, frame)?;
+        let is_quick = begun.elapsed() < PATIENCE;
+        self.is_quick.store(is_quick, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Notes that a frame is on disk, and acknowledges what has nothing under way before it.
     fn landed(&self, shared: &Shared, number: u64, frame: Frame) {
         let mut air = lock(&self.air);
@@ -154,7 +184,7 @@ impl Sky {
         }
         while let Some(Some(_)) = air.aloft.front() {
             if let Some(Some(frame)) = air.aloft.pop_front() {
-                shared.acknowledge(frame.size, frame.buffer);
+                shared.acknowledge(frame.size, frame.buffers);
             }
             air.first += 1;
         }
@@ -165,9 +195,9 @@ impl Sky {
 
 /// Body of a lane.
 fn fly(shared: &Shared, sky: &Sky) {
-    let mut open = None;
+    let mut lane = Lane::default();
     while let Some((number, frame)) = sky.take(shared) {
-        match write(&*shared.disk, &mut open, &frame) {
+        match sky.write(&*shared.disk, &mut lane, &frame) {
             Ok(()) => sky.landed(shared, number, frame),
             Err(error) => shared.fail(WriteError::File(error)),
         }
@@ -176,22 +206,20 @@ fn fly(shared: &Shared, sky: &Sky) {
     sky.wake();
 }
 
-/// Makes a frame durable, through this lane's own opening of its segment.
-fn write(
-    disk: &dyn Disk,
-    open: &mut Option<(PathBuf, Box<dyn DiskFile>)>,
-    frame: &Frame,
-) -> Result<(), FileError> {
-    let path = &frame.path;
-    let file = match open.take().filter(|(open, _)| open == path) {
-        Some((_, file)) => file,
-        None => disk
-            .open(path, OpenMode::Write)
-            .map_err(FileError::at("open", path))?,
-    };
-    let written = file.write_all_at(&frame.buffer, frame.offset);
-    written.map_err(FileError::at("write", path))?;
-    file.sync_data().map_err(FileError::at("sync", path))?;
-    *open = Some((path.clone(), file));
-    Ok(())
+impl Lane {
+    /// Makes a frame durable, through this lane's own opening of its segment.
+    fn write(&mut self, disk: &dyn Disk, frame: &Frame) -> Result<(), FileError> {
+        let path = &frame.path;
+        let file = match self.0.take().filter(|(open, _)| open == path) {
+            Some((_, file)) => file,
+            None => disk
+                .open(path, OpenMode::Write)
+                .map_err(FileError::at("open", path))?,
+        };
+        let written = file.write_all_at(&frame.buffers.frame, frame.offset);
+        written.map_err(FileError::at("write", path))?;
+        file.sync_data().map_err(FileError::at("sync", path))?;
+        self.0 = Some((path.clone(), file));
+        Ok(())
+    }
 }

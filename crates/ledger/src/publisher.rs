@@ -20,7 +20,7 @@ use crate::guard::Guard;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::signer::{self, Signer};
-use crate::tile::{Tile, TileBuilder};
+use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
 
 /// Where a tile is written before it gets its name.
@@ -48,6 +48,8 @@ pub(crate) struct Publisher {
     cursor: Option<Cursor>,
     /// Tiles made but not written yet; at most those of one frame.
     unwritten: VecDeque<(Tile, Vec<u8>)>,
+    /// The incomplete tiles of the last checkpoint, at their full width.
+    partials: Vec<Tile>,
     /// Whether partial tiles of earlier checkpoints were looked through since the log was opened.
     mended: bool,
     /// A size whose root on disk is not the one that was written: nothing is signed from then on.
@@ -81,6 +83,7 @@ impl Publisher {
             builder: base,
             cursor: None,
             unwritten: VecDeque::new(),
+            partials: Vec::new(),
             mended: false,
             broken: None,
             signed,
@@ -134,11 +137,12 @@ impl Publisher {
             .partial()
             .map(|(t, b)| (t, b.to_vec()))
             .collect();
+        self.partials = partial.iter().map(|(tile, _)| tile.full()).collect();
         for (tile, bytes) in partial {
             if !self.mended {
                 self.mend_partials(tile, &bytes)?;
             }
-            tile_file::write(&*self.disk, &self.dir, TILE_TEMPORARY, tile, &bytes)?;
+            self.write(tile, &bytes)?;
         }
         self.mended = true;
         Ok(())
@@ -158,13 +162,7 @@ impl Publisher {
         {
             let found = Tile { width, ..tile };
             if width > 0 && width < tile.width {
-                tile_file::write(
-                    &*self.disk,
-                    &self.dir,
-                    TILE_TEMPORARY,
-                    found,
-                    found.prefix(bytes),
-                )?;
+                self.write(found, found.prefix(bytes))?;
             } else if width != tile.width {
                 let path = folder.join(width.to_string());
                 self.disk
@@ -207,12 +205,27 @@ impl Publisher {
 
     fn flush(&mut self) -> Result<(), PublishError> {
         while let Some((tile, bytes)) = self.unwritten.pop_front() {
-            if let Err(error) =
-                tile_file::write(&*self.disk, &self.dir, TILE_TEMPORARY, tile, &bytes)
-            {
+            if let Err(error) = self.write(tile, &bytes) {
                 self.unwritten.push_front((tile, bytes));
                 return Err(error.into());
             }
+        }
+        Ok(())
+    }
+
+    /// Puts a tile in its place. A full one that no checkpoint covers, nobody reads yet.
+    fn write(&self, tile: Tile, bytes: &[u8]) -> Result<(), FileError> {
+        let (disk, dir) = (&*self.disk, self.dir.as_path());
+        let is_new = tile.end_leaf().is_some_and(|end| end > self.signed.size);
+        if is_new && tile.width == TILE_WIDTH {
+            tile_file::write_unread(disk, dir, tile, bytes)?;
+        } else {
+            tile_file::write(disk, dir, TILE_TEMPORARY, tile, bytes)?;
+        }
+        // Where there can be none, none is looked for: that costs as much as writing the tile.
+        let has_partials = !self.mended || self.partials.contains(&tile.full());
+        if tile.width == TILE_WIDTH && has_partials {
+            tile_file::drop_partials(disk, dir, tile);
         }
         Ok(())
     }

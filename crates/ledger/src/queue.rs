@@ -28,7 +28,7 @@ const EAGER_BYTES: usize = 512 * 1024;
 
 /// How long a smaller batch is gathered while others are under way: longer than a good disk takes for
 /// a sync, and much shorter than a slow one.
-const PATIENCE: Duration = Duration::from_micros(500);
+pub(crate) const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Bytes of a frame with one entry of 65,535 bytes: 72 KiB with header and padding.
 const LONGEST_FRAME_BYTES: u64 = 72 * 1024;
@@ -57,13 +57,19 @@ pub(crate) enum Successor {
     Failed,
 }
 
+/// The memory of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Room for the frame's header, then the payload.
+    pub(crate) frame: Vec<u8>,
+    /// The hash of each entry.
+    pub(crate) leaves: Vec<Hash>,
+}
+
 /// Entries that become one frame.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// Room for the frame's header, then the payload.
-    pub(crate) buffer: Vec<u8>,
-    /// The hash of each entry.
-    pub(crate) leaves: Vec<Hash>,
+    pub(crate) buffers: Buffers,
     pub(crate) first: u64,
     pub(crate) count: u32,
     /// Whether it opens the next segment.
@@ -72,7 +78,7 @@ pub(crate) struct Batch {
 
 impl Batch {
     fn frame_bytes(&self) -> u64 {
-        frame_bytes(self.buffer.len() - FRAME_HEADER_BYTES)
+        frame_bytes(self.buffers.frame.len() - FRAME_HEADER_BYTES)
     }
 }
 
@@ -96,7 +102,7 @@ pub(crate) struct Queue {
     /// The batch that still takes entries.
     open: Option<Batch>,
     /// Emptied buffers, to be used again.
-    spare: Vec<Vec<u8>>,
+    spare: Vec<Buffers>,
     pub(crate) next_index: u64,
     /// Entries below it are durable.
     pub(crate) durable: u64,
@@ -167,9 +173,10 @@ impl Queue {
         let batch = self
             .open
             .get_or_insert_with(|| new_batch(spare, index, false));
-        batch.buffer.extend_from_slice(&len.to_be_bytes());
-        batch.buffer.extend_from_slice(entry);
-        batch.leaves.push(leaf);
+        let buffers = &mut batch.buffers;
+        buffers.frame.extend_from_slice(&len.to_be_bytes());
+        buffers.frame.extend_from_slice(entry);
+        buffers.leaves.push(leaf);
         batch.count += 1;
         self.next_index += 1;
         Ok((index, was_idle || was != self.eager()))
@@ -189,7 +196,7 @@ impl Queue {
         let held = self
             .open
             .as_ref()
-            .map_or(0, |open| open.buffer.len() - FRAME_HEADER_BYTES);
+            .map_or(0, |open| open.buffers.frame.len() - FRAME_HEADER_BYTES);
         let fits_batch = held == 0 || held + len <= self.batch_bytes_max;
         if fits_batch && frame_bytes(held + len) <= room {
             return Ok(());
@@ -226,7 +233,8 @@ impl Queue {
 
     /// Whether enough is queued to be written beside what is under way.
     fn eager(&self) -> bool {
-        let open = self.open.as_ref().map_or(0, |open| open.buffer.len());
+        let open = self.open.as_ref();
+        let open = open.map_or(0, |open| open.buffers.frame.len());
         !self.closed.is_empty() || open >= EAGER_BYTES
     }
 
@@ -256,22 +264,26 @@ impl Queue {
         self.launched = Instant::now();
     }
 
-    /// The oldest batch; it takes no more entries.
-    pub(crate) fn take(&mut self) -> Option<Batch> {
+    /// The oldest batch, which takes no more entries, and whether it is alone: nothing else is queued
+    /// or under way.
+    pub(crate) fn take(&mut self) -> Option<(Batch, bool)> {
         if self.closed.is_empty() {
             self.close_open();
         }
-        self.closed.pop_front()
+        let batch = self.closed.pop_front()?;
+        let alone = self.aloft == 0 && self.closed.is_empty() && self.open.is_none();
+        Some((batch, alone))
     }
 
     /// Notes that a batch is durable, and keeps its buffer.
-    pub(crate) fn done(&mut self, durable: u64, mut buffer: Vec<u8>) {
+    pub(crate) fn done(&mut self, durable: u64, mut buffers: Buffers) {
         self.durable = durable;
         self.aloft -= 1;
         // A few serve the steady state; after a burst the rest is given back.
         if self.spare.len() < 4 {
-            buffer.clear();
-            self.spare.push(buffer);
+            buffers.frame.clear();
+            buffers.leaves.clear();
+            self.spare.push(buffers);
         }
     }
 
@@ -312,12 +324,11 @@ impl Queue {
     }
 }
 
-fn new_batch(spare: &mut Vec<Vec<u8>>, first: u64, rotate: bool) -> Batch {
-    let mut buffer = spare.pop().unwrap_or_default();
-    buffer.resize(FRAME_HEADER_BYTES, 0);
+fn new_batch(spare: &mut Vec<Buffers>, first: u64, rotate: bool) -> Batch {
+    let mut buffers = spare.pop().unwrap_or_default();
+    buffers.frame.resize(FRAME_HEADER_BYTES, 0);
     Batch {
-        buffer,
-        leaves: Vec::new(),
+        buffers,
         first,
         count: 0,
         rotate,

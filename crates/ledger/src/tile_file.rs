@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::disk::{Disk, OpenMode, parent, read_file};
 use crate::error::FileError;
-use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile};
+use crate::tile::{BUNDLE_BYTES_MAX, Tile};
 
 /// Puts a tile in its place, unless it is there already. `temporary` is the name in the directory of
 /// the log under which it is written; each thread has its own.
@@ -35,15 +35,33 @@ pub(crate) fn write(
             }
         }
     }
-    if tile.width == TILE_WIDTH {
-        drop_partials(disk, dir, tile);
-    }
     Ok(())
+}
+
+/// The same for a tile that nobody reads before a checkpoint covers it: written where it belongs, in
+/// half the time. What an interruption leaves of it, verification does not take for damage, and the
+/// next open writes over.
+pub(crate) fn write_unread(
+    disk: &dyn Disk,
+    dir: &Path,
+    tile: Tile,
+    bytes: &[u8],
+) -> Result<(), FileError> {
+    let path = dir.join(tile.to_string());
+    match write_new(disk, &path, bytes) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+            let folder = parent(&path);
+            disk.create_dir_all(folder)
+                .map_err(FileError::at("create", folder))?;
+            write_new(disk, &path, bytes)
+        }
+        outcome => outcome,
+    }
 }
 
 /// Removes the partial forms of a tile that is now full. Leftovers do no harm, so failures are not
 /// reported.
-fn drop_partials(disk: &dyn Disk, dir: &Path, tile: Tile) {
+pub(crate) fn drop_partials(disk: &dyn Disk, dir: &Path, tile: Tile) {
     let folder = dir.join(tile.partial_dir());
     let Ok(names) = disk.list(&folder) else {
         return;

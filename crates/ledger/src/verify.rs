@@ -118,6 +118,7 @@ pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Ve
     let mut check = Check {
         what,
         failures: Vec::new(),
+        newest: 0,
     };
     let report = check.run(visitor);
     match report {
@@ -130,6 +131,8 @@ pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Ve
 pub(crate) struct Check<'a> {
     pub(crate) what: &'a Verify<'a>,
     pub(crate) failures: Vec<Failure>,
+    /// The size of the newest checkpoint.
+    pub(crate) newest: u64,
 }
 
 /// The signed checkpoints, read along with the entries.
@@ -193,6 +196,7 @@ impl Check<'_> {
     fn run(&mut self, visitor: &mut dyn Visitor) -> Option<Report> {
         let remembered = self.read_remembered();
         let mut signed = self.open_signed()?;
+        self.newest = signed.newest;
         let mut walk = Walk {
             builder: TileBuilder::new(),
             epoch: 0,

@@ -28,7 +28,7 @@ use crate::options::Options;
 use crate::prepare::{name_segment, prepare, prepare_segments};
 use crate::publish::{PublisherOrder, run_publisher};
 use crate::publisher::{Publisher, Stage};
-use crate::queue::{Queue, Successor};
+use crate::queue::{Buffers, Queue, Successor};
 use crate::recover::{End, recover};
 use crate::seal::{self, Sealer, Sealing};
 use crate::segment::{FOLDER, list_segments, segment_path};
@@ -173,14 +173,14 @@ impl Shared {
 
     /// Tells that everything below `size` is durable, unless the writer has failed. Called in the
     /// order of the log.
-    pub(crate) fn acknowledge(&self, size: u64, buffer: Vec<u8>) {
+    pub(crate) fn acknowledge(&self, size: u64, buffers: Buffers) {
         let landing = lock(&self.landing);
         if self.queue().failure.is_some() {
             return;
         }
         self.durable.store(size, Ordering::SeqCst);
         self.observer.durable(size);
-        self.queue().done(size, buffer);
+        self.queue().done(size, buffers);
         drop(landing);
         self.work.notify_one();
         self.wake_publisher();

@@ -78,6 +78,8 @@ impl DiskFile for GatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        // A quick disk gets single frames one after the other.
+        std::thread::sleep(Duration::from_millis(2));
         self.0.sync_data()?;
         self.1.set(|state| state.landed += 1);
         Ok(())
