@@ -141,6 +141,32 @@ impl Place {
         place
     }
 
+    /// A copy of everything but the guard, which both share; with ports of its own.
+    pub(crate) fn twin(&self, dir: &Path) -> Self {
+        let copied = Process::new("cp")
+            .args(["-r", "--"])
+            .arg(self.dir.join("."))
+            .arg(dir)
+            .status();
+        assert!(copied.unwrap().success());
+        let guard = dir.join("data/guard");
+        std::fs::remove_dir_all(&guard).unwrap();
+        std::os::unix::fs::symlink(self.dir.join("data/guard"), &guard).unwrap();
+        let (web, postgres) = (free_port(), free_port());
+        let text = std::fs::read_to_string(dir.join("curfew.toml")).unwrap();
+        let text = text
+            .replace(&format!(":{}\"", self.web), &format!(":{web}\""))
+            .replace(&format!(":{}\"", self.postgres), &format!(":{postgres}\""));
+        std::fs::write(dir.join("curfew.toml"), text).unwrap();
+        Self {
+            dir: dir.to_owned(),
+            web,
+            postgres,
+            ca: self.ca.clone(),
+            reached: Arc::clone(&self.reached),
+        }
+    }
+
     fn config(&self) -> Config {
         let text = std::fs::read_to_string(self.dir.join("curfew.toml")).unwrap();
         Config::parse("curfew.toml", &text, &self.dir).unwrap()

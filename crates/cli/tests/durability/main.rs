@@ -12,3 +12,4 @@ mod disk;
 mod kill;
 mod kit;
 mod outage;
+mod twins;
