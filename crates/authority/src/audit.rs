@@ -7,6 +7,7 @@
 
 mod actions;
 mod changes;
+mod erasures;
 mod sessions;
 mod trace;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use crate::authority::Authority;
 use crate::event::{Entry, Event};
-use crate::ids::SessionId;
+use crate::ids::{ErasureId, SessionId};
 use crate::time::{Span, Timestamp};
 use trace::Trace;
 
@@ -47,6 +48,10 @@ pub struct Auditor {
     presumed: BTreeSet<SessionId>,
     /// Since when the ledger could take no entries, while what happened meanwhile is caught up.
     outage: Option<Timestamp>,
+    /// The newest permit to take a step of an erasure, by session.
+    erase_permits: BTreeMap<SessionId, Timestamp>,
+    /// Where erasures were approved that are not done.
+    erasures_approved: BTreeMap<ErasureId, u64>,
 }
 
 /// Something that is not as it must be.
@@ -125,6 +130,8 @@ pub enum FindingKind {
     CloseLate,
     /// A value is concealed that is told as well.
     ConcealedWrong,
+    /// Something was erased, or approved, against the rule of two persons.
+    ErasureWrong,
     /// Witnesses are said to have cosigned what was not there yet.
     WitnessedWrong,
 }
@@ -162,6 +169,7 @@ impl FindingKind {
             Self::CloseWrong => "close_wrong",
             Self::CloseLate => "close_late",
             Self::ConcealedWrong => "concealed_wrong",
+            Self::ErasureWrong => "erasure_wrong",
             Self::WitnessedWrong => "witnessed_wrong",
         }
     }
@@ -205,6 +213,8 @@ impl Auditor {
             ended: VecDeque::new(),
             presumed: BTreeSet::new(),
             outage: None,
+            erase_permits: BTreeMap::new(),
+            erasures_approved: BTreeMap::new(),
         }
     }
 
@@ -373,6 +383,9 @@ impl Auditor {
             Event::LogWitnessed { .. }
             | Event::LogQuorumLost { .. }
             | Event::LogQuorumMet { .. } => self.witnessed(&entry.event, out),
+            Event::ErasureRequested { .. }
+            | Event::ErasureApproved { .. }
+            | Event::ErasureDone { .. } => self.erasure(entry, out),
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

@@ -9,6 +9,7 @@ mod ask;
 mod bounds;
 mod change;
 mod decide;
+mod erasing;
 mod judge;
 mod rulings;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::event::EndReason;
-use crate::ids::{CredentialHash, CredentialId, ResourceName, SessionId, SubjectName};
+use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
 use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
 use crate::resource::Resource;
@@ -32,6 +33,7 @@ pub use bounds::{
     ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
 };
 pub(crate) use decide::is_clock_reason;
+pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
 use timers::Timers;
@@ -72,6 +74,8 @@ struct State {
     started: u64,
     /// It was noted that no quorum of witnesses cosigns.
     quorum_lost: bool,
+    /// Erasures that were asked for and are not done.
+    erasures: BTreeMap<ErasureId, Erasure>,
 }
 
 impl Default for State {
@@ -89,6 +93,7 @@ impl Default for State {
             burials: VecDeque::new(),
             started: 0,
             quorum_lost: false,
+            erasures: BTreeMap::new(),
         }
     }
 }

@@ -7,7 +7,9 @@ use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
     RefusalCause,
 };
-use crate::ids::{CredentialHash, CredentialId, RoleName, RuleId, SessionId, SubjectName};
+use crate::ids::{
+    CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
+};
 use crate::limits::{Aal, Deadline, Limits, RecordLevel};
 use crate::resource::{Plane, Resource};
 use crate::session::{Context, Credential, CredentialClass, Proof};
@@ -134,6 +136,69 @@ pub enum Command {
     },
     /// Note what there is to say of the log's witnesses.
     Witness(WitnessNews),
+    /// Take a step of an erasure.
+    Erasure(ErasureStep),
+}
+
+/// A step of the erasure of what entries only commit to.
+#[derive(Clone, Debug)]
+pub enum ErasureStep {
+    /// Somebody asks for it, with a permit to do [`crate::Verb::LogErase`].
+    Request {
+        /// Who, by session.
+        session: SessionId,
+        /// A fresh random name for it.
+        erasure: ErasureId,
+        /// Whose values.
+        subject: SubjectName,
+    },
+    /// Somebody else approves it, with such a permit too.
+    Approve {
+        /// Who, by session.
+        session: SessionId,
+        /// Which.
+        erasure: ErasureId,
+    },
+    /// It is done: the keys are overwritten.
+    Finish {
+        /// Which.
+        erasure: ErasureId,
+        /// How many keys of the subject are gone.
+        keys: u64,
+        /// How many entries' values are gone with them.
+        entries: u64,
+        /// Values of entries from this one on are left: the index of its approval.
+        before: u64,
+    },
+}
+
+/// Why a step of an erasure cannot be taken.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ErasureRefusal {
+    /// It was never asked for, nobody approved it in time, or it is done.
+    #[error("there is no such erasure, or nobody approved it in time")]
+    Unknown,
+    /// The name was used before.
+    #[error("the name of the erasure was used before")]
+    Taken,
+    /// The same is asked for already.
+    #[error("the erasure of this subject was asked for already, as {0}")]
+    Open(ErasureId),
+    /// Too many wait for approval.
+    #[error("too many erasures wait for approval")]
+    TooMany,
+    /// The values are those of the one who asks or approves.
+    #[error("nobody can ask for or approve the erasure of their own values")]
+    Own,
+    /// Who asks cannot approve.
+    #[error("somebody else than who asked for the erasure must approve it")]
+    SamePerson,
+    /// It is approved already.
+    #[error("the erasure is approved already")]
+    Approved,
+    /// Nobody has approved it.
+    #[error("nobody has approved the erasure")]
+    NotApproved,
 }
 
 /// What there is to say of the log's witnesses.
@@ -277,6 +342,9 @@ pub enum Refusal {
     /// Two resources have the same name.
     #[error("two resources are called {0}")]
     ResourceTaken(crate::ids::ResourceName),
+    /// A step of an erasure that cannot be taken.
+    #[error(transparent)]
+    Erasure(#[from] ErasureRefusal),
     /// What is to be recorded does not fit in an entry.
     #[error("{what} of {bytes} bytes is over the limit of {max}")]
     TooLarge {

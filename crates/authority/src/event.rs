@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conceal::Concealed;
 use crate::ids::{
-    CredentialId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
+    CredentialId, ErasureId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
 use crate::resource::{Plane, Resource, Verb};
@@ -292,6 +292,38 @@ pub enum Event {
     RecordingResumed {
         /// How many actions were refused meanwhile.
         refused: u64,
+    },
+    /// Somebody asked that a subject's values, which entries only commit to, be erased.
+    #[serde(rename = "erasure.requested")]
+    ErasureRequested {
+        /// Who asked, by session.
+        session: SessionId,
+        /// The erasure's name from here on.
+        erasure: ErasureId,
+        /// Whose values.
+        subject: SubjectName,
+    },
+    /// Somebody else approved it. From here on the values cannot be read.
+    #[serde(rename = "erasure.approved")]
+    ErasureApproved {
+        /// Who approved, by session.
+        session: SessionId,
+        /// Which erasure.
+        erasure: ErasureId,
+    },
+    /// The subject's keys are overwritten: what stands in place of the values.
+    #[serde(rename = "erasure.done")]
+    ErasureDone {
+        /// Which erasure.
+        erasure: ErasureId,
+        /// Whose values.
+        subject: SubjectName,
+        /// How many of the subject's keys are gone, by this and earlier erasures.
+        keys: u64,
+        /// How many entries' values are gone with them.
+        entries: u64,
+        /// Values of entries from this one on are left: the index of its approval.
+        before: u64,
     },
     /// A quorum of witnesses has cosigned a checkpoint of this log. Not every one is noted.
     #[serde(rename = "log.witnessed")]

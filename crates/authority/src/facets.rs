@@ -96,6 +96,9 @@ impl Event {
         "action.closed",
         "recording.failed",
         "recording.resumed",
+        "erasure.requested",
+        "erasure.approved",
+        "erasure.done",
         "log.witnessed",
         "log.quorum_lost",
         "log.quorum_met",
@@ -128,6 +131,9 @@ impl Event {
             Self::ActionClosed(_) => "action.closed",
             Self::RecordingFailed { .. } => "recording.failed",
             Self::RecordingResumed { .. } => "recording.resumed",
+            Self::ErasureRequested { .. } => "erasure.requested",
+            Self::ErasureApproved { .. } => "erasure.approved",
+            Self::ErasureDone { .. } => "erasure.done",
             Self::LogWitnessed { .. } => "log.witnessed",
             Self::LogQuorumLost { .. } => "log.quorum_lost",
             Self::LogQuorumMet { .. } => "log.quorum_met",
@@ -189,6 +195,17 @@ impl Event {
             } => Facets {
                 resource: credential.audience.as_ref(),
                 ..Facets::of_session(session)
+            },
+            Self::ErasureRequested {
+                session, subject, ..
+            } => Facets {
+                subject: Some(subject),
+                ..Facets::of_session(session)
+            },
+            Self::ErasureApproved { session, .. } => Facets::of_session(session),
+            Self::ErasureDone { subject, .. } => Facets {
+                subject: Some(subject),
+                ..Facets::default()
             },
             Self::CredentialUnknown { address, .. } => Facets::default().at(*address),
             Self::CredentialRefused {

@@ -217,6 +217,13 @@ numbered!(
     "'c_' and 24 lower-case hexadecimal digits",
     "c_"
 );
+numbered!(
+    /// The identifier of one erasure.
+    ErasureId,
+    "an erasure id",
+    "'e_' and 24 lower-case hexadecimal digits",
+    "e_"
+);
 identifier!(
     /// SHA-256 of a credential's secret, in lower-case hexadecimal. The secret has at least 128
     /// bits of entropy, so the hash reveals nothing and may stand in the log.

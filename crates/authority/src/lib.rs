@@ -27,12 +27,12 @@ mod time;
 
 pub use audit::{Auditor, Finding, FindingKind, LATE_BOUND};
 pub use authority::{
-    ADDED_ROLES_MAX, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX,
-    STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, Erasure,
+    PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
 };
 pub use command::{
-    Ask, Command, Decision, Denial, EndCause, Grant, NewCredential, Presenter, Refusal, StepUp,
-    Verdict, WitnessNews, Witnessed,
+    Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant, NewCredential,
+    Presenter, Refusal, StepUp, Verdict, WitnessNews, Witnessed,
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
@@ -41,8 +41,8 @@ pub use event::{
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{
-    CredentialHash, CredentialId, EnvironmentName, IdError, PolicyDigest, ResourceName, RoleName,
-    RuleId, SessionId, SubjectName,
+    CredentialHash, CredentialId, EnvironmentName, ErasureId, IdError, PolicyDigest, ResourceName,
+    RoleName, RuleId, SessionId, SubjectName,
 };
 pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits, RecordLevel};
 pub use policy::{

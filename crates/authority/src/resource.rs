@@ -97,11 +97,14 @@ pub enum Verb {
     /// See values that the ledger only commits to.
     #[serde(rename = "log.reveal")]
     LogReveal,
+    /// Ask for, or approve, the erasure of values that the ledger only commits to.
+    #[serde(rename = "log.erase")]
+    LogErase,
 }
 
 impl Verb {
     /// Every verb, in the order of the schema.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SessionStart,
         Self::WebRead,
         Self::WebWrite,
@@ -114,6 +117,7 @@ impl Verb {
         Self::SessionEnd,
         Self::LogRead,
         Self::LogReveal,
+        Self::LogErase,
     ];
 
     /// The name policy and log use.
@@ -131,6 +135,7 @@ impl Verb {
             Self::SessionEnd => "session.end",
             Self::LogRead => "log.read",
             Self::LogReveal => "log.reveal",
+            Self::LogErase => "log.erase",
         }
     }
 
@@ -143,7 +148,8 @@ impl Verb {
             | Self::SessionList
             | Self::SessionEnd
             | Self::LogRead
-            | Self::LogReveal => Plane::Console,
+            | Self::LogReveal
+            | Self::LogErase => Plane::Console,
         }
     }
 

@@ -1,5 +1,6 @@
-//! `curfew log tail | search | verify | export | receipt | reveal | timestamp`.
+//! `curfew log tail | search | verify | export | receipt | reveal | erase | timestamp`.
 
+mod erase;
 mod receipt;
 mod reveal;
 mod search;
@@ -62,6 +63,7 @@ pub(crate) enum LogCommand {
     Export(crate::export::Export),
     Receipt(receipt::Receipt),
     Reveal(reveal::Reveal),
+    Erase(erase::Erase),
     Timestamp(timestamp::Timestamp),
 }
 
@@ -108,6 +110,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
         }
         LogCommand::Reveal(arguments) => {
             reveal::reveal(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        LogCommand::Erase(arguments) => {
+            erase::erase(&arguments).await?;
             Ok(ExitCode::SUCCESS)
         }
         LogCommand::Timestamp(arguments) => {

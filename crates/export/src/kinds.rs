@@ -271,6 +271,30 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("the log takes entries again; {refused} actions were refused meanwhile"),
         ),
+        Event::ErasureRequested {
+            session,
+            erasure,
+            subject,
+        } => {
+            let text = format!("erasure {erasure} of the values of {subject} asked for");
+            erasing("erasure.requested", Medium, text, subject).of(session)
+        }
+        Event::ErasureApproved { session, erasure } => {
+            let text = format!("erasure {erasure} approved");
+            erasing("erasure.approved", Medium, text, erasure).of(session)
+        }
+        Event::ErasureDone {
+            erasure,
+            subject,
+            keys,
+            entries,
+            before,
+        } => {
+            let text = format!(
+                "erasure {erasure}: {keys} keys of {subject} gone, and values of {entries} entries before {before}"
+            );
+            erasing("erasure.done", High, text, subject)
+        }
         Event::LogWitnessed {
             size, witnesses, ..
         } => plain(
@@ -379,6 +403,20 @@ fn asked(kind: &'static str, severity: Severity, came: &str, action: &ActionDeta
         facts.message = format!("{} ({target})", facts.message);
     }
     facts
+}
+
+/// A step of an erasure of what the log only commits to.
+fn erasing(kind: &'static str, severity: Severity, text: String, what: &impl Display) -> Facts {
+    let class = Class::Entity {
+        entity: Entity::Other("Concealed Values"),
+        name: what.to_string(),
+        activity: if kind == "erasure.done" {
+            EntityActivity::Delete
+        } else {
+            EntityActivity::Update
+        },
+    };
+    plain(kind, class, severity, text)
 }
 
 /// The value of a field, or what the entry commits to in its place.

@@ -1,5 +1,6 @@
 //! Start and stop: from a configuration to everything that listens.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::handover::Handover;
 use crate::listen::{self, TlsError};
 use crate::postgres;
 use crate::recorder::Durability;
-use crate::registrar::{self, Concealer, Ledger, Refusal, Registrar, Reopen};
+use crate::registrar::{self, Approved, Concealer, Ledger, Refusal, Registrar, Reopen};
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::web;
@@ -158,10 +159,17 @@ impl Gateway {
     }
 }
 
+/// What the ledger leads to.
+pub(crate) struct Replayed {
+    pub(crate) authority: Authority,
+    pub(crate) last: Option<LastSeen>,
+    /// Erasures that were approved and are not done.
+    pub(crate) approved: Vec<Approved>,
+}
+
 /// Folds the ledger into the authority's state.
-fn replay(
-    recovered: &curfew_ledger::Recovered,
-) -> Result<(Authority, Option<LastSeen>), StartError> {
+pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
+    let mut approved = BTreeMap::new();
     let mut authority = Authority::new();
     let mut last: Option<LastSeen> = None;
     for item in recovered.entries() {
@@ -180,8 +188,24 @@ fn replay(
             seen.start = Some((entry.time, boot_id.clone(), *boot_us));
         }
         authority.apply(&entry);
+        if let Event::ErasureApproved { erasure, .. } = &entry.event {
+            approved.insert(erasure.clone(), index);
+        }
     }
-    Ok((authority, last))
+    // Those that are done are known no more.
+    let approved = approved.into_iter().filter_map(|(erasure, before)| {
+        let subject = authority.erasure(&erasure)?.subject.clone();
+        Some(Approved {
+            erasure,
+            subject,
+            before,
+        })
+    });
+    Ok(Replayed {
+        approved: approved.collect(),
+        last,
+        authority,
+    })
 }
 
 /// Opens ledger and values again after a failure.
@@ -221,11 +245,18 @@ impl Core {
         if let Some(values) = &values {
             durability.keep_values(Arc::clone(values));
         }
-        let (authority, last) = replay(&recovered)?;
-        let clock = Clock::start(last.as_ref());
+        let replayed = replay(&recovered)?;
+        let clock = Clock::start(replayed.last.as_ref());
+        for approved in &replayed.approved {
+            if let Some(values) = &values {
+                // Not to be read from the first moment on; the registrar does the rest.
+                values.condemn(&approved.subject, approved.before);
+            }
+        }
         let reopen = reopen(data.clone(), values.clone());
         let registrar = registrar::start(registrar::Start {
-            authority,
+            authority: replayed.authority,
+            approved: replayed.approved,
             ledger: Ledger {
                 writer,
                 reopen,

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::{CredentialHash, CredentialId, SessionId};
+use curfew_authority::{CredentialHash, CredentialId, ErasureId, SessionId};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::{Digest, Sha256};
@@ -56,6 +56,14 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretError> {
 /// When the operating system gives no random bytes.
 pub fn session_id() -> Result<SessionId, SecretError> {
     random().map(SessionId::from_random)
+}
+
+/// A fresh erasure name.
+///
+/// # Errors
+/// When the operating system gives no random bytes.
+pub(crate) fn erasure_id() -> Result<ErasureId, SecretError> {
+    random().map(ErasureId::from_random)
 }
 
 /// A fresh credential name.

@@ -477,6 +477,9 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::CredentialUnknown { .. }
         | Event::RecordingFailed { .. }
         | Event::RecordingResumed { .. }
+        | Event::ErasureRequested { .. }
+        | Event::ErasureApproved { .. }
+        | Event::ErasureDone { .. }
         | Event::LogWitnessed { .. }
         | Event::LogQuorumLost { .. }
         | Event::LogQuorumMet { .. } => None,

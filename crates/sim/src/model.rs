@@ -118,6 +118,9 @@ impl Model {
             | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
+            | Event::ErasureRequested { .. }
+            | Event::ErasureApproved { .. }
+            | Event::ErasureDone { .. }
             | Event::LogWitnessed { .. }
             | Event::LogQuorumLost { .. }
             | Event::LogQuorumMet { .. } => {}

@@ -106,6 +106,7 @@ impl Auditor {
         let limits = judgement.demands().within(held.session.limits);
         self.through(session, action, now, out);
         if allowed {
+            self.note_erase_permit(session, action.verb, now);
             let connection = is_connection(action.verb);
             if !self.traces.contains_key(session) {
                 self.traces.insert(session.clone(), Trace::default());

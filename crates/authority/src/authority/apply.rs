@@ -4,6 +4,7 @@ use super::bounds::CREDENTIALS_KEPT_MAX;
 use super::{Authority, Held, Issued, Tombstone, is_forgotten, with_gateway};
 use crate::event::{AccountChange, EndReason, Entry, Event};
 use crate::ids::{CredentialId, SessionId, SubjectName};
+use crate::limits::Limits;
 use crate::policy::Policy;
 use crate::session::{Credential, CredentialClass, LiveSession, Proof};
 use crate::time::Timestamp;
@@ -36,12 +37,7 @@ impl Authority {
             Event::SessionActive { session, active_at } => self.touch(session, *active_at),
             Event::SessionLimited {
                 session, limits, ..
-            } => {
-                if let Some(held) = self.state.sessions.get_mut(session) {
-                    held.session.limits = *limits;
-                    self.arm(session);
-                }
-            }
+            } => self.limit(session, *limits),
             Event::SessionEnded {
                 session,
                 reason,
@@ -81,6 +77,9 @@ impl Authority {
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
             | Event::LogWitnessed { .. } => {}
+            Event::ErasureRequested { .. }
+            | Event::ErasureApproved { .. }
+            | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
             Event::LogQuorumLost { .. } => self.state.quorum_lost = true,
             Event::LogQuorumMet { .. } => self.state.quorum_lost = false,
         }
@@ -173,6 +172,13 @@ impl Authority {
         }
     }
 
+    fn limit(&mut self, session: &SessionId, limits: Limits) {
+        if let Some(held) = self.state.sessions.get_mut(session) {
+            held.session.limits = limits;
+            self.arm(session);
+        }
+    }
+
     fn touch(&mut self, session: &SessionId, active_at: Timestamp) {
         if let Some(held) = self.state.sessions.get_mut(session) {
             held.session.active_at = held.session.active_at.max(active_at);
@@ -248,8 +254,11 @@ impl Authority {
         }
     }
 
-    /// Forgets the sessions whose ends are old enough.
+    /// Forgets the sessions whose ends are old enough, and erasures that nobody approved.
     fn forget(&mut self, now: Timestamp) {
+        self.state
+            .erasures
+            .retain(|_, erasure| erasure.approved || now < erasure.expires());
         while let Some((ended, _)) = self.state.burials.front()
             && is_forgotten(*ended, now)
         {

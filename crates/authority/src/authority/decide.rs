@@ -103,6 +103,7 @@ impl Authority {
             Command::ResumeRecording { refused } => {
                 Decision::done(vec![Event::RecordingResumed { refused: *refused }])
             }
+            Command::Erasure(step) => self.erase(step, now),
             Command::Witness(news) => Decision::done(self.witnessing(news)),
         }
     }

@@ -11,6 +11,10 @@ use super::{AppliedRule, Effect, Explanation, Inner, Policy, Question, Rule, Rul
 use crate::ids::{RoleName, RuleId, SubjectName};
 use crate::limits::{Aal, Demands};
 use crate::resource::{Resource, Verb};
+use crate::time::Span;
+
+/// The longest age of authentication with which a step of an erasure may be taken.
+const ERASE_FRESH: Span = Span::from_secs(5 * 60);
 
 /// The entity types of the schema, parsed once.
 pub(super) struct Types {
@@ -45,7 +49,7 @@ impl Policy {
 
     /// As [`Policy::rule`].
     pub fn ask(&self, question: &Question<'_>) -> Ruling {
-        ruling(&self.inner.applied(question))
+        always_fresh(ruling(&self.inner.applied(question)), question.verb)
     }
 
     /// The ruling, with the rule that each limit comes from.
@@ -68,7 +72,7 @@ impl Policy {
                 .min()
         }
         Explanation {
-            ruling: ruling(&applied),
+            ruling: always_fresh(ruling(&applied), question.verb),
             idle: least(permits(), |demands| demands.idle),
             reauth: least(permits(), |demands| demands.reauth),
             lifetime: least(permits(), |demands| demands.lifetime),
@@ -91,6 +95,17 @@ impl Policy {
                 .collect(),
         }
     }
+}
+
+/// Whatever the rules say, nobody erases on the strength of an old sign-in.
+fn always_fresh(mut ruling: Ruling, verb: Verb) -> Ruling {
+    if verb == Verb::LogErase
+        && let Ruling::Permit { demands, .. } = &mut ruling
+    {
+        let longest = demands.reauth.unwrap_or(ERASE_FRESH);
+        demands.reauth = Some(longest.min(ERASE_FRESH));
+    }
+    ruling
 }
 
 /// The sum of the rules that applied; the flag says that a rule could not be evaluated.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Portal;
+use super::erasures;
 use super::home::deadlines;
 use super::passwords::{self, NoPassword};
 use super::search;
@@ -59,6 +60,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/log/{index}/receipt", get(receipt))
         .route("/log/{index}/values", get(values::api))
         .route("/sign-out", post(sign_out))
+        .merge(erasures::api())
 }
 
 fn refused(portal: &Portal) -> impl Fn(Refusal) -> Problem + '_ {

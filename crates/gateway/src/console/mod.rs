@@ -8,6 +8,7 @@ mod api;
 mod cookies;
 mod csrf;
 mod device;
+mod erasures;
 mod fault;
 mod frame;
 mod home;
@@ -74,6 +75,8 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/log/{index}/values", get(values::show))
         .route("/log/checkpoint", get(tiles::checkpoint))
         .route("/log/tile/{*path}", get(tiles::tile))
+        .route("/erasures", get(erasures::show).post(erasures::request))
+        .route("/erasures/{id}/approve", post(erasures::approve))
         .route("/device", get(device::show))
         .route("/device/decide", post(device::decide))
         .route("/assets/curfew.css", get(frame::style))

@@ -4,6 +4,7 @@
 //! order in which state changed. Planes hold a [`Registrar`] and get [`Permit`]s.
 
 mod conceal;
+mod erase;
 mod live;
 mod outage;
 mod record;
@@ -26,6 +27,7 @@ use crate::permit::Permit;
 use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
+pub(crate) use erase::Approved;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about

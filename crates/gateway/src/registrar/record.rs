@@ -170,6 +170,7 @@ impl Task {
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
         }
+        self.approved(&entry.event, index);
         Ok(index)
     }
 

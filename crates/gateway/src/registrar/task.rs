@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
+use super::erase::{Approved, Erasing};
 use super::live::Live;
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
@@ -56,6 +57,8 @@ pub(crate) struct Start {
     pub(crate) clock: Clock,
     pub(crate) outage_grace: Duration,
     pub(crate) record_wait: Duration,
+    /// What was approved and not done when the gateway last stopped.
+    pub(crate) approved: Vec<Approved>,
 }
 
 pub(super) type Reopening = JoinHandle<Result<(Writer, u64), String>>;
@@ -70,6 +73,7 @@ pub(super) struct Task {
     pub(super) pending: VecDeque<(u64, Vec<u8>)>,
     /// None where nothing is concealed.
     pub(super) concealer: Option<Concealer>,
+    pub(super) erasing: Erasing,
     pub(super) live: Live,
     pub(super) outage: Option<Outage>,
     outage_grace: Duration,
@@ -90,7 +94,12 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     let (messages, inbox) = mpsc::channel(QUEUE_MAX);
     // Bounded by the permits that are out: each is given back once.
     let (released, returns) = mpsc::unbounded_channel();
+    let mut erasing = Erasing::default();
+    for approved in start.approved {
+        erasing.push(approved);
+    }
     let task = Task {
+        erasing,
         alarm: Alarm::new(start.clock.clone())?,
         armed: None,
         wall_offset_us: start.clock.wall_offset_us(),
@@ -153,6 +162,7 @@ impl Task {
                     reopening = None;
                     self.reopened(result);
                 }
+                result = self.erasing.wiped() => self.wiped(result),
                 message = inbox.recv() => match message {
                     Some(Message::Stop { answer }) => break Some(answer),
                     Some(message) => self.take(message),
@@ -424,6 +434,7 @@ impl Task {
         }
         self.wall_offset_us = offset;
         self.look_for_space();
+        self.erase_next();
     }
 
     async fn stop(

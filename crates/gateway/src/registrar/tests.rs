@@ -1,6 +1,7 @@
 //! The registrar on a real ledger over a disk that fails on demand.
 
 mod conceal;
+mod erase;
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -33,7 +34,7 @@ permit (principal, action, resource in Environment::"test");
 permit (principal, action == Action::"web.read", resource == Resource::"vault");
 "#;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 struct Bench {
     disk: FaultyDisk,
@@ -88,6 +89,7 @@ fn registrar_on(disk: &FaultyDisk, fields: BTreeSet<Field>) -> Registrar {
         clock: Clock::start(None),
         outage_grace: Duration::from_millis(300),
         record_wait: Duration::from_millis(300),
+        approved: Vec::new(),
     })
     .unwrap()
 }

@@ -30,7 +30,7 @@ permit (principal in Role::"staff", action == Action::"session.start", resource)
 @id("admins") @idle("15m") @reauth("12h") @lifetime("24h")
 permit (principal in Role::"admin",
         action in [Action::"session.list", Action::"session.end", Action::"log.read",
-                   Action::"log.reveal"], resource);
+                   Action::"log.reveal", Action::"log.erase"], resource);
 
 @id("work") @idle("15m") @reauth("12h") @lifetime("24h")
 permit (principal in Role::"staff",
@@ -69,7 +69,7 @@ user = "curfew"
 tls = "disable"
 "#;
 
-/// A running gateway with two accounts: `ada` (staff, admin) and `bob` (staff). `eve` has no role.
+/// A running gateway with three accounts: `ada` and `cyd` (staff, admin) and `bob` (staff). `eve` has no role.
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     secrets: BTreeMap<String, TotpSecret>,
@@ -148,6 +148,7 @@ fn accounts(data: &DataDir) -> BTreeMap<String, TotpSecret> {
     let people = [
         ("ada", &["staff", "admin"][..]),
         ("bob", &["staff"]),
+        ("cyd", &["staff", "admin"]),
         ("eve", &[]),
     ];
     people

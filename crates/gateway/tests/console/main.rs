@@ -9,6 +9,7 @@
 )]
 
 mod device;
+mod erasures;
 mod kit;
 mod pages;
 mod search;

@@ -7,7 +7,7 @@ use crate::device::approved;
 use crate::kit::{CONFIG, World, ledger};
 
 /// A gateway that conceals paths and searches.
-async fn concealing() -> World {
+pub(crate) async fn concealing() -> World {
     let config = format!("{CONFIG}\n[log]\nconceal = [\"path\", \"search\"]\n");
     World::with(&config).await
 }

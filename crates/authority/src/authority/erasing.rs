@@ -1,0 +1,166 @@
+//! Erasing what entries only commit to: one person asks, another approves.
+
+use super::Authority;
+use crate::command::{Decision, ErasureRefusal, ErasureStep, Refusal};
+use crate::event::Event;
+use crate::ids::{ErasureId, SessionId, SubjectName};
+use crate::time::{Span, Timestamp};
+
+/// How long an erasure that was asked for can be approved.
+pub const APPROVAL_TIME: Span = Span::from_secs(60 * 60);
+
+/// The most erasures that are open at once. Each waits for a person, for at most an hour.
+const OPEN_MAX: usize = 256;
+
+/// An erasure that was asked for and is not done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Erasure {
+    /// Whose values.
+    pub subject: SubjectName,
+    /// Who asked.
+    pub asked_by: SubjectName,
+    /// When.
+    pub asked_at: Timestamp,
+    /// Somebody else has approved it.
+    pub approved: bool,
+}
+
+impl Erasure {
+    /// The moment from which it can no longer be approved.
+    pub fn expires(&self) -> Timestamp {
+        self.asked_at.saturating_add(APPROVAL_TIME)
+    }
+
+    fn is_open(&self, now: Timestamp) -> bool {
+        self.approved || now < self.expires()
+    }
+}
+
+impl Authority {
+    /// The erasures that wait for approval at `now`, or to be done.
+    pub fn erasures(&self, now: Timestamp) -> impl Iterator<Item = (&ErasureId, &Erasure)> {
+        self.state
+            .erasures
+            .iter()
+            .filter(move |(_, erasure)| erasure.is_open(now))
+    }
+
+    /// An erasure that was asked for and is not done.
+    pub fn erasure(&self, erasure: &ErasureId) -> Option<&Erasure> {
+        self.state.erasures.get(erasure)
+    }
+
+    pub(super) fn erase(&self, step: &ErasureStep, now: Timestamp) -> Decision {
+        match step {
+            ErasureStep::Request {
+                session,
+                erasure,
+                subject,
+            } => self.request_erasure(session, erasure, subject, now),
+            ErasureStep::Approve { session, erasure } => {
+                self.approve_erasure(session, erasure, now)
+            }
+            ErasureStep::Finish {
+                erasure,
+                keys,
+                entries,
+                before,
+            } => match self.erasure(erasure) {
+                Some(known) if known.approved => Decision::done(vec![Event::ErasureDone {
+                    erasure: erasure.clone(),
+                    subject: known.subject.clone(),
+                    keys: *keys,
+                    entries: *entries,
+                    before: *before,
+                }]),
+                Some(_) => refused(ErasureRefusal::NotApproved),
+                None => refused(ErasureRefusal::Unknown),
+            },
+        }
+    }
+
+    fn request_erasure(
+        &self,
+        session: &SessionId,
+        erasure: &ErasureId,
+        subject: &SubjectName,
+        now: Timestamp,
+    ) -> Decision {
+        self.where_live(session, now, |held| {
+            let same = self
+                .erasures(now)
+                .find(|(_, open)| open.subject == *subject);
+            let refusal = if held.session.subject == *subject {
+                ErasureRefusal::Own
+            } else if let Some((open, _)) = same {
+                ErasureRefusal::Open(open.clone())
+            } else if self.erasure(erasure).is_some() {
+                ErasureRefusal::Taken
+            } else if self.erasures(now).count() >= OPEN_MAX {
+                ErasureRefusal::TooMany
+            } else {
+                return Decision::done(vec![Event::ErasureRequested {
+                    session: session.clone(),
+                    erasure: erasure.clone(),
+                    subject: subject.clone(),
+                }]);
+            };
+            refused(refusal)
+        })
+    }
+
+    fn approve_erasure(
+        &self,
+        session: &SessionId,
+        erasure: &ErasureId,
+        now: Timestamp,
+    ) -> Decision {
+        self.where_live(session, now, |held| {
+            let known = self.erasure(erasure).filter(|known| known.is_open(now));
+            let refusal = match known {
+                None => ErasureRefusal::Unknown,
+                Some(known) if known.approved => ErasureRefusal::Approved,
+                Some(known) if known.subject == held.session.subject => ErasureRefusal::Own,
+                Some(known) if known.asked_by == held.session.subject => ErasureRefusal::SamePerson,
+                Some(_) => {
+                    return Decision::done(vec![Event::ErasureApproved {
+                        session: session.clone(),
+                        erasure: erasure.clone(),
+                    }]);
+                }
+            };
+            refused(refusal)
+        })
+    }
+
+    /// Lets what was recorded of an erasure take effect.
+    pub(super) fn apply_erasure(&mut self, event: &Event, time: Timestamp) {
+        if let Event::ErasureRequested {
+            session,
+            erasure,
+            subject,
+        } = event
+        {
+            let asked_by = self.session(session).map(|live| live.subject.clone());
+            if let Some(asked_by) = asked_by {
+                let asked = Erasure {
+                    subject: subject.clone(),
+                    asked_by,
+                    asked_at: time,
+                    approved: false,
+                };
+                self.state.erasures.entry(erasure.clone()).or_insert(asked);
+            }
+        } else if let Event::ErasureApproved { erasure, .. } = event {
+            if let Some(known) = self.state.erasures.get_mut(erasure) {
+                known.approved = true;
+            }
+        } else if let Event::ErasureDone { erasure, .. } = event {
+            self.state.erasures.remove(erasure);
+        }
+    }
+}
+
+fn refused(refusal: ErasureRefusal) -> Decision {
+    Decision::refused(Refusal::Erasure(refusal))
+}
