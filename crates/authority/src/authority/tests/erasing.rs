@@ -184,7 +184,8 @@ fn the_auditor_finds_each_step_that_is_missing_or_wrong() {
     assert_eq!(places.len(), 4);
     for left_out in places {
         let mut log = Log::whole();
-        log.entries.remove(left_out);
+        // Something else stands there, so that the places of the others are as they were.
+        log.entries[left_out].event = Event::ClockStepped { wall_offset_us: 0 };
         let found = log.found();
         assert!(found.contains(&wrong), "{left_out}: {found:?}");
     }
