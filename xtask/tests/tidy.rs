@@ -78,6 +78,8 @@ const DIALS: &[&str] = &[
     // Give signed entries to the receivers that the operator has named.
     "crates/gateway/src/forward/otlp.rs",
     "crates/gateway/src/forward/syslog.rs",
+    // Copies the log to the store that the operator has named.
+    "crates/gateway/src/archive/place.rs",
 ];
 
 /// Lines of a file before its tests. It only ever shrinks.

@@ -1,5 +1,6 @@
-//! `curfew log tail | search | verify | export | receipt | reveal | erase | timestamp`.
+//! `curfew log tail | search | verify | export | archive | receipt | reveal | erase | timestamp`.
 
+mod archive;
 mod erase;
 mod receipt;
 mod reveal;
@@ -61,6 +62,7 @@ pub(crate) enum LogCommand {
         dir: Option<PathBuf>,
     },
     Export(crate::export::Export),
+    Archive(archive::Archive),
     Receipt(receipt::Receipt),
     Reveal(reveal::Reveal),
     Erase(erase::Erase),
@@ -104,6 +106,10 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             dir,
         } => verify(options, &config, dir),
         LogCommand::Export(arguments) => crate::export::export(&arguments),
+        LogCommand::Archive(arguments) => {
+            archive::archive(&arguments).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         LogCommand::Receipt(arguments) => {
             receipt::receipt(&arguments).await?;
             Ok(ExitCode::SUCCESS)

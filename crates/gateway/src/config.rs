@@ -3,6 +3,7 @@
 //! Unknown keys are refused, nothing is guessed, and every message names file and line.
 //! Durations are written as in a policy: `250ms`, `10s`, `15m`, `8h`.
 
+mod archive;
 mod forward;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,8 @@ use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
 
+pub use archive::Archive;
+pub(crate) use archive::is_https_or_loopback;
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind};
 
 /// The whole configuration. Its field docs are the manual.
@@ -54,6 +57,8 @@ pub struct Config {
     /// Who is sent the ledger's entries as they come.
     #[serde(default)]
     pub forward: Vec<Forward>,
+    /// Where a copy of the ledger is kept.
+    pub archive: Option<Archive>,
     /// Numbers that have a good default.
     #[serde(default)]
     pub tuning: Tuning,
@@ -353,7 +358,8 @@ impl Config {
             .or_else(|| self.name_problem())
             .or_else(|| self.web_problem())
             .or_else(|| self.postgres_problem())
-            .or_else(|| forward::problem(&self.forward));
+            .or_else(|| forward::problem(&self.forward))
+            .or_else(|| archive::problem(self.archive.as_ref()));
         match problem {
             Some((needle, problem, hint)) => {
                 Err(ConfigError::at(name, text, needle, problem, hint))
@@ -448,6 +454,8 @@ impl Config {
         let rest = [self.search.dir.as_mut(), self.log.signer.as_mut(), witness];
         let rest = rest.into_iter().flatten();
         let rest = rest.chain(self.forward.iter_mut().flat_map(Forward::paths));
+        let archive = self.archive.as_mut();
+        let rest = rest.chain(archive.and_then(|it| it.secret_access_key_file.as_mut()));
         for path in own.into_iter().chain(web).chain(postgres).chain(rest) {
             *path = folder.join(&*path);
         }

@@ -16,21 +16,17 @@ mod otlp;
 mod syslog;
 mod tls;
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_export::{Record, Source, range};
-use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::config::{Config, Forward, ForwardKind};
 use crate::data::DataDir;
+use crate::secret;
 use cursor::Cursor;
 use lane::Lane;
 use otlp::Otlp;
@@ -39,9 +35,6 @@ use syslog::Syslog;
 /// How long what is under way at the end may take: half a second less than the gateway waits for
 /// all its tasks.
 const STOP_TIME: Duration = Duration::from_millis(1_500);
-
-/// The longest bearer token, in bytes: twice what a large JSON Web Token has.
-const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 /// A configured receiver cannot be sent to.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +73,11 @@ impl Setup {
         let tls = tls::config(forward)?;
         let receiver = match forward.kind {
             ForwardKind::Otlp => {
-                let token = forward.token_file.as_deref().map(token).transpose()?;
+                let token = forward
+                    .token_file
+                    .as_deref()
+                    .map(secret::read_token)
+                    .transpose()?;
                 let url = forward.url.as_deref().unwrap_or_default();
                 Receiver::Otlp(Box::new(Otlp::new(url, token, tls, source)?))
             }
@@ -109,27 +106,6 @@ impl Setup {
             () = overtime => {}
         }
     }
-}
-
-/// Reads a bearer token from its file.
-fn token(path: &Path) -> Result<SecretString, String> {
-    let at = |problem: String| format!("{}: {problem}", path.display());
-    let about = fs::metadata(path).map_err(|error| at(error.to_string()))?;
-    if about.mode() & 0o077 != 0 {
-        return Err(at(
-            "it can be read by others; set its mode to 0600".to_owned()
-        ));
-    }
-    if about.len() > TOKEN_BYTES_MAX {
-        return Err(at("longer than 16 KiB".to_owned()));
-    }
-    let text = fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
-    let text = Zeroizing::new(text);
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(at("it holds no bearer token".to_owned()));
-    }
-    Ok(token.into())
 }
 
 /// Why a receiver has not acknowledged. For the operator.

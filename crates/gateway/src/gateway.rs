@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive;
 use crate::clock::{Clock, LastSeen};
 use crate::config::{Config, WebResource};
 use crate::control;
@@ -93,6 +94,9 @@ pub enum StartError {
     /// A receiver of entries.
     #[error(transparent)]
     Forward(#[from] forward::ForwardSetupError),
+    /// The log's archive.
+    #[error(transparent)]
+    Archive(#[from] archive::PlaceError),
     /// The kernel gives no timer.
     #[error("the kernel gives no timer: {0}")]
     Timer(std::io::Error),
@@ -337,6 +341,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let witnesses = witnesses(&config)?;
     let forwards = forward::Setup::all(&config)?;
+    let archive = archive(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
@@ -381,6 +386,9 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     for setup in forwards {
         tasks.spawn(setup.run(durability.checkpoints(), stopping.clone()));
     }
+    if let Some(archive) = archive {
+        tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
+    }
     if let Some(witnesses) = witnesses {
         let registrar = gateway.registrar.clone();
         tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
@@ -398,6 +406,14 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         closed,
         tasks,
     })
+}
+
+/// The log's archive, where one is configured.
+fn archive(config: &Config) -> Result<Option<archive::Setup>, StartError> {
+    let ledger = DataDir::of(config).ledger();
+    let archive = config.archive.as_ref();
+    let setup = archive.map(|archive| archive::Setup::new(archive, &ledger));
+    Ok(setup.transpose()?)
 }
 
 /// The log's witnesses, where some are configured.

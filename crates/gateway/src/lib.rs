@@ -8,6 +8,7 @@
 //!
 //! Planes (`web`, `postgres`, `console`) never name each other; what they share lies here.
 
+pub mod archive;
 mod causes;
 mod clock;
 pub mod config;

@@ -185,6 +185,31 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
+/// The longest token in a file, in bytes: twice what a large JSON Web Token has.
+const TOKEN_BYTES_MAX: u64 = 16 * 1024;
+
+/// Reads what proves us to others – a bearer token, a secret key – from its file. The error is for the
+/// operator, and names the file.
+pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
+    let at = |problem: String| format!("{}: {problem}", path.display());
+    let about = fs::metadata(path).map_err(|error| at(error.to_string()))?;
+    if about.mode() & 0o077 != 0 {
+        return Err(at(
+            "it can be read by others; set its mode to 0600".to_owned()
+        ));
+    }
+    if about.len() > TOKEN_BYTES_MAX {
+        return Err(at("longer than 16 KiB".to_owned()));
+    }
+    let text = fs::read_to_string(path).map_err(|error| at(error.to_string()))?;
+    let text = Zeroizing::new(text);
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(at("it holds no token".to_owned()));
+    }
+    Ok(token.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,117 @@
+//! Which object store, and by what right.
+
+use std::fs;
+use std::path::Path as FilePath;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreScheme};
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::config;
+use crate::secret;
+
+/// Why there is no archive at that place.
+#[derive(Debug, thiserror::Error)]
+#[error("archive {place}: {problem}")]
+pub struct PlaceError {
+    place: String,
+    problem: String,
+}
+
+/// What an S3 store asks for; a directory asks for nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The address of a store that is not Amazon's, `https://…`; `http://…` on loopback only.
+    pub endpoint: Option<String>,
+    /// The region; `us-east-1` where none is given.
+    pub region: Option<String>,
+    /// Who asks.
+    pub access_key_id: Option<String>,
+    /// What proves it.
+    pub secret_access_key: Option<SecretString>,
+    /// For temporary credentials.
+    pub session_token: Option<SecretString>,
+}
+
+impl Access {
+    /// As the configuration says.
+    pub(crate) fn of(config: &config::Archive) -> Result<Self, PlaceError> {
+        let read = |file: &FilePath| {
+            secret::read_token(file).map_err(|problem| PlaceError {
+                place: config.url.clone(),
+                problem,
+            })
+        };
+        Ok(Self {
+            endpoint: config.endpoint.clone(),
+            region: config.region.clone(),
+            access_key_id: config.access_key_id.clone(),
+            secret_access_key: config
+                .secret_access_key_file
+                .as_deref()
+                .map(read)
+                .transpose()?,
+            session_token: None,
+        })
+    }
+}
+
+/// The store at `url`, and where in it the archive begins.
+pub(super) fn open(url: &str, access: &Access) -> Result<(Box<dyn ObjectStore>, Path), PlaceError> {
+    let wrong = |problem: String| PlaceError {
+        place: url.to_owned(),
+        problem,
+    };
+    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
+    if parsed.query().is_some() || parsed.fragment().is_some() || parsed.password().is_some() {
+        return Err(wrong("it is a place and nothing else".to_owned()));
+    }
+    let (scheme, prefix) =
+        ObjectStoreScheme::parse(&parsed).map_err(|error| wrong(error.to_string()))?;
+    match scheme {
+        ObjectStoreScheme::Local => {
+            let folder = parsed
+                .to_file_path()
+                .map_err(|()| wrong("it is no path on this machine".to_owned()))?;
+            fs::create_dir_all(&folder).map_err(|error| wrong(error.to_string()))?;
+            // What is there must stay there, as in any other store.
+            let store = LocalFileSystem::new_with_prefix(&folder)
+                .map_err(|error| wrong(error.to_string()))?
+                .with_fsync(true);
+            Ok((Box::new(store), Path::default()))
+        }
+        ObjectStoreScheme::AmazonS3 => {
+            let store = amazon(&parsed, access).map_err(wrong)?;
+            Ok((store, prefix))
+        }
+        _ => Err(wrong("it begins with neither file:// nor s3://".to_owned())),
+    }
+}
+
+fn amazon(url: &Url, access: &Access) -> Result<Box<dyn ObjectStore>, String> {
+    let mut builder = AmazonS3Builder::new().with_url(url.as_str());
+    if let Some(endpoint) = &access.endpoint {
+        let at = Url::parse(endpoint).map_err(|error| format!("endpoint: {error}"))?;
+        if !config::is_https_or_loopback(&at) {
+            return Err(format!("endpoint `{endpoint}`: https, or http on loopback"));
+        }
+        builder = builder
+            .with_endpoint(endpoint)
+            .with_allow_http(at.scheme() == "http");
+    }
+    builder = builder.with_region(access.region.as_deref().unwrap_or("us-east-1"));
+    if let Some(id) = &access.access_key_id {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(key) = &access.secret_access_key {
+        builder = builder.with_secret_access_key(key.expose_secret());
+    }
+    if let Some(token) = &access.session_token {
+        builder = builder.with_token(token.expose_secret());
+    }
+    let store = builder.build().map_err(|error| error.to_string())?;
+    Ok(Box::new(store))
+}

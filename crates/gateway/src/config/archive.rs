@@ -1,0 +1,123 @@
+//! `[archive]`: where a copy of the log is kept.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{Complaint, Duration};
+
+/// Where a copy of the log is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// `file:///…` or `s3://bucket/prefix`.
+    pub url: String,
+    /// How often the newest checkpoint is archived, at most.
+    #[serde(default = "every")]
+    pub every: Duration,
+    /// For `s3`: the address of a store that is not Amazon's. Without TLS on loopback only.
+    pub endpoint: Option<String>,
+    /// For `s3`: the region; `us-east-1` otherwise.
+    pub region: Option<String>,
+    /// For `s3`: who asks. Without it: the machine's own role.
+    pub access_key_id: Option<String>,
+    /// For `s3`: a file with the secret access key, which nobody but Curfew may read. Relative to
+    /// the configuration file.
+    pub secret_access_key_file: Option<PathBuf>,
+}
+
+fn every() -> Duration {
+    Duration(std::time::Duration::from_secs(300))
+}
+
+/// Whether nobody on the way can read what is sent there.
+pub(crate) fn is_https_or_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = || {
+        host == "localhost"
+            || host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    };
+    match url.scheme() {
+        "https" => !host.is_empty(),
+        "http" => is_loopback(),
+        _ => false,
+    }
+}
+
+/// What is wrong with it.
+pub(super) fn problem(archive: Option<&Archive>) -> Option<Complaint<'_>> {
+    let archive = archive?;
+    let hint = "url = \"file:///var/lib/curfew-archive\" or \"s3://bucket/prefix\"";
+    let url = Url::parse(&archive.url);
+    let scheme = url.as_ref().map_or("", Url::scheme);
+    let only_place = |url: &Url| {
+        url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+    };
+    if !matches!(scheme, "file" | "s3") || !url.as_ref().is_ok_and(only_place) {
+        let problem = format!("`{}` is no place for an archive", archive.url);
+        return Some((&archive.url, problem, hint));
+    }
+    let s3_only = archive.endpoint.is_some()
+        || archive.region.is_some()
+        || archive.access_key_id.is_some()
+        || archive.secret_access_key_file.is_some();
+    if scheme == "file" && s3_only {
+        let problem = "a directory has no endpoint, region or keys".to_owned();
+        return Some((&archive.url, problem, hint));
+    }
+    if archive.access_key_id.is_some() != archive.secret_access_key_file.is_some() {
+        let problem = "one of access_key_id and secret_access_key_file is missing".to_owned();
+        return Some((&archive.url, problem, "give both, or neither"));
+    }
+    let endpoint = archive.endpoint.as_ref()?;
+    let fits = Url::parse(endpoint).is_ok_and(|url| is_https_or_loopback(&url));
+    (!fits).then(|| {
+        let problem = format!("`{endpoint}` is no endpoint");
+        let hint = "endpoint = \"https://s3.example.com\"; http is for loopback";
+        (endpoint.as_str(), problem, hint)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Option<String> {
+        let archive: Archive = toml::from_str(text).unwrap();
+        problem(Some(&archive)).map(|(_, problem, _)| problem)
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for good in [
+            "url = \"file:///srv/archive\"",
+            "url = \"s3://bucket/curfew\"\nregion = \"eu-north-1\"",
+            "url = \"s3://bucket\"\nendpoint = \"http://127.0.0.1:9000\"",
+            "url = \"s3://b\"\naccess_key_id = \"a\"\nsecret_access_key_file = \"s\"",
+        ] {
+            assert_eq!(found(good), None, "{good}");
+        }
+        for (bad, says) in [
+            ("url = \"srv/archive\"", "no place"),
+            ("url = \"https://bucket/x\"", "no place"),
+            ("url = \"s3://key:secret@bucket\"", "no place"),
+            ("url = \"file:///srv\"\nregion = \"x\"", "a directory"),
+            ("url = \"s3://b\"\naccess_key_id = \"a\"", "missing"),
+            (
+                "url = \"s3://b\"\nendpoint = \"http://s3.example.com\"",
+                "no endpoint",
+            ),
+        ] {
+            let problem = found(bad).unwrap_or_else(|| panic!("{bad}"));
+            assert!(problem.contains(says), "{problem}");
+        }
+    }
+}
