@@ -58,7 +58,9 @@ pub(crate) enum LogCommand {
         options: Options,
         #[command(flatten)]
         config: ConfigArgument,
-        /// The directory of the log. Without it: the one of the configuration, with its own key.
+        /// The directory of the log, or the address at which it is served. Without it: the one of the
+        /// configuration, with its own key.
+        #[arg(value_name = "DIR|URL")]
         dir: Option<PathBuf>,
     },
     Export(crate::export::Export),

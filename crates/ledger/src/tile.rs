@@ -96,7 +96,8 @@ impl Tile {
     }
 
     /// What this tile holds, given the bytes of one of the same number and at least its width.
-    pub(crate) fn prefix(self, bytes: &[u8]) -> &[u8] {
+    #[must_use]
+    pub fn prefix(self, bytes: &[u8]) -> &[u8] {
         let width = usize::from(self.width);
         let len = match self.kind {
             TileKind::Hashes(_) => width * 32,

@@ -9,7 +9,7 @@ use curfew_authority::{Auditor, Entry, Event, Finding, SessionId, Timestamp};
 use curfew_ledger::verify::{
     self as ledger, Failure, FailureKind, Progress, Verify, Visitor, verify,
 };
-use curfew_ledger::{RealDisk, VerifierKey};
+use curfew_ledger::{Disk, VerifierKey};
 
 use crate::place::place_of;
 use crate::report::{Fault, Found, Outcome, Report, Sessions};
@@ -25,10 +25,12 @@ const BATCH_BYTES: usize = 64 * 1024;
 const BATCHES_MAX: usize = 32;
 
 /// What to verify, and against what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Audit<'a> {
     /// The directory of the ledger.
     pub dir: &'a Path,
+    /// Where that is.
+    pub disk: Arc<dyn Disk>,
     /// Its verifier keys.
     pub keys: &'a [VerifierKey],
     /// A signed checkpoint from earlier or elsewhere that the log must continue.
@@ -208,10 +210,9 @@ fn fault(failure: &Failure) -> Fault {
 }
 
 /// Whether the log is not there, or the system does not let us read it, rather than being wrong.
-fn is_unreadable(dir: &Path, failures: &[Failure]) -> bool {
-    let is_log = ["segments", "tile"]
-        .iter()
-        .any(|name| dir.join(name).is_dir());
+fn is_unreadable(what: &Audit<'_>, failures: &[Failure]) -> bool {
+    let is_there = |name: &&str| what.disk.permissions(&what.dir.join(name)).is_ok();
+    let is_log = ["segments", "tile"].iter().any(is_there);
     !is_log
         || failures
             .iter()
@@ -220,7 +221,7 @@ fn is_unreadable(dir: &Path, failures: &[Failure]) -> bool {
 
 /// Proves integrity on this core while another judges what the entries tell.
 fn replay(
-    what: Audit<'_>,
+    what: &Audit<'_>,
     pass: &mut Pass<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ledger::Report, Vec<Failure>> {
@@ -239,7 +240,7 @@ fn replay(
                 dir: what.dir,
                 keys: what.keys,
                 remembered: what.since,
-                disk: Arc::new(RealDisk),
+                disk: what.disk.clone(),
             },
             &mut feed,
         );
@@ -254,7 +255,7 @@ fn replay(
 }
 
 /// Verifies a ledger in one pass, in memory that does not grow with it beyond its live sessions.
-pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
+pub fn audit(what: &Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
     let mut pass = Pass {
         dir: what.dir,
         auditor: Auditor::default(),
@@ -268,24 +269,15 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
     };
     let verified = replay(what, &mut pass, progress);
     let mut report = Report {
-        outcome: Outcome::Proven,
-        directory: what.dir.display().to_string(),
         origin: what.keys.first().map(|key| key.name().to_owned()),
         size: pass.size,
-        signed: None,
-        root: None,
-        checkpoints: 0,
-        tiles_only: false,
-        torn_bytes: None,
-        witnesses: None,
-        timestamps: None,
         first: pass.first,
         last: pass.last,
         sessions: pass.sessions,
         actions: pass.actions,
-        faults: Vec::new(),
         findings: pass.findings,
         findings_total: pass.findings_total,
+        ..Report::of(what.dir)
     };
     match verified {
         Ok(ledger) => {
@@ -301,7 +293,7 @@ pub fn audit(what: Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
             }
         }
         Err(failures) => {
-            report.outcome = if is_unreadable(what.dir, &failures) {
+            report.outcome = if is_unreadable(what, &failures) {
                 Outcome::Unreadable
             } else {
                 Outcome::IntegrityBroken

@@ -7,19 +7,21 @@
 
 use std::fmt::Display;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use curfew_ledger::receipt::RECEIPT_BYTES_MAX;
 use curfew_ledger::verify::Progress;
-use curfew_ledger::{Published, TrustPolicy, VerifierKey};
+use curfew_ledger::{Disk, Published, RealDisk, TrustPolicy, VerifierKey};
 use curfew_timestamp::Roots;
 use serde::Serialize;
 
 use crate::audit::{Audit, audit};
 use crate::report::{Outcome, Report};
+use crate::served::{Credentials, Served};
 use crate::{receipt, timestamps, witnesses};
 
 /// What the exit codes of a verification mean, for `--help`.
@@ -66,6 +68,22 @@ pub struct Options {
     /// timestamp token (RFC 3161) kept with the log must hold, and there must be one.
     #[arg(long, value_name = "PEM_FILE", conflicts_with = "receipt")]
     pub tsa_ca: Option<PathBuf>,
+    /// A file with the bearer token for a URL: the token alone, or what `curfew login` has kept. In its
+    /// place the variable CURFEW_TOKEN may hold the token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Takes the token from the environment, never from a command line that others can see.
+    #[arg(
+        long = "token-from-environment",
+        env = "CURFEW_TOKEN",
+        hide = true,
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+    /// Certificates in PEM form of the authorities that vouch for the server of a URL, in place of the
+    /// system's.
+    #[arg(long, value_name = "PEM_FILE")]
+    pub ca: Option<PathBuf>,
     /// Prove the one entry of this receipt, as `curfew log receipt` gives it, without the log.
     #[arg(long, value_name = "RECEIPT_FILE")]
     pub receipt: Option<PathBuf>,
@@ -149,7 +167,82 @@ fn keys(
         .collect()
 }
 
-/// Verifies the log in `dir`, shows how far it is on a terminal's stderr, prints the report, and
+/// Why there is no report.
+enum Problem {
+    /// The command line, or a file that it names, cannot be used.
+    Usage(String),
+    /// The log cannot be read.
+    Unreadable(String),
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Self::Usage(problem)
+    }
+}
+
+/// Where a log is read from.
+struct Source {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+}
+
+impl Source {
+    fn open(options: &Options, place: &Path) -> Result<Self, Problem> {
+        let Some(url) = place.to_str().filter(|text| is_url(text)) else {
+            return Ok(Self {
+                dir: place.to_path_buf(),
+                disk: Arc::new(RealDisk),
+            });
+        };
+        let credentials = Credentials {
+            token: token(options)?,
+            ca: options.ca.as_deref().map(read).transpose()?,
+        };
+        let served = Served::open(url, &credentials, 0).map_err(|error| {
+            if error.kind() == ErrorKind::InvalidInput {
+                Problem::Usage(error.to_string())
+            } else {
+                Problem::Unreadable(error.to_string())
+            }
+        })?;
+        Ok(Self {
+            dir: served.dir(),
+            disk: Arc::new(served),
+        })
+    }
+}
+
+/// Whether a place is an address rather than a directory.
+fn is_url(place: &str) -> bool {
+    ["https://", "http://"]
+        .iter()
+        .any(|scheme| place.starts_with(scheme))
+}
+
+/// The bearer token: a line by itself, or in the JSON that `curfew login` keeps.
+fn token(options: &Options) -> Result<Option<String>, String> {
+    let Some(path) = &options.token_file else {
+        return Ok(options.token.clone());
+    };
+    let wrong = |why: &str| format!("{}: {why}", path.display());
+    let text = String::from_utf8(read(path)?).map_err(|_| wrong("not a text file"))?;
+    let text = text.trim();
+    let token = if text.starts_with('{') {
+        let kept: serde_json::Value =
+            serde_json::from_str(text).map_err(|error| wrong(&error.to_string()))?;
+        let token = kept.get("token").and_then(serde_json::Value::as_str);
+        token.ok_or_else(|| wrong("no `token` in it"))?.to_owned()
+    } else {
+        text.to_owned()
+    };
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("this is no token"));
+    }
+    Ok(Some(token))
+}
+
+/// Verifies the log in `dir`, or the one served at this address, shows how far it is on a terminal's stderr, prints the report, and
 /// gives the exit code.
 pub fn run(options: &Options, dir: &Path) -> u8 {
     if let Some(path) = &options.receipt {
@@ -160,9 +253,14 @@ pub fn run(options: &Options, dir: &Path) -> u8 {
             print(&report, options.json);
             report.outcome.code()
         }
-        Err(problem) => {
+        Err(Problem::Usage(problem)) => {
             eprintln!("error: {problem}");
             USAGE
+        }
+        Err(Problem::Unreadable(problem)) => {
+            let report = Report::unreadable(dir, problem);
+            print(&report, options.json);
+            report.outcome.code()
         }
     }
 }
@@ -194,29 +292,32 @@ fn run_receipt(options: &Options, path: &Path) -> u8 {
     report.outcome.code()
 }
 
-fn verified(options: &Options, dir: &Path) -> Result<Report, String> {
+fn verified(options: &Options, place: &Path) -> Result<Report, Problem> {
     let policy = policy(options)?;
-    let keys = keys(options, dir, policy.as_ref())?;
-    // Read before the log, which may go on meanwhile.
-    let witnessed = Published::new(dir).witnessed();
-    let stamped = Published::new(dir).timestamps();
+    let keys = keys(options, place, policy.as_ref())?;
     let roots = roots(options)?;
     let since = options.since.as_deref().map(read).transpose()?;
+    let Source { dir, disk } = Source::open(options, place)?;
+    let log = Published::new_on(&dir, disk.clone());
+    // Read before the log, which may go on meanwhile.
+    let witnessed = log.witnessed();
+    let stamped = log.timestamps();
     let mut bar = Bar::new();
     let what = Audit {
-        dir,
+        dir: &dir,
+        disk,
         keys: &keys,
         since: since.as_deref(),
     };
-    let mut report = audit(what, &mut |progress| bar.draw(progress));
+    let mut report = audit(&what, &mut |progress| bar.draw(progress));
     bar.clear();
     if let Some(policy) = &policy {
         let note = witnessed.map_err(|error| error.to_string())?;
-        witnesses::add(&mut report, dir, note.as_deref(), policy, &keys);
+        witnesses::add(&mut report, &log, note.as_deref(), policy, &keys);
     }
     if let Some(roots) = &roots {
         let sizes = stamped.map_err(|error| error.to_string())?;
-        timestamps::add(&mut report, dir, &sizes, roots, &keys);
+        timestamps::add(&mut report, &log, &sizes, roots, &keys);
     }
     Ok(report)
 }

@@ -1,6 +1,7 @@
 //! What a verification found, for people and for programs.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 
 use curfew_authority::{SessionId, Timestamp};
 use serde::Serialize;
@@ -143,6 +144,43 @@ impl fmt::Display for Fault {
 }
 
 impl Report {
+    /// Of the log in `dir`, before anything is known of it.
+    pub(crate) fn of(dir: &Path) -> Self {
+        Self {
+            outcome: Outcome::Proven,
+            directory: dir.display().to_string(),
+            origin: None,
+            size: 0,
+            signed: None,
+            root: None,
+            checkpoints: 0,
+            tiles_only: false,
+            torn_bytes: None,
+            first: None,
+            last: None,
+            witnesses: None,
+            timestamps: None,
+            sessions: Sessions::default(),
+            actions: 0,
+            faults: Vec::new(),
+            findings: Vec::new(),
+            findings_total: 0,
+        }
+    }
+
+    /// Of one that cannot be read at all.
+    pub(crate) fn unreadable(dir: &Path, problem: String) -> Self {
+        let mut report = Self::of(dir);
+        report.outcome = Outcome::Unreadable;
+        report.faults.push(Fault {
+            file: report.directory.clone(),
+            offset: None,
+            index: None,
+            detail: problem,
+        });
+        report
+    }
+
     fn verdicts(&self) -> (&'static str, &'static str) {
         let integrity = match self.outcome {
             Outcome::Unreadable => "? could not be read",

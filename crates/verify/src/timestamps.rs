@@ -93,24 +93,24 @@ enum Judged {
     Broken(String),
 }
 
-/// Adds to the report of the log in `dir` what the tokens over its first `sizes` entries say, which
+/// Adds to the report of a log what the tokens over its first `sizes` entries say, which
 /// were listed before the log was read.
 pub(crate) fn add(
     report: &mut Report,
-    dir: &Path,
+    log: &Published,
     sizes: &[u64],
     roots: &Roots,
     keys: &[VerifierKey],
 ) {
-    let log = Published::new(dir);
     let mut timestamps = Timestamps::default();
     for &size in sizes {
-        match judge(report, &log, size, roots, keys) {
+        match judge(report, log, size, roots, keys) {
             Judged::Holds(stamp) => timestamps.tokens.push(stamp),
             Judged::Refused(detail) => timestamps.refused.push(Refused { size, detail }),
             Judged::Broken(detail) => {
                 report.outcome = Outcome::IntegrityBroken;
-                let path = dir.join(format!("timestamps/{size}.checkpoint"));
+                let path =
+                    Path::new(&report.directory).join(format!("timestamps/{size}.checkpoint"));
                 report.faults.push(Fault {
                     file: path.display().to_string(),
                     offset: None,

@@ -78,11 +78,11 @@ impl fmt::Display for Witnesses {
     }
 }
 
-/// Adds to the report of the log in `dir` what witnesses say by the checkpoint `note`, which was read
+/// Adds to the report of a log what witnesses say by the checkpoint `note`, which was read
 /// from there before the log was.
 pub(crate) fn add(
     report: &mut Report,
-    dir: &Path,
+    log: &Published,
     note: Option<&[u8]>,
     policy: &TrustPolicy,
     keys: &[VerifierKey],
@@ -93,16 +93,16 @@ pub(crate) fn add(
     };
     match policy.judge(note, keys) {
         Ok(judged) => {
-            let problem = whole(report, dir, &judged);
+            let problem = whole(report, log, &judged);
             let size = judged.checkpoint.size;
             conclude(report, Witnesses::of(judged));
             if let Some(problem) = problem {
-                broken(report, dir, Some(size), problem);
+                broken(report, Some(size), problem);
             }
         }
         Err(error) => {
             conclude(report, Witnesses::nobody(policy));
-            broken(report, dir, None, error.to_string());
+            broken(report, None, error.to_string());
         }
     }
 }
@@ -114,10 +114,13 @@ fn conclude(report: &mut Report, witnesses: Witnesses) {
     report.witnesses = Some(witnesses);
 }
 
-fn broken(report: &mut Report, dir: &Path, index: Option<u64>, detail: String) {
+fn broken(report: &mut Report, index: Option<u64>, detail: String) {
     report.outcome = Outcome::IntegrityBroken;
     report.faults.push(Fault {
-        file: dir.join("witnessed").display().to_string(),
+        file: Path::new(&report.directory)
+            .join("witnessed")
+            .display()
+            .to_string(),
         offset: None,
         index,
         detail,
@@ -125,7 +128,7 @@ fn broken(report: &mut Report, dir: &Path, index: Option<u64>, detail: String) {
 }
 
 /// What is wrong between the log, which was found whole, and what was cosigned of it.
-fn whole(report: &Report, dir: &Path, judged: &Judged) -> Option<String> {
+fn whole(report: &Report, log: &Published, judged: &Judged) -> Option<String> {
     // Of a log that is broken, its own faults say more.
     let signed = report.signed?;
     let checkpoint = &judged.checkpoint;
@@ -135,7 +138,7 @@ fn whole(report: &Report, dir: &Path, judged: &Judged) -> Option<String> {
             checkpoint.size
         ));
     }
-    match Published::new(dir).root(checkpoint.size) {
+    match log.root(checkpoint.size) {
         Ok(root) if root == checkpoint.root => None,
         Ok(_) => Some("another history was cosigned than is here".to_owned()),
         Err(error) => Some(error.to_string()),

@@ -188,10 +188,11 @@ impl Made {
     fn verified(&self) -> Report {
         let what = Audit {
             dir: self.dir(),
+            disk: Arc::new(RealDisk),
             keys: &[self.key()],
             since: None,
         };
-        audit(what, &mut |_| ())
+        audit(&what, &mut |_| ())
     }
 
     fn program(&self, more: &[&str]) -> Output {
@@ -355,10 +356,11 @@ fn a_log_that_does_not_continue_a_remembered_checkpoint_is_refused() {
     let keys = [made.key()];
     let what = |dir| Audit {
         dir,
+        disk: Arc::new(RealDisk),
         keys: &keys,
         since: Some(&since),
     };
-    let report = audit(what(&older.join("ledger")), &mut |_| ());
+    let report = audit(&what(&older.join("ledger")), &mut |_| ());
     assert_eq!(report.outcome, Outcome::IntegrityBroken, "{report}");
 }
 

@@ -16,4 +16,5 @@ mod search;
 #[allow(dead_code, reason = "the hostile tests use the rest")]
 mod stage;
 mod tool;
+mod verify;
 mod web;

@@ -238,6 +238,11 @@ impl Stage {
         format!("https://{host}:{}{path}", self.web)
     }
 
+    /// The file with the key by which the log is verified.
+    pub(crate) fn public_key(&self) -> PathBuf {
+        self.folder.join("data/keys/ledger.pub")
+    }
+
     /// Everything the gateway has said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("serve.log")).unwrap()

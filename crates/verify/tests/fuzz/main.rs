@@ -11,9 +11,11 @@ mod mutate;
 mod targets;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use corpus::Corpus;
 use curfew_verify::authority::Auditor;
+use curfew_verify::ledger::RealDisk;
 use curfew_verify::{Audit, Outcome, audit};
 use targets::{TARGETS, Target, run};
 
@@ -23,10 +25,11 @@ fn no_input_panics_or_passes_for_what_was_signed() {
     // What is changed was right before: otherwise nothing would show.
     let what = Audit {
         dir: Path::new(&corpus.dir),
+        disk: Arc::new(RealDisk),
         keys: std::slice::from_ref(&corpus.key),
         since: corpus.notes.get(corpus.signed.len() - 1).map(Vec::as_slice),
     };
-    let report = audit(what, &mut |_| ());
+    let report = audit(&what, &mut |_| ());
     assert_eq!(report.outcome, Outcome::Proven, "{report}");
     assert!(report.size > 256, "there is no whole tile");
     for target in TARGETS {

@@ -21,8 +21,9 @@ const SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 fn verify(stage: &Stage, dir: &Path) -> Outcome<Report> {
     let keys = [VerifierKey::parse(&stage.key).doing("the demo's key")?];
     Ok(audit(
-        Audit {
+        &Audit {
             dir,
+            disk: Arc::new(RealDisk),
             keys: &keys,
             since: None,
         },
