@@ -134,6 +134,8 @@ pub enum FindingKind {
     ErasureWrong,
     /// Witnesses are said to have cosigned what was not there yet.
     WitnessedWrong,
+    /// What is said of the signing of checkpoints contradicts the entries before it.
+    SigningWrong,
 }
 
 impl FindingKind {
@@ -171,6 +173,7 @@ impl FindingKind {
             Self::ConcealedWrong => "concealed_wrong",
             Self::ErasureWrong => "erasure_wrong",
             Self::WitnessedWrong => "witnessed_wrong",
+            Self::SigningWrong => "signing_wrong",
         }
     }
 }
@@ -386,6 +389,9 @@ impl Auditor {
             Event::ErasureRequested { .. }
             | Event::ErasureApproved { .. }
             | Event::ErasureDone { .. } => self.erasure(entry, out),
+            Event::LogSigningFailed { .. } | Event::LogSigningResumed { .. } => {
+                self.signing(&entry.event, now, out);
+            }
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

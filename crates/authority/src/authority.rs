@@ -12,6 +12,7 @@ mod decide;
 mod erasing;
 mod judge;
 mod rulings;
+mod signing;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -76,6 +77,8 @@ struct State {
     quorum_lost: bool,
     /// Erasures that were asked for and are not done.
     erasures: BTreeMap<ErasureId, Erasure>,
+    /// It was noted that no checkpoint is signed since that of so many entries.
+    unsigned_from: Option<u64>,
 }
 
 impl Default for State {
@@ -94,6 +97,7 @@ impl Default for State {
             started: 0,
             quorum_lost: false,
             erasures: BTreeMap::new(),
+            unsigned_from: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    RefusalCause,
+    RefusalCause, SigningFault,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -138,6 +138,8 @@ pub enum Command {
     Witness(WitnessNews),
     /// Take a step of an erasure.
     Erasure(ErasureStep),
+    /// Note what there is to say of the signing of checkpoints.
+    Signing(SigningNews),
 }
 
 /// A step of the erasure of what entries only commit to.
@@ -199,6 +201,25 @@ pub enum ErasureRefusal {
     /// Nobody has approved it.
     #[error("nobody has approved the erasure")]
     NotApproved,
+}
+
+/// What there is to say of the signing of checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub enum SigningNews {
+    /// For too long none was signed. Recorded once until one is.
+    Failed {
+        /// When the first try failed.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that is signed.
+        size: u64,
+        /// What stands in the way.
+        cause: SigningFault,
+    },
+    /// They are signed again. Recorded where it was that none is.
+    Resumed {
+        /// Number of entries in the first checkpoint since.
+        size: u64,
+    },
 }
 
 /// What there is to say of the log's witnesses.

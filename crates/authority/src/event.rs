@@ -352,10 +352,59 @@ pub enum Event {
         /// Number of entries in the checkpoint that they have cosigned.
         size: u64,
     },
+    /// For too long no checkpoint could be signed and published. Entries are durable all the same.
+    #[serde(rename = "log.signing_failed")]
+    LogSigningFailed {
+        /// When the first try failed.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that is signed.
+        size: u64,
+        /// What stands in the way.
+        cause: SigningFault,
+    },
+    /// Checkpoints are signed and published again.
+    #[serde(rename = "log.signing_resumed")]
+    LogSigningResumed {
+        /// Number of entries in the first checkpoint since: between the size that
+        /// `log.signing_failed` names and this one nothing was signed.
+        size: u64,
+    },
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// Why no checkpoint could be signed and published.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningFault {
+    /// The signer cannot be reached.
+    SignerAway,
+    /// The signer answers, and will not sign.
+    SignerRefused,
+    /// What the signer gave is not a signature by the log's key.
+    SignerWrong,
+    /// The guard does not take the checkpoint.
+    Guard,
+    /// A file cannot be read or written.
+    Disk,
+    /// What is on the disk is not what was written there, or this program is at fault.
+    Damaged,
+}
+
+impl SigningFault {
+    /// The word in the entry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignerAway => "signer_away",
+            Self::SignerRefused => "signer_refused",
+            Self::SignerWrong => "signer_wrong",
+            Self::Guard => "guard",
+            Self::Disk => "disk",
+            Self::Damaged => "damaged",
+        }
+    }
 }
 
 /// Why a credential of a live session opens nothing.

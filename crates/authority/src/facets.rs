@@ -102,6 +102,8 @@ impl Event {
         "log.witnessed",
         "log.quorum_lost",
         "log.quorum_met",
+        "log.signing_failed",
+        "log.signing_resumed",
     ];
 
     /// The JSON `kind`.
@@ -137,6 +139,8 @@ impl Event {
             Self::LogWitnessed { .. } => "log.witnessed",
             Self::LogQuorumLost { .. } => "log.quorum_lost",
             Self::LogQuorumMet { .. } => "log.quorum_met",
+            Self::LogSigningFailed { .. } => "log.signing_failed",
+            Self::LogSigningResumed { .. } => "log.signing_resumed",
         }
     }
 
@@ -157,7 +161,9 @@ impl Event {
             | Self::RecordingResumed { .. }
             | Self::LogWitnessed { .. }
             | Self::LogQuorumLost { .. }
-            | Self::LogQuorumMet { .. } => Facets::default(),
+            | Self::LogQuorumMet { .. }
+            | Self::LogSigningFailed { .. }
+            | Self::LogSigningResumed { .. } => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {
                 subject: Some(subject),
                 actor: session_of(by),

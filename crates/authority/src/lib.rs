@@ -32,12 +32,12 @@ pub use authority::{
 };
 pub use command::{
     Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant, NewCredential,
-    Presenter, Refusal, StepUp, Verdict, WitnessNews, Witnessed,
+    Presenter, Refusal, SigningNews, StepUp, Verdict, WitnessNews, Witnessed,
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
-    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause,
+    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause, SigningFault,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{

@@ -319,6 +319,22 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("witnesses cosign the log again: {size} entries"),
         ),
+        Event::LogSigningFailed { size, cause, .. } => {
+            let class = Class::Log(LogActivity::Other("Signing Failed"));
+            let cause = cause.as_str();
+            let text =
+                format!("no checkpoint of the log is signed since it had {size} entries: {cause}");
+            let mut facts = plain("log.signing_failed", class, High, text);
+            facts.reason = Some(cause.to_owned());
+            facts.outcome = Outcome::Failure;
+            facts
+        }
+        Event::LogSigningResumed { size } => plain(
+            "log.signing_resumed",
+            Class::Log(LogActivity::Other("Signing Resumed")),
+            Medium,
+            format!("checkpoints of the log are signed again: {size} entries"),
+        ),
     }
 }
 

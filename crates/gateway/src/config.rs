@@ -65,17 +65,30 @@ pub struct Config {
 }
 
 /// Keeping the ledger.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// The socket of `curfew signer serve`, which has the signing key in place of the data folder.
     /// Relative to the configuration file.
     pub signer: Option<PathBuf>,
+    /// How long no checkpoint may have been signed before `log.signing_failed` is recorded.
+    pub signing_alarm_after: Duration,
     /// Who cosigns the ledger's checkpoints.
     pub witness: Option<Witnesses>,
     /// The fields of actions whose values stand beside the log, encrypted, from where they can be
     /// erased; the log only commits to them.
     pub conceal: BTreeSet<Field>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            signer: None,
+            signing_alarm_after: alarm_after(),
+            witness: None,
+            conceal: BTreeSet::new(),
+        }
+    }
 }
 
 /// Who cosigns the ledger's checkpoints.

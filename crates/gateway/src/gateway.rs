@@ -29,6 +29,7 @@ use crate::recorder::Durability;
 use crate::registrar::{self, Approved, Concealer, Ledger, Refusal, Registrar, Reopen};
 use crate::search::Search;
 use crate::secret::MasterKey;
+use crate::signing;
 use crate::web;
 use crate::witness;
 
@@ -244,6 +245,7 @@ impl Core {
         let durability = Arc::new(Durability::new(0, failures));
         let (writer, recovered) = data.open_ledger(Arc::clone(&durability))?;
         durability.resume(recovered.size);
+        durability.opened_at(&writer.checkpoint().unwrap_or_default());
         let held = Arc::clone(&durability);
         let values = data.open_values(!config.log.conceal.is_empty(), recovered.size)?;
         if let Some(values) = &values {
@@ -339,9 +341,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let databases =
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
-    let witnesses = witnesses(&config)?;
-    let forwards = forward::Setup::all(&config)?;
-    let archive = archive(&config)?;
+    let followers = Followers::of(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
@@ -383,16 +383,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
             stopping.clone(),
         ));
     }
-    for setup in forwards {
-        tasks.spawn(setup.run(durability.checkpoints(), stopping.clone()));
-    }
-    if let Some(archive) = archive {
-        tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
-    }
-    if let Some(witnesses) = witnesses {
-        let registrar = gateway.registrar.clone();
-        tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
-    }
+    followers.start(&mut tasks, &gateway, durability, (&stopping, &closed));
     tasks.spawn(serve_control(
         control,
         Arc::clone(&gateway),
@@ -406,6 +397,48 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         closed,
         tasks,
     })
+}
+
+/// What follows the log's checkpoints, looked at and not started yet.
+struct Followers {
+    forwards: Vec<forward::Setup>,
+    archive: Option<archive::Setup>,
+    witnesses: Option<witness::Setup>,
+}
+
+impl Followers {
+    fn of(config: &Config) -> Result<Self, StartError> {
+        Ok(Self {
+            forwards: forward::Setup::all(config)?,
+            archive: archive(config)?,
+            witnesses: witnesses(config)?,
+        })
+    }
+
+    fn start(
+        self,
+        tasks: &mut JoinSet<()>,
+        gateway: &Gateway,
+        durability: Arc<Durability>,
+        (stopping, closed): (&CancellationToken, &CancellationToken),
+    ) {
+        for setup in self.forwards {
+            tasks.spawn(setup.run(durability.checkpoints(), stopping.clone()));
+        }
+        tasks.spawn(signing::watch(
+            gateway.registrar.clone(),
+            durability.signing(),
+            gateway.config.log.signing_alarm_after.0,
+            stopping.clone(),
+        ));
+        if let Some(archive) = self.archive {
+            tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
+        }
+        if let Some(witnesses) = self.witnesses {
+            let registrar = gateway.registrar.clone();
+            tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
+        }
+    }
 }
 
 /// The log's archive, where one is configured.

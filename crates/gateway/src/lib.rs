@@ -27,6 +27,7 @@ mod registrar;
 mod search;
 pub mod secret;
 pub mod signer;
+mod signing;
 mod web;
 pub mod witness;
 

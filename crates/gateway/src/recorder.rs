@@ -1,13 +1,15 @@
 //! Waiting for entries to become durable.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use curfew_authority::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
 use curfew_values::Store;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::signing::{Signing, fault};
 
 /// Why an entry has not come as far as it must.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -25,8 +27,8 @@ pub enum Unrecorded {
 pub struct Durability {
     size: AtomicU64,
     queue: Mutex<Queue>,
-    /// The newest checkpoint could not be published.
-    unpublished: AtomicBool,
+    /// Whether checkpoints are signed and published.
+    signing: watch::Sender<Signing>,
     /// The newest checkpoint, and how many entries it covers.
     checkpoint: watch::Sender<Option<(u64, Arc<str>)>>,
     /// How many entries a quorum of witnesses has cosigned.
@@ -56,7 +58,7 @@ impl Durability {
         Self {
             size: AtomicU64::new(size),
             queue: Mutex::default(),
-            unpublished: AtomicBool::new(false),
+            signing: watch::Sender::default(),
             checkpoint: watch::Sender::new(None),
             witnessed: watch::Sender::new(0),
             failures,
@@ -140,6 +142,26 @@ impl Durability {
         self.checkpoint.subscribe()
     }
 
+    /// Whether checkpoints are signed and published.
+    pub(crate) fn signing(&self) -> watch::Receiver<Signing> {
+        self.signing.subscribe()
+    }
+
+    /// The ledger was opened with this checkpoint, the newest that is signed.
+    pub(crate) fn opened_at(&self, note: &str) {
+        if let Some(size) = size_of(note) {
+            self.signing.send_modify(|signing| signing.size = size);
+        }
+    }
+
+    fn is_signed(&self, size: u64) {
+        let last = Some(Ok(()));
+        let before = self.signing.send_replace(Signing { size, last });
+        if matches!(before.last, Some(Err(_))) {
+            tracing::warn!("checkpoints are signed and published again");
+        }
+    }
+
     /// A quorum of witnesses has cosigned so many entries.
     pub(crate) fn reached_witnesses(&self, size: u64) {
         self.witnessed.send_replace(size);
@@ -188,13 +210,14 @@ impl Observer for Durability {
     }
 
     fn published(&self, note: &str) {
-        let size = note.split('\n').nth(1).and_then(|line| line.parse().ok());
-        if let Some(size) = size {
+        if let Some(size) = size_of(note) {
             self.checkpoint.send_replace(Some((size, Arc::from(note))));
+            self.is_signed(size);
         }
-        if self.unpublished.swap(false, Ordering::Relaxed) {
-            tracing::warn!("checkpoints are signed and published again");
-        }
+    }
+
+    fn up_to_date(&self, size: u64) {
+        self.is_signed(size);
     }
 
     fn seal_failed(&self, error: &PublishError) {
@@ -205,12 +228,23 @@ impl Observer for Durability {
     }
 
     fn publish_failed(&self, error: &PublishError) {
+        let last = Some(Err(fault(error)));
+        let before = *self.signing.borrow();
+        if before.last == last {
+            return;
+        }
+        self.signing.send_modify(|signing| signing.last = last);
         // Said once: it is tried again each second.
-        if !self.unpublished.swap(true, Ordering::Relaxed) {
+        if !matches!(before.last, Some(Err(_))) {
             tracing::error!(
                 %error,
                 "no checkpoint can be signed and published; entries are durable all the same"
             );
         }
     }
+}
+
+/// How many entries a checkpoint covers.
+fn size_of(note: &str) -> Option<u64> {
+    note.split('\n').nth(1)?.parse().ok()
 }

@@ -1,15 +1,26 @@
 //! The signer in a process of its own: here in a thread, over a real socket, under a real log.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    unreachable_pub
+)]
+
+#[path = "shared/gateway.rs"]
+mod gateway;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use curfew_authority::{Auditor, Command, Entry, Event, RefusalCause, SigningFault};
 use curfew_gateway::signer::RemoteSigner;
 use curfew_gateway::signer::server::{SignerServer, begin};
 use curfew_ledger::{
-    LogKey, Observer, Options, PublishError, RealDisk, VerifierKey, WriteError, Writer,
+    LogKey, LogReader, Observer, Options, PublishError, RealDisk, VerifierKey, WriteError, Writer,
 };
+use gateway::Gateway;
 
 #[derive(Debug, Default)]
 struct Heard {
@@ -160,4 +171,90 @@ fn another_user_is_not_answered() {
     let made = Writer::create(options(path, &key), Arc::new(RealDisk), heard);
     let refused = made.map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains("may ask"), "{refused}");
+}
+
+const CONFIG: &str = r#"
+data = "data"
+policy = "policy.cedar"
+origin = "curfew.test/log"
+portal = "curfew.localhost"
+[listen]
+web = "127.0.0.1:0"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+[log]
+signer = "signer.sock"
+signing_alarm_after = "300ms"
+"#;
+
+const POLICY: &str = r#"
+@id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")
+permit (principal, action == Action::"session.start", resource == Resource::"gateway");
+"#;
+
+fn entries(gateway: &Gateway) -> Vec<Entry> {
+    let reader = LogReader::open(&gateway.ledger()).unwrap();
+    let entries = reader.range(0..reader.size());
+    entries
+        .map(|entry| Entry::from_bytes(&entry.unwrap().1).unwrap())
+        .collect()
+}
+
+/// Waits until so many entries about signing are there, and gives them with their indexes.
+async fn about_signing(gateway: &Gateway, count: usize) -> Vec<(u64, Event)> {
+    for _ in 0..3_000 {
+        let told: Vec<(u64, Event)> = (0..)
+            .zip(entries(gateway).into_iter().map(|entry| entry.event))
+            .filter(|(_, event)| event.kind().starts_with("log.signing_"))
+            .collect();
+        if told.len() >= count {
+            return told;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    unreachable!("waited for 30 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_that_nothing_was_signed_and_from_where_to_where() {
+    let (gateway, socket) = Gateway::start(&["curfew.localhost"], CONFIG, POLICY, |dir, data| {
+        let (key, socket) = (dir.join("signer.key"), dir.join("signer.sock"));
+        let made = data.public_key().with_file_name("ledger.key");
+        std::fs::rename(made, &key).unwrap();
+        begin(&key, None).unwrap();
+        serve(&key, &socket, own_uid());
+        socket
+    })
+    .await;
+    let away = socket.with_extension("away");
+    let mut told = 0;
+    for _ in 0..2 {
+        std::fs::rename(&socket, &away).unwrap();
+        let command = Command::RefuseSignIn {
+            subject: None,
+            cause: RefusalCause::UnknownAccount,
+            address: "192.0.2.1".parse().unwrap(),
+        };
+        let registrar = gateway.running.registrar();
+        registrar.command(command).await.unwrap();
+        let failed = about_signing(&gateway, told + 1).await;
+        std::fs::rename(&away, &socket).unwrap();
+        let resumed = about_signing(&gateway, told + 2).await;
+        assert_eq!(failed[..], resumed[..=told], "it is said once");
+        let (at, Event::LogSigningFailed { size, cause, .. }) = &resumed[told] else {
+            unreachable!("{resumed:?}");
+        };
+        assert_eq!(*cause, SigningFault::SignerAway);
+        let (_, Event::LogSigningResumed { size: again }) = &resumed[told + 1] else {
+            unreachable!("{resumed:?}");
+        };
+        assert!(size <= at && again > at, "{resumed:?}");
+        told += 2;
+    }
+    let mut auditor = Auditor::new();
+    for (index, entry) in (0..).zip(entries(&gateway)) {
+        assert_eq!(auditor.check(index, &entry), []);
+    }
+    gateway.running.stop().await.unwrap();
 }

@@ -53,7 +53,7 @@ fn publish_once(shared: &Shared, publisher: &mut Publisher, size: u64) -> Result
             lock(&shared.note).clone_from(note);
             shared.observer.published(note);
         }
-        Ok(None) => {}
+        Ok(None) => shared.observer.up_to_date(publisher.signed_size()),
         Err(error) => shared.observer.publish_failed(error),
     }
     if outcome.is_ok() {

@@ -98,15 +98,15 @@ impl Publisher {
     }
 
     /// Publishes everything up to `size`, which must be durable and the end of a batch. Gives the
-    /// note when there is a new one.
+    /// note when one was published.
     pub(crate) fn publish(&mut self, size: u64) -> Result<Option<String>, PublishError> {
         if let Some(size) = self.broken {
             return Err(PublishError::Root { size });
         }
-        self.finish()?;
+        let finished = self.finish()?;
         self.write_tiles(size)?;
         if size == self.signed.size {
-            return Ok(None);
+            return Ok(finished);
         }
         let checkpoint = Checkpoint {
             origin: self.signer.name().to_owned(),
@@ -117,9 +117,8 @@ impl Publisher {
         let tiles = TilesAt::new(&*self.disk, &self.dir, size);
         let note = signer::sign(&*self.signer, &checkpoint, &tiles)?;
         self.signed = checkpoint;
-        self.unfinished = Some((note.clone(), Stage::Signed));
-        self.finish()?;
-        Ok(Some(note))
+        self.unfinished = Some((note, Stage::Signed));
+        self.finish()
     }
 
     fn write_tiles(&mut self, size: u64) -> Result<(), PublishError> {
@@ -230,10 +229,11 @@ impl Publisher {
         Ok(())
     }
 
-    /// Carries the newest signed note through the steps it has not gone through yet.
-    pub(crate) fn finish(&mut self) -> Result<(), PublishError> {
+    /// Carries the newest signed note through the steps it has not gone through yet. Gives it when
+    /// there were some.
+    pub(crate) fn finish(&mut self) -> Result<Option<String>, PublishError> {
         let Some((note, stage)) = self.unfinished.as_mut() else {
-            return Ok(());
+            return Ok(None);
         };
         let disk = &*self.disk;
         if *stage == Stage::Signed {
@@ -267,7 +267,6 @@ impl Publisher {
         let path = self.dir.join("checkpoint");
         let replaced = replace_file_durably(disk, &path, note.as_bytes());
         replaced.map_err(FileError::at("replace", &path))?;
-        self.unfinished = None;
-        Ok(())
+        Ok(self.unfinished.take().map(|(note, _)| note))
     }
 }

@@ -66,6 +66,12 @@ pub trait Observer: Send + Sync + 'static {
         let _ = note;
     }
 
+    /// There was nothing to publish: the published checkpoint covers the `size` entries that were
+    /// durable. Called from the publisher thread.
+    fn up_to_date(&self, size: u64) {
+        let _ = size;
+    }
+
     /// Publishing failed and is tried again. Called from the publisher thread, once per try.
     fn publish_failed(&self, error: &PublishError) {
         let _ = error;

@@ -482,6 +482,8 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::ErasureDone { .. }
         | Event::LogWitnessed { .. }
         | Event::LogQuorumLost { .. }
-        | Event::LogQuorumMet { .. } => None,
+        | Event::LogQuorumMet { .. }
+        | Event::LogSigningFailed { .. }
+        | Event::LogSigningResumed { .. } => None,
     }
 }

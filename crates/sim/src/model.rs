@@ -123,7 +123,9 @@ impl Model {
             | Event::ErasureDone { .. }
             | Event::LogWitnessed { .. }
             | Event::LogQuorumLost { .. }
-            | Event::LogQuorumMet { .. } => {}
+            | Event::LogQuorumMet { .. }
+            | Event::LogSigningFailed { .. }
+            | Event::LogSigningResumed { .. } => {}
         }
         Ok(())
     }

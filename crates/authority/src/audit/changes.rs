@@ -5,6 +5,7 @@ use crate::command::{Command, Verdict};
 use crate::event::{Entry, Event};
 use crate::ids::SessionId;
 use crate::policy::Policy;
+use crate::time::Timestamp;
 
 /// The session an expected event is about.
 fn session_of(event: &Event) -> Option<&SessionId> {
@@ -82,6 +83,37 @@ impl Auditor {
             && checkpoint.split('\n').nth(1) != Some(size.to_string().as_str())
         {
             wrong(format!("its checkpoint is not one of {size} entries"));
+        }
+    }
+
+    /// That signing failed is said once, then that it resumed, each of entries before it.
+    pub(super) fn signing(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
+        let unsigned_from = self.authority.unsigned_from();
+        let mut wrong = |detail: &str| {
+            out.push((FindingKind::SigningWrong, None, detail.to_owned()));
+        };
+        let mut covered = None;
+        if let Event::LogSigningFailed { since, size, .. } = event {
+            covered = Some(*size);
+            if unsigned_from.is_some() {
+                wrong("it was said already, and not that signing resumed");
+            }
+            if *since > now {
+                wrong("it says since when, and that is after it");
+            }
+        }
+        if let Event::LogSigningResumed { size } = event {
+            covered = Some(*size);
+            match unsigned_from {
+                None => wrong("it was not said that signing had failed"),
+                Some(from) if *size < from => {
+                    wrong("it names fewer entries than had been signed before");
+                }
+                Some(_) => {}
+            }
+        }
+        if covered.is_some_and(|size| size > self.index) {
+            wrong("no checkpoint before it can cover so many entries");
         }
     }
 

@@ -82,6 +82,8 @@ impl Authority {
             | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
             Event::LogQuorumLost { .. } => self.state.quorum_lost = true,
             Event::LogQuorumMet { .. } => self.state.quorum_lost = false,
+            Event::LogSigningFailed { size, .. } => self.state.unsigned_from = Some(*size),
+            Event::LogSigningResumed { .. } => self.state.unsigned_from = None,
         }
     }
 

@@ -105,6 +105,7 @@ impl Authority {
             }
             Command::Erasure(step) => self.erase(step, now),
             Command::Witness(news) => Decision::done(self.witnessing(news)),
+            Command::Signing(news) => Decision::done(self.signing(news)),
         }
     }
 

@@ -146,7 +146,9 @@ fn details(entry: &Value) -> String {
 
 fn tone(kind: &str) -> &'static str {
     match kind {
-        "session.started" | "recording.resumed" | "log.quorum_met" => "good",
+        "session.started" | "recording.resumed" | "log.quorum_met" | "log.signing_resumed" => {
+            "good"
+        }
         "sign_in.refused"
         | "action.denied"
         | "session.used_after_end"
@@ -154,6 +156,7 @@ fn tone(kind: &str) -> &'static str {
         | "credential.refused"
         | "recording.failed"
         | "log.quorum_lost"
+        | "log.signing_failed"
         | "clock.stepped" => "bad",
         _ => "",
     }

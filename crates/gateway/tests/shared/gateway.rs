@@ -12,6 +12,7 @@ use rustls_pki_types::CertificateDer;
 pub(crate) struct Gateway {
     pub(crate) running: Running,
     /// What its clients trust.
+    #[allow(dead_code, reason = "not every test has a client")]
     pub(crate) tls: Arc<rustls::ClientConfig>,
     folder: tempfile::TempDir,
 }

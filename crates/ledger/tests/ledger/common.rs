@@ -50,12 +50,13 @@ pub struct Acks {
     changed: Condvar,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default, Clone, Debug)]
 pub struct AckState {
     pub sizes: Vec<u64>,
     pub failed: Vec<(u64, String)>,
     pub published: Vec<String>,
     pub publish_failed: Vec<String>,
+    pub up_to_date: Vec<u64>,
     pub seal_failed: Vec<String>,
 }
 
@@ -76,6 +77,11 @@ impl Observer for Acks {
 
     fn published(&self, note: &str) {
         self.state.lock().unwrap().published.push(note.to_owned());
+        self.changed.notify_all();
+    }
+
+    fn up_to_date(&self, size: u64) {
+        self.state.lock().unwrap().up_to_date.push(size);
         self.changed.notify_all();
     }
 

@@ -399,3 +399,32 @@ fn a_checkpoint_that_never_arrived_whole_is_torn_unless_others_follow_it() {
         );
     }
 }
+
+#[test]
+fn a_checkpoint_whose_publication_failed_half_way_is_told_once_it_is_there() {
+    for file in ["checkpoints", "checkpoint.tmp"] {
+        let disk = disk();
+        let log = create(
+            &disk,
+            Options {
+                publish_interval: std::time::Duration::from_millis(1),
+                ..options()
+            },
+        );
+        // The first round finds nothing to do, and says so.
+        log.acks.wait(|state| state.up_to_date == [0]);
+        let failing = Path::new(DIR).join(file);
+        disk.set_plan(move |op| match op {
+            Op::Sync(path) if *path == failing => Some(Fault::Fail(ErrorKind::Other)),
+            _ => None,
+        });
+        log.fill(3);
+        log.acks.wait(|state| !state.publish_failed.is_empty());
+        disk.clear_plan();
+        // Nothing is appended meanwhile: the note that was signed is all there is to tell.
+        let state = log.acks.wait(|state| !state.published.is_empty());
+        assert!(state.published[0].contains("\n3\n"), "{file}: {state:?}");
+        assert_eq!(log.writer.checkpoint().as_ref(), state.published.last());
+        log.writer.close().unwrap();
+    }
+}
