@@ -73,6 +73,8 @@ const DIALS: &[&str] = &[
     "crates/gateway/src/control.rs",
     // Asks the signer on its own host, which serves nothing but signatures.
     "crates/gateway/src/signer.rs",
+    // HTTP for those below that name their party.
+    "crates/gateway/src/client.rs",
     // Shows witnesses the log's checkpoints, which are for everybody, and nothing else.
     "crates/gateway/src/witness/ask.rs",
     // Give signed entries to the receivers that the operator has named.
@@ -272,6 +274,7 @@ fn dials_elsewhere(sources: &[Source]) -> Vec<String> {
         "UnixStream::connect",
         "TcpSocket::new",
         "HttpConnector::new",
+        "HttpClient::new",
         "UdpSocket",
     ];
     let here = |source: &Source| {

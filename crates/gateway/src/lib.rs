@@ -10,6 +10,7 @@
 
 pub mod archive;
 mod causes;
+mod client;
 mod clock;
 pub mod config;
 mod console;

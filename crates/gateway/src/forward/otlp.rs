@@ -2,31 +2,22 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use curfew_export::otlp::{BYTES_MAX, RECORDS_MAX, encode, left_out};
 use curfew_export::{Record, Source, visible};
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{StatusCode, Uri};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 
 use super::{Room, Trouble};
-use crate::causes::chain;
+use crate::client::{AGENT, HttpClient, Versions, post};
 
 /// One request's worth.
 pub(super) const ROOM: Room = Room {
     records: RECORDS_MAX,
     bytes: BYTES_MAX,
 };
-
-/// How long TCP may take. Two lost SYN packets cost 3 s.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
 
 /// How long a request and its answer may take: what OpenTelemetry's own exporters grant.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -42,7 +33,7 @@ const WORDS_MAX: usize = 200;
 
 /// See the module text.
 pub(super) struct Otlp {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     url: Uri,
     token: Option<SecretString>,
     source: Source,
@@ -64,23 +55,8 @@ impl Otlp {
         tls: ClientConfig,
         source: Source,
     ) -> Result<Self, String> {
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT_TIME));
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(1)
-            .build(connector);
         Ok(Self {
-            client,
+            client: HttpClient::new(tls, Versions::Two, IDLE_TIME),
             url: url.parse().map_err(|error| format!("`{url}`: {error}"))?,
             token,
             source,
@@ -123,14 +99,11 @@ impl Otlp {
     }
 
     async fn send(&self, batch: &[Record]) -> Result<Answer, Trouble> {
-        let mut request = Request::new(Full::new(Bytes::from(encode(batch, &self.source))));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.url.clone();
+        let mut request = post(&self.url, encode(batch, &self.source));
         let headers = request.headers_mut();
         let kind = HeaderValue::from_static("application/x-protobuf");
         headers.insert(header::CONTENT_TYPE, kind);
-        let agent = concat!("curfew/", env!("CARGO_PKG_VERSION"));
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(AGENT));
         if let Some(token) = &self.token {
             let value = format!("Bearer {}", token.expose_secret());
             let value = HeaderValue::try_from(value);
@@ -139,17 +112,9 @@ impl Otlp {
             headers.insert(header::AUTHORIZATION, value);
         }
         let silent = || Trouble::Unreachable(format!("no answer within {ANSWER_TIME:?}"));
-        let unreachable = |error: &dyn std::error::Error| Trouble::Unreachable(chain(error));
-        let exchange = async {
-            let answer = self.client.request(request).await;
-            let (head, body) = answer.map_err(|error| unreachable(&error))?.into_parts();
-            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| unreachable(&*error))?.to_bytes();
-            Ok((head, body))
-        };
-        let (head, body) = timeout(ANSWER_TIME, exchange)
-            .await
-            .map_err(|_| silent())??;
+        let sent = self.client.send(request, ANSWER_BYTES_MAX);
+        let answer = timeout(ANSWER_TIME, sent).await.map_err(|_| silent())?;
+        let (head, body) = answer.map_err(Trouble::Unreachable)?;
         judge(head.status, &head.headers, &body, batch)
     }
 }

@@ -3,21 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use curfew_ledger::witness::{ANSWER_BYTES_MAX, SIZE_TYPE, cosigned, request, told_size};
 use curfew_ledger::{CosignerKey, Hash, Published};
 use http::header::{self, HeaderValue};
-use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::{StatusCode, Uri};
 
-use crate::causes::chain;
-
-/// How long TCP may take. Two lost SYN packets cost 3 s.
-const CONNECT_TIME: Duration = Duration::from_secs(3);
+use crate::client::{HttpClient, Versions, post, system_tls};
 
 /// How long an unused connection is kept. Less than the 10 s that our own witness waits.
 const IDLE_TIME: Duration = Duration::from_secs(5);
@@ -83,36 +74,16 @@ pub(super) struct Question<'a> {
 }
 
 /// Asks witnesses, over connections that are kept.
+#[derive(Debug)]
 pub(super) struct Asker {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     log: Published,
-}
-
-impl fmt::Debug for Asker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asker")
-    }
 }
 
 impl Asker {
     /// For the log whose proofs are in `log`.
     pub(super) fn new(log: Published) -> Result<Self, String> {
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(CONNECT_TIME));
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(provider)
-            .map_err(|error| error.to_string())?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIME)
-            .pool_max_idle_per_host(1)
-            .build(connector);
+        let client = HttpClient::new(system_tls()?, Versions::One, IDLE_TIME);
         Ok(Self { client, log })
     }
 
@@ -154,19 +125,9 @@ impl Asker {
         }
         let proof = self.proof(old, size).await?;
         let body = request(old, &proof, question.note);
-        let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = question.url.clone();
-        let unreachable = |error: &dyn std::error::Error| AskError::Unreachable(chain(error));
-        let sent = self.client.request(request).await;
-        let answer = sent.map_err(|error| unreachable(&error))?;
-        let (status, kind) = (
-            answer.status(),
-            answer.headers().get(header::CONTENT_TYPE).cloned(),
-        );
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-        let body = body.collect().await;
-        let body = body.map_err(|error| unreachable(&*error))?.to_bytes();
+        let sent = self.client.send(post(question.url, body), ANSWER_BYTES_MAX);
+        let (head, body) = sent.await.map_err(AskError::Unreachable)?;
+        let status = head.status;
         if status == StatusCode::OK {
             let wrong = |error: &dyn fmt::Display| AskError::Wrong(error.to_string());
             let text = std::str::from_utf8(&body).map_err(|error| wrong(&error))?;
@@ -174,7 +135,8 @@ impl Asker {
             let (lines, _) = checked.map_err(|error| wrong(&error))?;
             return Ok(Answer::Lines(lines));
         }
-        let is_size = kind == Some(HeaderValue::from_static(SIZE_TYPE));
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let is_size = kind == Some(&HeaderValue::from_static(SIZE_TYPE));
         if status == StatusCode::CONFLICT
             && is_size
             && let Some(told) = told_size(&body)
