@@ -17,7 +17,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::authority::Authority;
-use crate::event::{Entry, Event};
+use crate::event::{Entry, Event, LogTimestamped};
 use crate::ids::{ErasureId, SessionId};
 use crate::time::{Span, Timestamp};
 use trace::Trace;
@@ -136,6 +136,8 @@ pub enum FindingKind {
     WitnessedWrong,
     /// What is said of the signing of checkpoints contradicts the entries before it.
     SigningWrong,
+    /// A timestamp is said to be over what was not there yet.
+    TimestampedWrong,
 }
 
 impl FindingKind {
@@ -174,6 +176,7 @@ impl FindingKind {
             Self::ErasureWrong => "erasure_wrong",
             Self::WitnessedWrong => "witnessed_wrong",
             Self::SigningWrong => "signing_wrong",
+            Self::TimestampedWrong => "timestamped_wrong",
         }
     }
 }
@@ -392,6 +395,9 @@ impl Auditor {
             Event::LogSigningFailed { .. } | Event::LogSigningResumed { .. } => {
                 self.signing(&entry.event, now, out);
             }
+            Event::LogTimestamped(LogTimestamped { size, .. })
+            | Event::LogTimestampsStopped { size, .. }
+            | Event::LogTimestampsResumed { size } => self.timestamped(*size, out),
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

@@ -13,6 +13,7 @@ mod erasing;
 mod judge;
 mod rulings;
 mod signing;
+mod stamping;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -79,6 +80,14 @@ struct State {
     erasures: BTreeMap<ErasureId, Erasure>,
     /// It was noted that no checkpoint is signed since that of so many entries.
     unsigned_from: Option<u64>,
+    /// How many entries there are.
+    entries: u64,
+    /// How many there are up to the last that is no note of the log on itself.
+    substance: u64,
+    /// The newest token of a timestamping authority that was noted: over how many entries, and when.
+    stamped: Option<(u64, Timestamp)>,
+    /// It was noted that such tokens have stopped.
+    stamps_stopped: bool,
 }
 
 impl Default for State {
@@ -98,6 +107,10 @@ impl Default for State {
             quorum_lost: false,
             erasures: BTreeMap::new(),
             unsigned_from: None,
+            entries: 0,
+            substance: 0,
+            stamped: None,
+            stamps_stopped: false,
         }
     }
 }

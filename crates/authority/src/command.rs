@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    RefusalCause, SigningFault,
+    LogTimestamped, RefusalCause, SigningFault,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -140,6 +140,8 @@ pub enum Command {
     Erasure(ErasureStep),
     /// Note what there is to say of the signing of checkpoints.
     Signing(SigningNews),
+    /// Note what there is to say of timestamps over the log.
+    Stamp(StampNews),
 }
 
 /// A step of the erasure of what entries only commit to.
@@ -218,6 +220,27 @@ pub enum SigningNews {
     /// They are signed again. Recorded where it was that none is.
     Resumed {
         /// Number of entries in the first checkpoint since.
+        size: u64,
+    },
+}
+
+/// What there is to say of timestamps over the log.
+#[derive(Clone, Debug)]
+pub enum StampNews {
+    /// A token was verified and kept.
+    Kept(LogTimestamped),
+    /// For too long none has come. Recorded once until one comes again.
+    Stopped {
+        /// Since when one has been wanted.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that has one.
+        size: u64,
+        /// What went wrong.
+        cause: String,
+    },
+    /// They come again. Recorded where it was that they had stopped.
+    Resumed {
+        /// Number of entries in the checkpoint that has one now.
         size: u64,
     },
 }

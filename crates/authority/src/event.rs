@@ -369,6 +369,50 @@ pub enum Event {
         /// `log.signing_failed` names and this one nothing was signed.
         size: u64,
     },
+    /// A timestamping authority (RFC 3161) has said when a checkpoint of this log existed. Its token
+    /// was verified and is kept beside the log.
+    #[serde(rename = "log.timestamped")]
+    LogTimestamped(LogTimestamped),
+    /// For too long no token has come that holds.
+    #[serde(rename = "log.timestamps_stopped")]
+    LogTimestampsStopped {
+        /// Since when one has been wanted.
+        since: Timestamp,
+        /// Number of entries in the newest checkpoint that has one.
+        size: u64,
+        /// What went wrong the last time.
+        cause: String,
+    },
+    /// Tokens come again.
+    #[serde(rename = "log.timestamps_resumed")]
+    LogTimestampsResumed {
+        /// Number of entries in the checkpoint that has one now.
+        size: u64,
+    },
+}
+
+/// What a token says, and by what it is known again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogTimestamped {
+    /// Number of entries that the checkpoint covers.
+    pub size: u64,
+    /// The subject of the authority's certificate.
+    pub tsa: String,
+    /// The time in the token, by the authority's clock.
+    pub tsa_time: Timestamp,
+    /// How far that clock may be off, in microseconds, if the authority says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accuracy_us: Option<u64>,
+    /// Ledger time when it was asked. Absent where somebody else had asked before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub asked: Option<Timestamp>,
+    /// Where its clock and ledger time contradict each other, by how much: the token's time minus
+    /// ledger time, in microseconds, as far as neither the way there and back nor the clock's
+    /// accuracy accounts for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub off_us: Option<i64>,
+    /// SHA-256 of the whole answer that is kept, in lower-case hexadecimal.
+    pub digest: String,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -104,6 +104,9 @@ impl Event {
         "log.quorum_met",
         "log.signing_failed",
         "log.signing_resumed",
+        "log.timestamped",
+        "log.timestamps_stopped",
+        "log.timestamps_resumed",
     ];
 
     /// The JSON `kind`.
@@ -141,7 +144,23 @@ impl Event {
             Self::LogQuorumMet { .. } => "log.quorum_met",
             Self::LogSigningFailed { .. } => "log.signing_failed",
             Self::LogSigningResumed { .. } => "log.signing_resumed",
+            Self::LogTimestamped(_) => "log.timestamped",
+            Self::LogTimestampsStopped { .. } => "log.timestamps_stopped",
+            Self::LogTimestampsResumed { .. } => "log.timestamps_resumed",
         }
+    }
+
+    /// Whether it is a note of the log on itself: what others have said of it, or not said.
+    pub fn is_note_on_log(&self) -> bool {
+        matches!(
+            self,
+            Self::LogWitnessed { .. }
+                | Self::LogQuorumLost { .. }
+                | Self::LogQuorumMet { .. }
+                | Self::LogTimestamped(_)
+                | Self::LogTimestampsStopped { .. }
+                | Self::LogTimestampsResumed { .. }
+        )
     }
 
     /// What it is about.
@@ -163,7 +182,10 @@ impl Event {
             | Self::LogQuorumLost { .. }
             | Self::LogQuorumMet { .. }
             | Self::LogSigningFailed { .. }
-            | Self::LogSigningResumed { .. } => Facets::default(),
+            | Self::LogSigningResumed { .. }
+            | Self::LogTimestamped(_)
+            | Self::LogTimestampsStopped { .. }
+            | Self::LogTimestampsResumed { .. } => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {
                 subject: Some(subject),
                 actor: session_of(by),

@@ -32,12 +32,13 @@ pub use authority::{
 };
 pub use command::{
     Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant, NewCredential,
-    Presenter, Refusal, SigningNews, StepUp, Verdict, WitnessNews, Witnessed,
+    Presenter, Refusal, SigningNews, StampNews, StepUp, Verdict, WitnessNews, Witnessed,
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
-    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, RefusalCause, SigningFault,
+    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, LogTimestamped,
+    RefusalCause, SigningFault,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field, Plane,
-    RuleId, SessionId, Span, SubjectName, Timestamp,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
+    LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName, Timestamp,
 };
 use serde::Serialize;
 
@@ -335,7 +335,38 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("checkpoints of the log are signed again: {size} entries"),
         ),
+        Event::LogTimestamped(told) => timestamped(told),
+        Event::LogTimestampsStopped { size, cause, .. } => {
+            let class = Class::Log(LogActivity::Other("Timestamps Stopped"));
+            let text = format!("no timestamps over the log since it had {size} entries: {cause}");
+            let mut facts = plain("log.timestamps_stopped", class, High, text);
+            facts.outcome = Outcome::Failure;
+            facts
+        }
+        Event::LogTimestampsResumed { size } => plain(
+            "log.timestamps_resumed",
+            Class::Log(LogActivity::Other("Timestamps Resumed")),
+            Medium,
+            format!("timestamps over the log come again: {size} entries"),
+        ),
     }
+}
+
+fn timestamped(told: &LogTimestamped) -> Facts {
+    let LogTimestamped {
+        size,
+        tsa,
+        tsa_time,
+        ..
+    } = told;
+    let mut text = format!("{size} entries existed before {tsa_time}, says {tsa}");
+    let mut severity = Informational;
+    if let Some(off) = told.off_us {
+        severity = High;
+        text += &format!("; its clock is {off} µs off ledger time");
+    }
+    let class = Class::Log(LogActivity::Other("Timestamped"));
+    plain("log.timestamped", class, severity, text)
 }
 
 fn plain(kind: &'static str, class: Class, severity: Severity, text: impl Into<String>) -> Facts {

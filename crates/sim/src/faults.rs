@@ -484,6 +484,9 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::LogQuorumLost { .. }
         | Event::LogQuorumMet { .. }
         | Event::LogSigningFailed { .. }
-        | Event::LogSigningResumed { .. } => None,
+        | Event::LogSigningResumed { .. }
+        | Event::LogTimestamped(_)
+        | Event::LogTimestampsStopped { .. }
+        | Event::LogTimestampsResumed { .. } => None,
     }
 }

@@ -125,7 +125,10 @@ impl Model {
             | Event::LogQuorumLost { .. }
             | Event::LogQuorumMet { .. }
             | Event::LogSigningFailed { .. }
-            | Event::LogSigningResumed { .. } => {}
+            | Event::LogSigningResumed { .. }
+            | Event::LogTimestamped(_)
+            | Event::LogTimestampsStopped { .. }
+            | Event::LogTimestampsResumed { .. } => {}
         }
         Ok(())
     }

@@ -117,6 +117,14 @@ impl Auditor {
         }
     }
 
+    /// A timestamp can only be over entries before the one that tells of it.
+    pub(super) fn timestamped(&self, size: u64, out: &mut Vec<Found>) {
+        if size > self.index {
+            let detail = format!("{size} entries cannot have had a timestamp before it");
+            out.push((FindingKind::TimestampedWrong, None, detail));
+        }
+    }
+
     /// An entry that others follow from: what follows is expected from here on.
     pub(super) fn lead(&mut self, entry: &Entry, out: &mut Vec<Found>) {
         if let Event::PolicyLoaded { digest, text } = &entry.event

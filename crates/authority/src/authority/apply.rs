@@ -15,6 +15,7 @@ impl Authority {
     pub fn apply(&mut self, entry: &Entry) {
         let time = entry.time;
         self.state.time = self.state.time.max(time);
+        self.count(&entry.event);
         self.forget(time);
         match &entry.event {
             Event::LogOpened { .. } => self.state.opened = true,
@@ -84,6 +85,9 @@ impl Authority {
             Event::LogQuorumMet { .. } => self.state.quorum_lost = false,
             Event::LogSigningFailed { size, .. } => self.state.unsigned_from = Some(*size),
             Event::LogSigningResumed { .. } => self.state.unsigned_from = None,
+            Event::LogTimestamped(told) => self.state.stamped = Some((told.size, time)),
+            Event::LogTimestampsStopped { .. } => self.state.stamps_stopped = true,
+            Event::LogTimestampsResumed { .. } => self.state.stamps_stopped = false,
         }
     }
 

@@ -106,6 +106,7 @@ impl Authority {
             Command::Erasure(step) => self.erase(step, now),
             Command::Witness(news) => Decision::done(self.witnessing(news)),
             Command::Signing(news) => Decision::done(self.signing(news)),
+            Command::Stamp(news) => Decision::done(self.stamping(news)),
         }
     }
 

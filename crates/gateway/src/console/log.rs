@@ -146,7 +146,8 @@ fn details(entry: &Value) -> String {
 
 fn tone(kind: &str) -> &'static str {
     match kind {
-        "session.started" | "recording.resumed" | "log.quorum_met" | "log.signing_resumed" => {
+        "session.started" | "recording.resumed" | "log.quorum_met" | "log.signing_resumed"
+        | "log.timestamps_resumed" => {
             "good"
         }
         "sign_in.refused"
@@ -157,6 +158,7 @@ fn tone(kind: &str) -> &'static str {
         | "recording.failed"
         | "log.quorum_lost"
         | "log.signing_failed"
+        | "log.timestamps_stopped"
         | "clock.stepped" => "bad",
         _ => "",
     }
