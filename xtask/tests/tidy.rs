@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "curfew-identity",
             "curfew-ledger",
             "curfew-search",
+            "curfew-timestamp",
             "curfew-values",
         ],
     ),
@@ -77,6 +78,8 @@ const DIALS: &[&str] = &[
     "crates/gateway/src/client.rs",
     // Shows witnesses the log's checkpoints, which are for everybody, and nothing else.
     "crates/gateway/src/witness/ask.rs",
+    // Sends the timestamping authority a hash, and nothing else.
+    "crates/gateway/src/stamps/ask.rs",
     // Give signed entries to the receivers that the operator has named.
     "crates/gateway/src/forward/otlp.rs",
     "crates/gateway/src/forward/syslog.rs",

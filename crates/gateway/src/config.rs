@@ -5,15 +5,14 @@
 
 mod archive;
 mod forward;
+mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{
-    EnvironmentName, Field, Plane, Policy, PolicyError, Resource, ResourceName,
-};
+use curfew_authority::{EnvironmentName, Plane, Policy, PolicyError, Resource, ResourceName};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
@@ -21,6 +20,7 @@ use serde::Deserialize;
 pub use archive::Archive;
 pub(crate) use archive::is_https_or_loopback;
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind};
+pub use log::{Log, Timestamps, Witnesses};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -62,56 +62,6 @@ pub struct Config {
     /// Numbers that have a good default.
     #[serde(default)]
     pub tuning: Tuning,
-}
-
-/// Keeping the ledger.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// The socket of `curfew signer serve`, which has the signing key in place of the data folder.
-    /// Relative to the configuration file.
-    pub signer: Option<PathBuf>,
-    /// How long no checkpoint may have been signed before `log.signing_failed` is recorded.
-    pub signing_alarm_after: Duration,
-    /// Who cosigns the ledger's checkpoints.
-    pub witness: Option<Witnesses>,
-    /// The fields of actions whose values stand beside the log, encrypted, from where they can be
-    /// erased; the log only commits to them.
-    pub conceal: BTreeSet<Field>,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            signer: None,
-            signing_alarm_after: alarm_after(),
-            witness: None,
-            conceal: BTreeSet::new(),
-        }
-    }
-}
-
-/// Who cosigns the ledger's checkpoints.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Witnesses {
-    /// A file in the form of C2SP tlog-policy: the witnesses with their URLs, and how many of them
-    /// are a quorum. Relative to the configuration file.
-    pub policy: PathBuf,
-    /// How long no quorum may have cosigned before `log.quorum_lost` is recorded.
-    #[serde(default = "alarm_after")]
-    pub alarm_after: Duration,
-    /// How often a cosigned checkpoint is recorded as `log.witnessed`, at most.
-    #[serde(default = "record_every")]
-    pub record_every: Duration,
-}
-
-fn alarm_after() -> Duration {
-    Duration(std::time::Duration::from_secs(60))
-}
-
-fn record_every() -> Duration {
-    Duration(std::time::Duration::from_secs(600))
 }
 
 /// Searching the ledger, on Curfew's own pages and with `curfew log search`.
@@ -371,6 +321,7 @@ impl Config {
             .or_else(|| self.name_problem())
             .or_else(|| self.web_problem())
             .or_else(|| self.postgres_problem())
+            .or_else(|| self.log.problem())
             .or_else(|| forward::problem(&self.forward))
             .or_else(|| archive::problem(self.archive.as_ref()));
         match problem {
@@ -463,9 +414,7 @@ impl Config {
             .iter_mut()
             .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
             .flatten();
-        let witness = self.log.witness.as_mut().map(|witness| &mut witness.policy);
-        let rest = [self.search.dir.as_mut(), self.log.signer.as_mut(), witness];
-        let rest = rest.into_iter().flatten();
+        let rest = self.search.dir.as_mut().into_iter().chain(self.log.paths());
         let rest = rest.chain(self.forward.iter_mut().flat_map(Forward::paths));
         let archive = self.archive.as_mut();
         let rest = rest.chain(archive.and_then(|it| it.secret_access_key_file.as_mut()));
@@ -573,6 +522,14 @@ upstream = "http://127.0.0.1:3000"
                     "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\n"
                 ),
                 "nothing listens for them",
+            ),
+            (
+                format!("{GOOD}[log.timestamp]\nurl = \"ftp://tsa.example/\"\nca = \"a.pem\"\n"),
+                "is no timestamping authority",
+            ),
+            (
+                format!("{GOOD}[log.timestamp]\nurl = \"http://tsa.example/\"\n"),
+                "missing field `ca`",
             ),
             (
                 GOOD.replace("[tls]", "public_port = 0\n[tls]"),

@@ -30,6 +30,7 @@ use crate::registrar::{self, Approved, Concealer, Ledger, Refusal, Registrar, Re
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::signing;
+use crate::stamps;
 use crate::web;
 use crate::witness;
 
@@ -92,6 +93,9 @@ pub enum StartError {
     /// The log's witnesses.
     #[error("witnesses: {0}")]
     Witness(#[from] witness::WitnessSetupError),
+    /// The timestamping authority.
+    #[error("timestamps: {0}")]
+    Stamps(#[from] stamps::StampSetupError),
     /// A receiver of entries.
     #[error(transparent)]
     Forward(#[from] forward::ForwardSetupError),
@@ -403,6 +407,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
 struct Followers {
     forwards: Vec<forward::Setup>,
     archive: Option<archive::Setup>,
+    stamps: Option<stamps::Setup>,
     witnesses: Option<witness::Setup>,
 }
 
@@ -411,6 +416,7 @@ impl Followers {
         Ok(Self {
             forwards: forward::Setup::all(config)?,
             archive: archive(config)?,
+            stamps: stamps(config)?,
             witnesses: witnesses(config)?,
         })
     }
@@ -434,6 +440,10 @@ impl Followers {
         if let Some(archive) = self.archive {
             tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
         }
+        if let Some(stamps) = self.stamps {
+            let (registrar, durability) = (gateway.registrar.clone(), Arc::clone(&durability));
+            tasks.spawn(stamps.run(registrar, durability, closed.clone()));
+        }
         if let Some(witnesses) = self.witnesses {
             let registrar = gateway.registrar.clone();
             tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
@@ -456,6 +466,18 @@ fn witnesses(config: &Config) -> Result<Option<witness::Setup>, StartError> {
     };
     let data = DataDir::of(config);
     let setup = witness::Setup::new(witnesses, &data.ledger(), data.verifier()?)?;
+    Ok(Some(setup))
+}
+
+/// The timestamping authority, where one is configured.
+fn stamps(config: &Config) -> Result<Option<stamps::Setup>, StartError> {
+    let Some(timestamp) = &config.log.timestamp else {
+        return Ok(None);
+    };
+    let data = DataDir::of(config);
+    let is_witnessed = config.log.witness.is_some();
+    let key = data.verifier()?;
+    let setup = stamps::Setup::new(timestamp, &data.ledger(), key, is_witnessed)?;
     Ok(Some(setup))
 }
 

@@ -29,6 +29,7 @@ mod search;
 pub mod secret;
 pub mod signer;
 mod signing;
+pub mod stamps;
 mod web;
 pub mod witness;
 

@@ -167,6 +167,11 @@ impl Durability {
         self.witnessed.send_replace(size);
     }
 
+    /// How many entries a quorum of witnesses has cosigned.
+    pub(crate) fn witnessed(&self) -> u64 {
+        *self.witnessed.borrow()
+    }
+
     /// The writer is open again, at this size.
     pub(crate) fn resume(&self, size: u64) {
         self.queue().broken = false;

@@ -1,6 +1,6 @@
 //! What a log shows to others beside its entries: checkpoints, and proofs out of its tiles.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -129,16 +129,28 @@ impl Published {
     }
 
     /// Keeps what a timestamping authority answered over a signed checkpoint of `size` entries,
-    /// durably. The checkpoint is kept with it: a token is over these bytes and no others.
+    /// durably. The checkpoint is kept with it: a token is over these bytes and no others. What is
+    /// there already stays: `false`.
     ///
     /// # Errors
-    /// Whatever the disk reports.
-    pub fn keep_timestamp(&self, size: u64, stamped: &Stamped) -> Result<(), FileError> {
+    /// `WouldBlock` where another process keeps one at this moment; otherwise whatever the disk
+    /// reports.
+    pub fn keep_timestamp(&self, size: u64, stamped: &Stamped) -> Result<bool, FileError> {
         let dir = self.dir.join(TIMESTAMPS);
         let made = self.disk.create_dir_all(&dir);
         made.map_err(FileError::at("create", &dir))?;
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(FileError::at("sync", &self.dir))?;
+        // The gateway and a command may both have asked: the second must see the first.
+        let path = dir.join("lock");
+        let locked = self.disk.try_lock(&path).and_then(|lock| {
+            let held = || io::Error::new(ErrorKind::WouldBlock, "another process keeps a token");
+            lock.ok_or_else(held)
+        });
+        let _lock = locked.map_err(FileError::at("lock", &path))?;
+        if self.timestamp(size)?.is_some() {
+            return Ok(false);
+        }
         // The response last: where it is, its checkpoint is.
         for (ending, bytes) in [
             ("checkpoint", &stamped.checkpoint),
@@ -148,7 +160,7 @@ impl Published {
             let replaced = replace_file_durably(&*self.disk, &path, bytes);
             replaced.map_err(FileError::at("replace", &path))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The root of the first `size` entries.

@@ -25,7 +25,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Have a timestamping authority (RFC 3161) say when the newest checkpoint of a log on this machine
 /// existed. It is sent a SHA-256 hash and nothing else. Its answer is verified and kept with the log,
 /// as `timestamps/SIZE.tsr`; `curfew-verify --tsa-ca` proves from it that all entries before existed
-/// at that time, even against whoever has the signing key. Run it now and then, by a timer.
+/// at that time, even against whoever has the signing key. A gateway with `[log.timestamp]` in its
+/// configuration does so by itself.
 #[derive(Args, Debug)]
 pub(crate) struct Timestamp {
     /// The authority's address, `http://…` or `https://…`.
@@ -87,8 +88,17 @@ pub(crate) async fn timestamp(arguments: &Timestamp) -> Outcome {
         checkpoint,
         response,
     };
-    log.keep_timestamp(size, &stamped).doing(dir.display())?;
-    show(arguments, size, token, false);
+    if log.keep_timestamp(size, &stamped).doing(dir.display())? {
+        show(arguments, size, token, false);
+        return Ok(());
+    }
+    // The gateway was quicker.
+    let held = log.timestamp(size).doing(dir.display())?;
+    if let Some(held) = held {
+        let token = verify(&held.response, &held.checkpoint, None, &roots);
+        let token = token.doing(format_args!("timestamps/{size}.tsr, which is there"))?;
+        show(arguments, size, token, true);
+    }
     Ok(())
 }
 

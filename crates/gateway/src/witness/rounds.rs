@@ -363,15 +363,18 @@ impl Rounds {
         recorded.map(|_| ())
     }
 
-    /// Notes a cosigned checkpoint now and then, and only where something else than such a note has
-    /// come since the last one: otherwise each would call for the next.
+    /// Notes a cosigned checkpoint now and then, and only where something else than notes of the log
+    /// on itself has come since the last one: otherwise each would call for the next.
     async fn tell_witnessed(&mut self) {
         let Some(current) = &self.current else { return };
-        let due = self.noted.is_none_or(|(at, size)| {
-            at.elapsed() >= self.record_every && current.size > size.saturating_add(1)
-        });
-        if !due {
-            return;
+        if let Some((at, size)) = self.noted {
+            if at.elapsed() < self.record_every || current.size <= size {
+                return;
+            }
+            let substance = self.registrar.query(|authority, _| authority.substance());
+            if substance.await.is_ok_and(|substance| substance <= size) {
+                return;
+            }
         }
         let (checkpoint, signers) = current.bounded();
         let name = |at: usize| self.policy.witnesses()[at].name.clone();

@@ -1,0 +1,118 @@
+//! `[log]`: keeping the ledger, and who else speaks for it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use curfew_authority::Field;
+use http::Uri;
+use serde::Deserialize;
+
+use super::{Complaint, Duration};
+
+/// Keeping the ledger.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The socket of `curfew signer serve`, which has the signing key in place of the data folder.
+    /// Relative to the configuration file.
+    pub signer: Option<PathBuf>,
+    /// How long no checkpoint may have been signed before `log.signing_failed` is recorded.
+    pub signing_alarm_after: Duration,
+    /// Who cosigns the ledger's checkpoints.
+    pub witness: Option<Witnesses>,
+    /// Who says when the ledger's checkpoints existed.
+    pub timestamp: Option<Timestamps>,
+    /// The fields of actions whose values stand beside the log, encrypted, from where they can be
+    /// erased; the log only commits to them.
+    pub conceal: BTreeSet<Field>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            signer: None,
+            signing_alarm_after: alarm_after(),
+            witness: None,
+            timestamp: None,
+            conceal: BTreeSet::new(),
+        }
+    }
+}
+
+/// Who cosigns the ledger's checkpoints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witnesses {
+    /// A file in the form of C2SP tlog-policy: the witnesses with their URLs, and how many of them
+    /// are a quorum. Relative to the configuration file.
+    pub policy: PathBuf,
+    /// How long no quorum may have cosigned before `log.quorum_lost` is recorded.
+    #[serde(default = "alarm_after")]
+    pub alarm_after: Duration,
+    /// How often a cosigned checkpoint is recorded as `log.witnessed`, at most.
+    #[serde(default = "record_every")]
+    pub record_every: Duration,
+}
+
+fn alarm_after() -> Duration {
+    Duration(std::time::Duration::from_secs(60))
+}
+
+fn record_every() -> Duration {
+    Duration(std::time::Duration::from_secs(600))
+}
+
+/// Who says when the ledger's checkpoints existed (RFC 3161).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timestamps {
+    /// The timestamping authority's address, `http://…` or `https://…`. What it answers is signed.
+    pub url: String,
+    /// A PEM file with the certificate authorities that may vouch for it; none other may. Relative
+    /// to the configuration file.
+    pub ca: PathBuf,
+    /// How long after one token the next is asked for, where the ledger has grown.
+    #[serde(default = "interval")]
+    pub interval: Duration,
+    /// How long a question and its answer may take.
+    #[serde(default = "timeout")]
+    pub timeout: Duration,
+    /// How long a token may have been wanted before `log.timestamps_stopped` is recorded.
+    #[serde(default = "stamps_alarm_after")]
+    pub alarm_after: Duration,
+}
+
+fn interval() -> Duration {
+    Duration(std::time::Duration::from_secs(3_600))
+}
+
+fn timeout() -> Duration {
+    Duration(std::time::Duration::from_secs(30))
+}
+
+fn stamps_alarm_after() -> Duration {
+    Duration(std::time::Duration::from_secs(600))
+}
+
+impl Log {
+    /// The files it names.
+    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let witness = self.witness.as_mut().map(|witness| &mut witness.policy);
+        let timestamp = self.timestamp.as_mut().map(|timestamp| &mut timestamp.ca);
+        let files = [self.signer.as_mut(), witness, timestamp];
+        files.into_iter().flatten()
+    }
+
+    /// What is wrong with it.
+    pub(super) fn problem(&self) -> Option<Complaint<'_>> {
+        let url = &self.timestamp.as_ref()?.url;
+        let fits = url.parse::<Uri>().is_ok_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+        });
+        (!fits).then(|| {
+            let problem = format!("`{url}` is no timestamping authority");
+            let hint = "write it as http://tsa.example.com/tsr; what it answers is signed";
+            (url.as_str(), problem, hint)
+        })
+    }
+}
