@@ -1,6 +1,11 @@
 //! The archive of a log: complete at every moment, and never replaced by another's.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may wait, and run a server that is not ours"
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

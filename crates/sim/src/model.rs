@@ -81,13 +81,7 @@ impl Model {
             } => self.unended(session)?.limits = *limits,
             Event::SessionEnded {
                 session, deadline, ..
-            } => {
-                let known = self.unended(session)?;
-                if deadline.is_some_and(|deadline| micros(deadline) != known.deadline()) {
-                    return Err(format!("{session} ends at another deadline"));
-                }
-                known.ended = true;
-            }
+            } => self.end(session, *deadline)?,
             Event::ActionAllowed { .. } | Event::ActionDenied { .. } => self.act(entry, now)?,
             Event::ActionSteppedUp { session, .. }
             | Event::CredentialIssued { session, .. }
@@ -130,6 +124,15 @@ impl Model {
             | Event::LogTimestampsStopped { .. }
             | Event::LogTimestampsResumed { .. } => {}
         }
+        Ok(())
+    }
+
+    fn end(&mut self, session: &SessionId, deadline: Option<Timestamp>) -> Result<(), String> {
+        let known = self.unended(session)?;
+        if deadline.is_some_and(|deadline| micros(deadline) != known.deadline()) {
+            return Err(format!("{session} ends at another deadline"));
+        }
+        known.ended = true;
         Ok(())
     }
 

@@ -19,11 +19,7 @@ impl Authority {
         self.forget(time);
         match &entry.event {
             Event::LogOpened { .. } => self.state.opened = true,
-            Event::PolicyLoaded { text, .. } => {
-                // A text that cannot be read permits nothing.
-                self.state.policy = Policy::parse("policy", text).ok();
-                self.rulings().clear();
-            }
+            Event::PolicyLoaded { text, .. } => self.load_policy_text(text),
             Event::ResourcesLoaded { resources } => {
                 self.state.resources = with_gateway(resources.clone());
                 self.rulings().clear();
@@ -89,6 +85,12 @@ impl Authority {
             Event::LogTimestampsStopped { .. } => self.state.stamps_stopped = true,
             Event::LogTimestampsResumed { .. } => self.state.stamps_stopped = false,
         }
+    }
+
+    fn load_policy_text(&mut self, text: &str) {
+        // A text that cannot be read permits nothing.
+        self.state.policy = Policy::parse("policy", text).ok();
+        self.rulings().clear();
     }
 
     fn arm(&self, session: &SessionId) {

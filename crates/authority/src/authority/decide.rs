@@ -1,10 +1,12 @@
 //! What each command leads to. Nothing here changes anything.
 
+use std::net::IpAddr;
+
 use super::Authority;
 use super::bounds::{cut_actor, short};
 use crate::command::{Command, Decision, EndCause, Refusal, Verdict};
-use crate::event::{EndReason, Event};
-use crate::ids::{CredentialId, SessionId};
+use crate::event::{EndReason, Event, RefusalCause};
+use crate::ids::{CredentialId, SessionId, SubjectName};
 use crate::time::Timestamp;
 
 impl Decision {
@@ -26,6 +28,14 @@ impl Decision {
 
     pub(super) fn refused(refusal: Refusal) -> Self {
         Self::only(Verdict::Refused(refusal))
+    }
+}
+
+fn sign_in_refused(subject: Option<&SubjectName>, cause: RefusalCause, address: IpAddr) -> Event {
+    Event::SignInRefused {
+        subject: subject.cloned(),
+        cause,
+        address,
     }
 }
 
@@ -70,11 +80,7 @@ impl Authority {
                 subject,
                 cause,
                 address,
-            } => Decision::done(vec![Event::SignInRefused {
-                subject: subject.clone(),
-                cause: *cause,
-                address: *address,
-            }]),
+            } => Decision::done(vec![sign_in_refused(subject.as_ref(), *cause, *address)]),
             Command::StartSession { .. } => self.start_session(command, now),
             Command::Reauthenticate {
                 session,

@@ -69,10 +69,8 @@ pub(super) fn open(url: &str, access: &Access) -> Result<(Box<dyn ObjectStore>, 
     if parsed.query().is_some() || parsed.fragment().is_some() || parsed.password().is_some() {
         return Err(wrong("it is a place and nothing else".to_owned()));
     }
-    let (scheme, prefix) =
-        ObjectStoreScheme::parse(&parsed).map_err(|error| wrong(error.to_string()))?;
-    match scheme {
-        ObjectStoreScheme::Local => {
+    match parsed.scheme() {
+        "file" => {
             let folder = parsed
                 .to_file_path()
                 .map_err(|()| wrong("it is no path on this machine".to_owned()))?;
@@ -83,7 +81,9 @@ pub(super) fn open(url: &str, access: &Access) -> Result<(Box<dyn ObjectStore>, 
                 .with_fsync(true);
             Ok((Box::new(store), Path::default()))
         }
-        ObjectStoreScheme::AmazonS3 => {
+        "s3" => {
+            let (_, prefix) =
+                ObjectStoreScheme::parse(&parsed).map_err(|error| wrong(error.to_string()))?;
             let store = amazon(&parsed, access).map_err(wrong)?;
             Ok((store, prefix))
         }

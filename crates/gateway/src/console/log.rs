@@ -146,10 +146,11 @@ fn details(entry: &Value) -> String {
 
 fn tone(kind: &str) -> &'static str {
     match kind {
-        "session.started" | "recording.resumed" | "log.quorum_met" | "log.signing_resumed"
-        | "log.timestamps_resumed" => {
-            "good"
-        }
+        "session.started"
+        | "recording.resumed"
+        | "log.quorum_met"
+        | "log.signing_resumed"
+        | "log.timestamps_resumed" => "good",
         "sign_in.refused"
         | "action.denied"
         | "session.used_after_end"

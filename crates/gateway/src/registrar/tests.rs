@@ -26,7 +26,7 @@ use crate::recorder::Durability;
 use crate::secret;
 
 const POLICY: &str = r#"
-@id("sessions") @idle("800ms") @reauth("2500ms") @lifetime("30s")
+@id("sessions") @idle("2s") @reauth("6s") @lifetime("30s")
 permit (principal, action == Action::"session.start", resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{Entry, Timestamp};
-use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
+use curfew_ledger::{AppendError, LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use curfew_search::{Answer, Asked, Bounds, Query};
 use tempfile::TempDir;
 
@@ -70,7 +70,15 @@ impl Log {
     }
 
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> u64 {
-        self.writer.as_ref().unwrap().append(bytes).unwrap()
+        let writer = self.writer.as_ref().unwrap();
+        loop {
+            match writer.append(bytes) {
+                Ok(index) => return index,
+                // The disk is slower than this.
+                Err(AppendError::Full) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Waits until everything is durable.

@@ -141,6 +141,7 @@ impl Log {
             connection: None,
             method: Some("GET".into()),
             path: Some(format!("/orders/{}", self.now)),
+            concealed: Default::default(),
             statement: None,
             fingerprint: None,
             client: None,
