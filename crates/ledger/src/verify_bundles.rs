@@ -43,8 +43,13 @@ impl Check<'_> {
         newest: u64,
     ) -> Result<Option<(Tile, Vec<u8>)>, OpenError> {
         let full = bundle_at(size);
-        if let Some(bundle) = self.read_bundle(full)? {
-            return Ok(Some((full, bundle)));
+        let covered = full.end_leaf().is_some_and(|end| end <= newest);
+        match self.read_bundle(full) {
+            Ok(Some(bundle)) => return Ok(Some((full, bundle))),
+            Ok(None) => {}
+            // One that no checkpoint covers may be half written: nobody reads it yet.
+            Err(OpenError::Corrupt(_)) if !covered => {}
+            Err(error) => return Err(error),
         }
         // At most 256, so it fits.
         let required = newest.saturating_sub(size).min(TILE_WIDTH.into()) as u16;

@@ -238,6 +238,12 @@ fn a_copy_of_a_log_that_went_on_is_proven_to_its_checkpoint() {
     let mut changed = files.clone();
     changed.get_mut(&path("tile/0/002")).unwrap()[70] ^= 1;
     assert!(names(&failures(&changed, "a flip"), "tile/0/002"));
+    // A full bundle that no checkpoint covers may be copied while it is written.
+    let mut halved = before.clone();
+    let mut half = after[&path("tile/entries/002")].clone();
+    half.truncate(half.len() - 40);
+    halved.insert(path("tile/entries/002"), half);
+    assert_eq!(proven(&halved).size, 700);
     // The newest bundle is not here yet: signed it is not, and so not missed.
     files.retain(|path, _| !path.to_string_lossy().contains("entries/003"));
     assert_eq!(proven(&files).size, 768);
