@@ -3,6 +3,9 @@
 //! One entry is one JSON object in a fixed field order: `v`, `time`, `kind`, then the fields of
 //! the kind. An entry carries what a verifier cannot derive, and no more.
 
+mod closed;
+mod notes;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -16,6 +19,9 @@ use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
 use crate::resource::{Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
+
+pub use closed::{ActionClosed, ClosedBy};
+pub use notes::{LogTimestamped, SigningFault};
 
 /// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -390,65 +396,8 @@ pub enum Event {
         size: u64,
     },
 }
-
-/// What a token says, and by what it is known again.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct LogTimestamped {
-    /// Number of entries that the checkpoint covers.
-    pub size: u64,
-    /// The subject of the authority's certificate.
-    pub tsa: String,
-    /// The time in the token, by the authority's clock.
-    pub tsa_time: Timestamp,
-    /// How far that clock may be off, in microseconds, if the authority says so.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub accuracy_us: Option<u64>,
-    /// Ledger time when it was asked. Absent where somebody else had asked before.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub asked: Option<Timestamp>,
-    /// Where its clock and ledger time contradict each other, by how much: the token's time minus
-    /// ledger time, in microseconds, as far as neither the way there and back nor the clock's
-    /// accuracy accounts for it.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub off_us: Option<i64>,
-    /// SHA-256 of the whole answer that is kept, in lower-case hexadecimal.
-    pub digest: String,
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-/// Why no checkpoint could be signed and published.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SigningFault {
-    /// The signer cannot be reached.
-    SignerAway,
-    /// The signer answers, and will not sign.
-    SignerRefused,
-    /// What the signer gave is not a signature by the log's key.
-    SignerWrong,
-    /// The guard does not take the checkpoint.
-    Guard,
-    /// A file cannot be read or written.
-    Disk,
-    /// What is on the disk is not what was written there, or this program is at fault.
-    Damaged,
-}
-
-impl SigningFault {
-    /// The word in the entry.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SignerAway => "signer_away",
-            Self::SignerRefused => "signer_refused",
-            Self::SignerWrong => "signer_wrong",
-            Self::Guard => "guard",
-            Self::Disk => "disk",
-            Self::Damaged => "damaged",
-        }
-    }
 }
 
 /// Why a credential of a live session opens nothing.
@@ -463,50 +412,6 @@ pub enum CredentialFault {
     WrongClass,
     /// It is for another resource.
     WrongAudience,
-}
-
-/// The end of a connection or stream.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct ActionClosed {
-    /// Which session.
-    pub session: SessionId,
-    /// The index of the `action.allowed` entry that opened it.
-    pub action: u64,
-    /// What closed it.
-    pub by: ClosedBy,
-    /// The deadline that cut it, if one did.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub deadline: Option<Deadline>,
-    /// When the last byte could flow.
-    pub closed: Timestamp,
-    /// `closed` minus the deadline's moment.
-    #[serde(rename = "late_us", skip_serializing_if = "Option::is_none", default)]
-    pub late: Option<Span>,
-    /// Bytes from the client to the resource.
-    pub bytes_in: u64,
-    /// Bytes from the resource to the client.
-    pub bytes_out: u64,
-}
-
-/// What closed a connection or stream.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClosedBy {
-    /// The client.
-    Client,
-    /// The protected resource.
-    Upstream,
-    /// Curfew, because a limit of this resource ran out.
-    Limit,
-    /// Curfew, because the session ended.
-    SessionEnd,
-    /// Curfew, because what was sent broke the protocol or a limit on sizes.
-    Protocol,
-    /// Curfew, because the ledger could not take its entry, or the entry did not come as far in
-    /// time as its rules demand: nothing of it was let out.
-    Unrecorded,
-    /// Curfew, because it is stopping.
-    Shutdown,
 }
 
 /// What an action is, with the attributes that policy saw.

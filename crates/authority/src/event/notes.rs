@@ -1,0 +1,61 @@
+//! What entries say of the log itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// What a token says, and by what it is known again.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogTimestamped {
+    /// Number of entries that the checkpoint covers.
+    pub size: u64,
+    /// The subject of the authority's certificate.
+    pub tsa: String,
+    /// The time in the token, by the authority's clock.
+    pub tsa_time: Timestamp,
+    /// How far that clock may be off, in microseconds, if the authority says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub accuracy_us: Option<u64>,
+    /// Ledger time when it was asked. Absent where somebody else had asked before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub asked: Option<Timestamp>,
+    /// Where its clock and ledger time contradict each other, by how much: the token's time minus
+    /// ledger time, in microseconds, as far as neither the way there and back nor the clock's
+    /// accuracy accounts for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub off_us: Option<i64>,
+    /// SHA-256 of the whole answer that is kept, in lower-case hexadecimal.
+    pub digest: String,
+}
+
+/// Why no checkpoint could be signed and published.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningFault {
+    /// The signer cannot be reached.
+    SignerAway,
+    /// The signer answers, and will not sign.
+    SignerRefused,
+    /// What the signer gave is not a signature by the log's key.
+    SignerWrong,
+    /// The guard does not take the checkpoint.
+    Guard,
+    /// A file cannot be read or written.
+    Disk,
+    /// What is on the disk is not what was written there, or this program is at fault.
+    Damaged,
+}
+
+impl SigningFault {
+    /// The word in the entry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignerAway => "signer_away",
+            Self::SignerRefused => "signer_refused",
+            Self::SignerWrong => "signer_wrong",
+            Self::Guard => "guard",
+            Self::Disk => "disk",
+            Self::Damaged => "damaged",
+        }
+    }
+}
