@@ -8,18 +8,20 @@
 mod actions;
 mod changes;
 mod erasures;
+mod memory;
 mod sessions;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
 use crate::event::{Entry, Event, LogTimestamped};
 use crate::ids::{ErasureId, SessionId};
 use crate::time::{Span, Timestamp};
+pub use memory::{AUDITOR_FORM, RecallError};
 use trace::Trace;
 
 /// How late an end or a cut may come: the promise is one second (NIST AC-12, SC-10).
@@ -30,7 +32,8 @@ pub const LATE_BOUND: Span = Span::from_secs(1);
 const CLOSING_LIFE: Span = Span::from_secs(600);
 
 /// Replays a ledger and finds what should not be there, or is missing.
-#[derive(Debug)]
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Auditor {
     authority: Authority,
     bound: Span,

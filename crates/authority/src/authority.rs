@@ -11,6 +11,7 @@ mod change;
 mod decide;
 mod erasing;
 mod judge;
+mod kept;
 mod rulings;
 mod signing;
 mod stamping;
@@ -21,6 +22,8 @@ mod witnessing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use crate::event::EndReason;
 use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
@@ -58,11 +61,13 @@ pub struct Authority {
 }
 
 /// What a replay of the entries yields.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 struct State {
     opened: bool,
     /// The time of the newest entry.
     time: Timestamp,
+    #[serde(with = "kept::policy")]
     policy: Option<Policy>,
     resources: BTreeMap<ResourceName, Resource>,
     disabled: BTreeSet<SubjectName>,
@@ -116,7 +121,8 @@ impl Default for State {
 }
 
 /// A live session, and what only the authority needs of it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Held {
     pub(crate) session: LiveSession,
     /// How many sessions had started before it.
@@ -129,7 +135,8 @@ pub(crate) struct Held {
 }
 
 /// A credential of a session that is live or lately ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Issued {
     pub(crate) session: SessionId,
     pub(crate) credential: Credential,
@@ -137,7 +144,8 @@ pub(crate) struct Issued {
 }
 
 /// What is left of an ended session for [`TOMBSTONE_LIFE`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Tombstone {
     pub(crate) reason: EndReason,
     /// When the end took effect.

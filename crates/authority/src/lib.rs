@@ -25,7 +25,7 @@ mod resource;
 mod session;
 mod time;
 
-pub use audit::{Auditor, Finding, FindingKind, LATE_BOUND};
+pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
 pub use authority::{
     ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, Erasure,
     PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,

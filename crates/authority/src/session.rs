@@ -72,7 +72,7 @@ pub struct Credential {
 }
 
 /// A session that has started and not ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LiveSession {
     /// Its public name.
     pub id: SessionId,
@@ -135,7 +135,7 @@ impl LiveSession {
 }
 
 /// A session as lists and the console show it.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SessionView {
     /// Its public name.
     pub session: SessionId,
@@ -156,6 +156,6 @@ pub struct SessionView {
     /// When it ends unless something happens before.
     pub deadline: Deadline,
     /// Set when the session is over.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<EndReason>,
 }

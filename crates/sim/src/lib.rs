@@ -1,9 +1,10 @@
 //! Histories by seed: the authority against a naive model, the auditor against planted faults.
 //!
 //! A seed gives a [`World`]: a gateway that behaves, its people, crashes and a virtual clock. What
-//! it records must hold in four ways ([`check`]): replaying the bytes gives the same state, the
+//! it records must hold in five ways ([`check`]): replaying the bytes gives the same state, the
 //! naive [`Model`] finds every allowed action inside a live session and agrees on who lives until
-//! when, the auditor finds nothing, and in every copy with one planted [`Fault`] it finds that.
+//! when, the auditor finds nothing, and in every copy with one planted [`Fault`] it finds that. An auditor
+//! that is kept in between and goes on finds the same.
 
 mod faults;
 mod model;
@@ -17,7 +18,7 @@ pub use world::World;
 
 use std::collections::BTreeMap;
 
-use curfew_authority::{Auditor, Authority, Entry, Finding};
+use curfew_authority::{Auditor, Authority, Entry, Finding, Timestamp};
 
 /// What a history showed.
 #[derive(Debug, Default)]
@@ -60,9 +61,12 @@ pub fn check(seed: u64, steps: usize) -> Result<Report, String> {
         *report.kinds.entry(world::kind(entry)).or_default() += 1;
     }
     let mut prng = Prng::new(seed ^ 0x6661_756c_7473);
+    let mut splits = Prng::new(seed ^ 0x6b65_7074);
+    check_kept(entries, last, &mut splits)?;
     for fault in Fault::ALL {
         if let Some(planted) = fault.plant(entries, &mut prng) {
             check_found(fault, &planted)?;
+            check_kept(&planted.entries, planted.until, &mut splits)?;
             report.found.push(fault);
         }
     }
@@ -116,6 +120,32 @@ fn check_model(entries: &[Entry], state: &Authority) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// An auditor that is kept at any entry and goes on finds what one finds that never stopped, and knows
+/// the same in the end.
+fn check_kept(entries: &[Entry], until: Timestamp, prng: &mut Prng) -> Result<(), String> {
+    let kept = |auditor: &Auditor| auditor.remember().map_err(|error| error.to_string());
+    let mut whole = Auditor::new();
+    let mut wanted = audit(&mut whole, entries);
+    let state = kept(&whole)?;
+    wanted.extend(whole.finish(until));
+    let split = usize::try_from(prng.below(entries.len() as u64 + 1)).unwrap_or(0);
+    let mut first = Auditor::new();
+    let mut findings = audit(&mut first, &entries[..split]);
+    let mut second = Auditor::recall(&kept(&first)?).map_err(|error| error.to_string())?;
+    for (index, entry) in (0..).zip(entries).skip(split) {
+        findings.extend(second.check(index, entry));
+    }
+    let same = kept(&second)? == state;
+    findings.extend(second.finish(until));
+    if same && findings == wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "kept at {split} of {}, an auditor finds {findings:?}, not {wanted:?}",
+        entries.len()
+    ))
 }
 
 fn check_found(fault: Fault, planted: &Planted) -> Result<(), String> {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits::Limits;
 use crate::time::Timestamp;
 
@@ -10,7 +12,8 @@ use crate::time::Timestamp;
 const RUN_MAX: usize = 256;
 
 /// What a session was allowed.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Trace {
     /// Connections that have not been closed, in order of index.
     connections: Vec<Connection>,
@@ -23,14 +26,16 @@ pub(super) struct Trace {
 }
 
 /// An open connection: other actions can come through it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Connection {
     index: u64,
     opened: Opened,
 }
 
 /// What an allowed action opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Opened {
     /// What it is held to, whatever policy comes later.
     pub(super) limits: Limits,
@@ -42,7 +47,8 @@ pub(super) struct Opened {
 
 /// Plain actions one after the other: for each the distance to the one before and the number of
 /// its limits, both as LEB128, together seldom over three bytes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Run {
     first: u64,
     last: u64,

@@ -1,5 +1,7 @@
 //! Erasing what entries only commit to: one person asks, another approves.
 
+use serde::{Deserialize, Serialize};
+
 use super::Authority;
 use crate::command::{Decision, ErasureRefusal, ErasureStep, Refusal};
 use crate::event::Event;
@@ -13,7 +15,8 @@ pub const APPROVAL_TIME: Span = Span::from_secs(60 * 60);
 const OPEN_MAX: usize = 256;
 
 /// An erasure that was asked for and is not done.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub struct Erasure {
     /// Whose values.
     pub subject: SubjectName,
