@@ -93,6 +93,7 @@ fn proven(dir: &Path) -> u64 {
         dir,
         keys: &[key().verifier()],
         remembered: None,
+        from: None,
         disk: Arc::new(RealDisk),
     };
     verify(&what, &mut ()).unwrap().size

@@ -84,6 +84,9 @@ pub enum FailureKind {
     /// `checkpoint` is not the newest of `checkpoints`.
     #[error("this is not the last of the checkpoints published")]
     NotNewest,
+    /// What an earlier verification is said to have come to cannot be gone on from.
+    #[error("{0}")]
+    Milestone(String),
     /// Something cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),

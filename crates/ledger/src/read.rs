@@ -67,6 +67,17 @@ impl Cursor {
         })
     }
 
+    /// Stands before the frame that holds entry `index`, or would: for a pass that goes on from there.
+    pub(crate) fn seek_strict(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        index: u64,
+    ) -> Result<Cursor, ReadError> {
+        let mut cursor = Cursor::seek(disk, dir, index)?;
+        cursor.strict = true;
+        Ok(cursor)
+    }
+
     /// Stands before the frame that holds entry `index`, or at the end when there is none.
     pub(crate) fn seek(disk: Arc<dyn Disk>, dir: &Path, index: u64) -> Result<Cursor, ReadError> {
         let segments = list_segments(&*disk, dir)?;

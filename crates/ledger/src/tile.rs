@@ -203,6 +203,11 @@ impl TileBuilder {
         }
     }
 
+    /// What [`TileBuilder::from_parts`] takes.
+    pub(crate) fn parts(&self) -> (&[u8], &[Vec<u8>]) {
+        (&self.bundle, &self.levels)
+    }
+
     /// The tree over the entries taken so far.
     pub(crate) fn tree(&self) -> &CompactTree {
         &self.tree

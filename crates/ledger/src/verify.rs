@@ -18,6 +18,7 @@ use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, read_file};
 use crate::error::{FileError, OpenError, ReadError};
 use crate::merkle::Hash;
+use crate::milestone::Milestone;
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, VerifierKey};
 use crate::recover::TornTail;
 use crate::segment::{
@@ -62,6 +63,11 @@ pub trait Visitor {
         let _ = (index, entry);
     }
 
+    /// Before the first entry: how many of them the newest checkpoint covers.
+    fn signed(&mut self, size: u64) {
+        let _ = size;
+    }
+
     /// Once per batch or bundle.
     fn progress(&mut self, progress: Progress) {
         let _ = progress;
@@ -72,7 +78,7 @@ pub trait Visitor {
 impl Visitor for () {}
 
 /// What was found to be true.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Report {
     /// Number of entries, signed or not.
     pub size: u64,
@@ -86,6 +92,8 @@ pub struct Report {
     pub torn_tail: Option<TornTail>,
     /// There are no segments: all entries were read from bundles.
     pub tiles_only: bool,
+    /// From where the next verification can go on: the newest checkpoint.
+    pub milestone: Option<Milestone>,
 }
 
 impl Report {
@@ -106,6 +114,9 @@ pub struct Verify<'a> {
     /// A signed checkpoint from an earlier verification or from elsewhere, with which the log must
     /// be consistent.
     pub remembered: Option<&'a [u8]>,
+    /// Where an earlier verification had come to: only what comes after it is verified, and that it
+    /// does come after it.
+    pub from: Option<&'a Milestone>,
     /// Where the directory is.
     pub disk: Arc<dyn Disk>,
 }
@@ -145,6 +156,11 @@ pub(crate) struct Signed {
     /// The last one read.
     last: Option<Checkpoint>,
     count: u64,
+    /// Where the record of the last one starts, and its note.
+    record_at: u64,
+    note: Vec<u8>,
+    /// Size of the first one that is read.
+    start: u64,
     /// Size of the newest one.
     pub(crate) newest: u64,
 }
@@ -195,11 +211,14 @@ impl Check<'_> {
 
     fn run(&mut self, visitor: &mut dyn Visitor) -> Option<Report> {
         let remembered = self.read_remembered();
-        let mut signed = self.open_signed()?;
+        let builder = self.start()?;
+        let mut signed = self.open_signed(builder.size())?;
+        visitor.signed(signed.newest);
         self.newest = signed.newest;
         let mut walk = Walk {
-            builder: TileBuilder::new(),
-            epoch: 0,
+            builder,
+            epoch: self.what.from.map_or(0, |from| from.epoch),
+            milestone: None,
             segments: Vec::new(),
             from_bundles: false,
             remembered,
@@ -227,7 +246,22 @@ impl Check<'_> {
             checkpoints: count,
             torn_tail,
             tiles_only,
+            milestone: walk.milestone,
         })
+    }
+
+    /// The tree of nothing, or that of the earlier verification.
+    fn start(&mut self) -> Option<TileBuilder> {
+        let Some(from) = self.what.from else {
+            return Some(TileBuilder::new());
+        };
+        if let Err(error) = from.checkpoint(self.what.keys) {
+            let path = Path::new("the earlier verification");
+            let kind = FailureKind::Milestone(error.to_string());
+            self.fail(path, None, Some(from.size()), kind);
+            return None;
+        }
+        Some(from.builder.clone())
     }
 
     fn read_remembered(&mut self) -> Option<Checkpoint> {
@@ -241,8 +275,20 @@ impl Check<'_> {
         }
     }
 
-    /// The signed checkpoints, before the first.
-    fn open_signed(&mut self) -> Option<Signed> {
+    /// The signed checkpoints, before the first that is over at least `start` entries.
+    fn open_signed(&mut self, start: u64) -> Option<Signed> {
+        let signed = self.open_signed_at(start)?;
+        if signed.newest < start && self.failures.is_empty() {
+            let (signed, size) = (start, signed.newest);
+            let path = self.what.dir.join(CURRENT);
+            let kind = FailureKind::TooSmall { signed, size };
+            self.fail(&path, None, Some(size), kind);
+            return None;
+        }
+        Some(signed)
+    }
+
+    fn open_signed_at(&mut self, start: u64) -> Option<Signed> {
         let whole = self
             .what
             .disk
@@ -252,6 +298,13 @@ impl Check<'_> {
             return self.open_single();
         }
         let mut signed = self.open_records()?;
+        if let Some(from) = self.what.from {
+            signed.start = start;
+            signed.count = from.before;
+            if let Some(records) = &mut signed.records {
+                records.offset = from.record_at.min(records.len_bytes);
+            }
+        }
         self.advance_signed(&mut signed);
         Some(signed)
     }
@@ -282,6 +335,9 @@ impl Check<'_> {
                 last: Some(checkpoint.clone()),
                 next: Some((0, checkpoint)),
                 count: 1,
+                record_at: 0,
+                note,
+                start: 0,
             }),
             Err(error) => {
                 self.fail(&path, Some(0), None, FailureKind::Note(error));
@@ -340,6 +396,9 @@ impl Check<'_> {
                 next: None,
                 last: None,
                 count: 0,
+                record_at: 0,
+                note: Vec::new(),
+                start: 0,
                 newest,
             });
         }
@@ -360,7 +419,7 @@ impl Check<'_> {
                 Err(error) => return self.fail_file(&error),
             };
             let (offset, note) = match record {
-                Record::End if signed.count == 0 => {
+                Record::End if signed.last.is_none() => {
                     return self.fail(&signed.path, Some(at), None, FailureKind::Record);
                 }
                 Record::End => return,
@@ -380,8 +439,8 @@ impl Check<'_> {
             let size = checkpoint.size;
             let before = signed.last.as_ref().map(|last| last.size);
             match before {
-                // The log begins with the checkpoint of nothing.
-                None if size != 0 => {
+                // The log begins with the checkpoint of nothing, and goes on from where it was.
+                None if size != signed.start => {
                     let kind = FailureKind::Record;
                     self.fail(&signed.path, Some(offset), Some(size), kind);
                 }
@@ -394,6 +453,7 @@ impl Check<'_> {
             }
             signed.last = Some(checkpoint.clone());
             signed.next = Some((offset, checkpoint));
+            (signed.record_at, signed.note) = (at, note);
             return;
         }
     }
@@ -412,6 +472,15 @@ impl Check<'_> {
             let (offset, root) = (*offset, checkpoint.root);
             let path = signed.path.clone();
             self.compare(&path, Some(offset), size, root, walk.builder.root());
+            if size == signed.newest {
+                walk.milestone = Some(Milestone {
+                    note: signed.note.clone(),
+                    builder: walk.builder.clone(),
+                    epoch: walk.epoch,
+                    record_at: signed.record_at,
+                    before: signed.count - 1,
+                });
+            }
             self.advance_signed(signed);
         }
         if size == signed.newest && size > 0 {

@@ -20,10 +20,15 @@ impl Check<'_> {
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
     ) -> Result<(), OpenError> {
-        walk.from_bundles = true;
         while let Some((tile, bundle)) = self.next_bundle(walk.builder.size(), signed.newest)? {
-            for (index, entry) in (walk.builder.size()..).zip(split_payload(&bundle)) {
-                self.take(index, entry, walk, signed, visitor);
+            let start = walk.builder.size();
+            let first = tile.first_leaf().unwrap_or_default();
+            // Of the first bundle a part may have been verified earlier: it is compared with that.
+            walk.from_bundles = start == first;
+            for (index, entry) in (first..).zip(split_payload(&bundle)) {
+                if index >= start {
+                    self.take(index, entry, walk, signed, visitor);
+                }
             }
             progress(walk, signed, visitor);
             if tile.width < TILE_WIDTH {
@@ -36,7 +41,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// The bundle whose first entry has index `size`, the widest there is.
+    /// The bundle that goes on after `size` entries, the widest there is.
     fn next_bundle(
         &mut self,
         size: u64,
@@ -52,10 +57,11 @@ impl Check<'_> {
             Err(error) => return Err(error),
         }
         // At most 256, so it fits.
-        let required = newest.saturating_sub(size).min(TILE_WIDTH.into()) as u16;
+        let first = full.first_leaf().unwrap_or_default();
+        let required = newest.saturating_sub(first).min(TILE_WIDTH.into()) as u16;
         let width = self.widest_partial(full).max(required);
         let tile = Tile { width, ..full };
-        if width == 0 {
+        if first + u64::from(width) <= size {
             return Ok(None);
         }
         let found = if width < TILE_WIDTH {

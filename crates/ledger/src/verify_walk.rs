@@ -3,6 +3,7 @@
 
 use crate::bundles::Bundle;
 use crate::error::{OpenError, ReadError};
+use crate::milestone::Milestone;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step};
 use crate::recover::{TornTail, judge_end, open_error};
@@ -17,6 +18,8 @@ pub(crate) struct Walk {
     pub(crate) epoch: u64,
     /// First indexes of the segments gone over.
     pub(crate) segments: Vec<u64>,
+    /// Where the newest checkpoint was reached.
+    pub(crate) milestone: Option<Milestone>,
     /// Whole bundles are read as they lie: there is nothing to compare them with.
     pub(crate) from_bundles: bool,
     pub(crate) remembered: Option<Checkpoint>,
@@ -53,11 +56,20 @@ impl Check<'_> {
                 continue;
             }
             let disk = self.what.disk.clone();
-            let cursor = match Cursor::at_segment(disk, self.what.dir, size, true) {
+            let cursor = match Cursor::seek_strict(disk, self.what.dir, size) {
                 // It may have been sealed since the look.
                 Err(ReadError::Missing { .. }) if is_sealed(self, size)? => continue,
                 cursor => cursor.map_err(open_error)?,
             };
+            // What was gone over earlier, is here as well.
+            let dir = self.what.dir;
+            let segments = list_segments(&*self.what.disk, dir).map_err(open_error)?;
+            let earlier = segments
+                .into_iter()
+                .filter(|first| *first < cursor.segment.first);
+            if walk.segments.is_empty() {
+                walk.segments.extend(earlier);
+            }
             match self.walk_segments(cursor, walk, signed, visitor)? {
                 Ended::AtEnd(torn_tail) => return Ok(torn_tail),
                 Ended::AtSealed => {}
@@ -150,8 +162,12 @@ impl Check<'_> {
             return Err(wrong(cursor, CorruptionKind::Padding).into());
         }
         walk.epoch = frame.header.epoch;
+        // Of the first frame a part may have been verified earlier.
+        let start = walk.builder.size();
         for (index, entry) in frame.entries(cursor.payload(frame)?) {
-            self.take(index, entry, walk, signed, visitor);
+            if index >= start {
+                self.take(index, entry, walk, signed, visitor);
+            }
         }
         if walk.builder.root() != frame.header.root {
             return Err(wrong(cursor, CorruptionKind::Root).into());

@@ -263,6 +263,7 @@ fn measure(entries: u64) {
         dir: &dir,
         keys: &[key],
         remembered: None,
+        from: None,
         disk: Arc::new(RealDisk),
     };
     let report = verify(&what, &mut ()).unwrap();

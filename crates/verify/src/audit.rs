@@ -12,7 +12,8 @@ use curfew_ledger::verify::{
 use curfew_ledger::{Disk, VerifierKey};
 
 use crate::place::place_of;
-use crate::report::{Fault, Found, Outcome, Report, Sessions};
+use crate::report::{Fault, Found, Outcome, Report};
+use crate::state::{Kept, State, Totals};
 
 /// Most findings kept: the first ones name the cause, the rest mostly follow from it.
 pub const FINDINGS_MAX: usize = 100;
@@ -35,6 +36,8 @@ pub struct Audit<'a> {
     pub keys: &'a [VerifierKey],
     /// A signed checkpoint from earlier or elsewhere that the log must continue.
     pub since: Option<&'a [u8]>,
+    /// What an earlier verification found out: only what is new since is looked at.
+    pub state: Option<&'a State>,
 }
 
 /// Why an entry cannot be judged at all.
@@ -46,11 +49,10 @@ pub struct Broken(#[from] curfew_authority::EntryError);
 struct Pass<'a> {
     dir: &'a Path,
     auditor: Auditor,
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
+    totals: Totals,
     size: u64,
-    actions: u64,
-    sessions: Sessions,
+    /// What is known where the newest checkpoint was reached.
+    kept: Option<Kept>,
     findings: Vec<Found>,
     findings_total: u64,
 }
@@ -62,6 +64,8 @@ struct Batch {
     bytes: Vec<u8>,
     /// Where each entry ends in `bytes`.
     ends: Vec<usize>,
+    /// After its last entry all is as the newest checkpoint says.
+    signed: bool,
 }
 
 /// Hands entries over in batches, and takes the emptied ones back.
@@ -70,6 +74,9 @@ struct Feed<'a> {
     full: SyncSender<Batch>,
     empty: Receiver<Batch>,
     progress: &'a mut dyn FnMut(Progress),
+    /// Where the pass starts, and the size that the newest checkpoint is over.
+    start: u64,
+    newest: u64,
 }
 
 impl Feed<'_> {
@@ -88,7 +95,16 @@ impl Visitor for Feed<'_> {
         }
         self.batch.bytes.extend_from_slice(bytes);
         self.batch.ends.push(self.batch.bytes.len());
-        if self.batch.bytes.len() >= BATCH_BYTES {
+        self.batch.signed = index + 1 == self.newest;
+        if self.batch.signed || self.batch.bytes.len() >= BATCH_BYTES {
+            self.hand_over();
+        }
+    }
+
+    fn signed(&mut self, size: u64) {
+        self.newest = size;
+        if size == self.start {
+            self.batch.signed = true;
             self.hand_over();
         }
     }
@@ -106,8 +122,12 @@ fn judge(pass: &mut Pass<'_>, full: &Receiver<Batch>, empty: &Sender<Batch>) {
             pass.entry(index, batch.bytes.get(start..*end).unwrap_or_default());
             start = *end;
         }
+        if batch.signed {
+            pass.keep_state();
+        }
         batch.bytes.clear();
         batch.ends.clear();
+        batch.signed = false;
         // At the end nobody takes them back.
         let _ = empty.send(batch);
     }
@@ -131,30 +151,37 @@ impl Pass<'_> {
         }
     }
 
+    /// Keeps what is known now.
+    fn keep_state(&mut self) {
+        let auditor = self.auditor.remember().ok();
+        let totals = self.totals;
+        self.kept = auditor.map(|auditor| Kept { auditor, totals });
+    }
+
     fn count(&mut self, entry: &Entry) {
-        self.first.get_or_insert(entry.time);
-        self.last = Some(entry.time);
+        self.totals.first.get_or_insert(entry.time);
+        self.totals.last = Some(entry.time);
         if let Event::SessionStarted { .. } = &entry.event {
-            self.sessions.started += 1;
+            self.totals.sessions.started += 1;
         }
         if let Event::ActionAllowed { .. } = &entry.event {
-            self.actions += 1;
+            self.totals.actions += 1;
         }
         if let Event::SessionEnded { late, .. } = &entry.event {
-            self.sessions.ended += 1;
+            self.totals.sessions.ended += 1;
             let late = late.map(curfew_authority::Span::as_micros);
-            self.sessions.late_us_max = self.sessions.late_us_max.max(late);
+            self.totals.sessions.late_us_max = self.totals.sessions.late_us_max.max(late);
         }
     }
 
     /// What should be there by the time of the last entry and is not.
     fn finish(&mut self) {
-        let last = self.last.unwrap_or_default();
+        let last = self.totals.last.unwrap_or_default();
         for finding in self.auditor.finish(last) {
             self.add(finding, None);
         }
         let live = self.auditor.authority().live().len();
-        self.sessions.live = u64::try_from(live).unwrap_or(u64::MAX);
+        self.totals.sessions.live = u64::try_from(live).unwrap_or(u64::MAX);
     }
 
     fn add(&mut self, finding: Finding, entry: Option<(Timestamp, &[u8])>) {
@@ -234,12 +261,15 @@ fn replay(
             full,
             empty,
             progress,
+            start: what.state.map_or(0, State::size),
+            newest: u64::MAX,
         };
         let verified = verify(
             &Verify {
                 dir: what.dir,
                 keys: what.keys,
                 remembered: what.since,
+                from: what.state.map(|state| &state.milestone),
                 disk: what.disk.clone(),
             },
             &mut feed,
@@ -256,14 +286,26 @@ fn replay(
 
 /// Verifies a ledger in one pass, in memory that does not grow with it beyond its live sessions.
 pub fn audit(what: &Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
+    audit_onward(what, progress).0
+}
+
+/// The same, and what the next verification can go on from, unless something is wrong.
+pub fn audit_onward(
+    what: &Audit<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> (Report, Option<State>) {
+    // What it was read from is known to be good.
+    let known = what
+        .state
+        .and_then(|state| Some((state, state.auditor().ok()?)));
     let mut pass = Pass {
         dir: what.dir,
-        auditor: Auditor::default(),
-        first: None,
-        last: None,
-        size: 0,
-        actions: 0,
-        sessions: Sessions::default(),
+        totals: known
+            .as_ref()
+            .map_or(Totals::default(), |(state, _)| state.kept.totals),
+        size: known.as_ref().map_or(0, |(state, _)| state.size()),
+        auditor: known.map(|(_, auditor)| auditor).unwrap_or_default(),
+        kept: None,
         findings: Vec::new(),
         findings_total: 0,
     };
@@ -271,16 +313,19 @@ pub fn audit(what: &Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
     let mut report = Report {
         origin: what.keys.first().map(|key| key.name().to_owned()),
         size: pass.size,
-        first: pass.first,
-        last: pass.last,
-        sessions: pass.sessions,
-        actions: pass.actions,
+        earlier: what.state.map(State::size),
+        first: pass.totals.first,
+        last: pass.totals.last,
+        sessions: pass.totals.sessions,
+        actions: pass.totals.actions,
         findings: pass.findings,
         findings_total: pass.findings_total,
         ..Report::of(what.dir)
     };
+    let mut milestone = None;
     match verified {
         Ok(ledger) => {
+            milestone = ledger.milestone;
             report.size = ledger.size;
             report.signed = Some(ledger.signed.size);
             report.root = ledger.signed.to_string().lines().nth(2).map(str::to_owned);
@@ -301,5 +346,8 @@ pub fn audit(what: &Audit<'_>, progress: &mut dyn FnMut(Progress)) -> Report {
             report.faults = failures.iter().map(fault).collect();
         }
     }
-    report
+    let good = report.outcome == Outcome::Proven;
+    let state = milestone.zip(pass.kept).filter(|_| good);
+    let state = state.map(|(milestone, kept)| State { milestone, kept });
+    (report, state)
 }

@@ -19,9 +19,10 @@ use curfew_ledger::{Disk, Published, RealDisk, TrustPolicy, VerifierKey};
 use curfew_timestamp::Roots;
 use serde::Serialize;
 
-use crate::audit::{Audit, audit};
+use crate::audit::{Audit, audit_onward};
 use crate::report::{Outcome, Report};
 use crate::served::{Credentials, Served};
+use crate::state::State;
 use crate::{receipt, timestamps, witnesses};
 
 /// What the exit codes of a verification mean, for `--help`.
@@ -60,6 +61,11 @@ pub struct Options {
     /// A signed checkpoint kept from earlier: the log must be a continuation of it.
     #[arg(long, value_name = "CHECKPOINT_FILE")]
     pub since: Option<PathBuf>,
+    /// A file of mode 0600 in which a good verification keeps what it found out, so that the next one
+    /// looks only at what is new, and that it continues what was verified. It is believed: keep it
+    /// where nobody else can change it. Made when it is not there; remove it to verify all again.
+    #[arg(long, value_name = "STATE_FILE", conflicts_with_all = ["since", "receipt"])]
+    pub state: Option<PathBuf>,
     /// A policy on witnesses, in the form of C2SP tlog-policy: a quorum of them must have cosigned.
     /// Its `log` lines stand in for --key.
     #[arg(long, value_name = "POLICY_FILE")]
@@ -188,7 +194,7 @@ struct Source {
 }
 
 impl Source {
-    fn open(options: &Options, place: &Path) -> Result<Self, Problem> {
+    fn open(options: &Options, place: &Path, from: u64) -> Result<Self, Problem> {
         let Some(url) = place.to_str().filter(|text| is_url(text)) else {
             return Ok(Self {
                 dir: place.to_path_buf(),
@@ -199,7 +205,7 @@ impl Source {
             token: token(options)?,
             ca: options.ca.as_deref().map(read).transpose()?,
         };
-        let served = Served::open(url, &credentials, 0).map_err(|error| {
+        let served = Served::open(url, &credentials, from).map_err(|error| {
             if error.kind() == ErrorKind::InvalidInput {
                 Problem::Usage(error.to_string())
             } else {
@@ -297,7 +303,10 @@ fn verified(options: &Options, place: &Path) -> Result<Report, Problem> {
     let keys = keys(options, place, policy.as_ref())?;
     let roots = roots(options)?;
     let since = options.since.as_deref().map(read).transpose()?;
-    let Source { dir, disk } = Source::open(options, place)?;
+    let state = options.state.as_deref().map(|path| earlier(path, &keys));
+    let state = state.transpose()?.flatten();
+    let from = state.as_ref().map_or(0, State::size);
+    let Source { dir, disk } = Source::open(options, place, from)?;
     let log = Published::new_on(&dir, disk.clone());
     // Read before the log, which may go on meanwhile.
     let witnessed = log.witnessed();
@@ -308,8 +317,9 @@ fn verified(options: &Options, place: &Path) -> Result<Report, Problem> {
         disk,
         keys: &keys,
         since: since.as_deref(),
+        state: state.as_ref(),
     };
-    let mut report = audit(&what, &mut |progress| bar.draw(progress));
+    let (mut report, onward) = audit_onward(&what, &mut |progress| bar.draw(progress));
     bar.clear();
     if let Some(policy) = &policy {
         let note = witnessed.map_err(|error| error.to_string())?;
@@ -319,7 +329,18 @@ fn verified(options: &Options, place: &Path) -> Result<Report, Problem> {
         let sizes = stamped.map_err(|error| error.to_string())?;
         timestamps::add(&mut report, &log, &sizes, roots, &keys);
     }
+    let whole = report.outcome != Outcome::IntegrityBroken;
+    if let (Some(path), Some(onward)) = (&options.state, onward.filter(|_| whole)) {
+        let written = onward.write(path);
+        written.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     Ok(report)
+}
+
+/// What an earlier verification kept.
+fn earlier(path: &Path, keys: &[VerifierKey]) -> Result<Option<State>, String> {
+    let state = State::read(path, keys);
+    state.map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn print(report: &(impl Serialize + Display), json: bool) {

@@ -14,14 +14,16 @@ mod place;
 pub mod receipt;
 mod report;
 mod served;
+mod state;
 mod timestamps;
 mod witnesses;
 
-pub use audit::{Audit, Broken, FINDINGS_MAX, audit};
+pub use audit::{Audit, Broken, FINDINGS_MAX, audit, audit_onward};
 pub use curfew_authority as authority;
 pub use curfew_ledger as ledger;
 pub use curfew_ledger::verify::Progress;
 pub use place::{Place, place_of};
 pub use report::{Fault, Found, Outcome, Report, Sessions};
+pub use state::{State, StateError};
 pub use timestamps::{Refused, Stamp, Timestamps};
 pub use witnesses::{Cosigned, Witnesses};

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use curfew_authority::{SessionId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
 use crate::timestamps::Timestamps;
@@ -53,6 +53,9 @@ pub struct Report {
     pub origin: Option<String>,
     /// Entries gone over, signed or not.
     pub size: u64,
+    /// Entries that an earlier verification had gone over, and this one not again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<u64>,
     /// Entries that the newest checkpoint covers.
     pub signed: Option<u64>,
     /// The root of these, as its checkpoint says it.
@@ -86,7 +89,7 @@ pub struct Report {
 }
 
 /// Sessions a log tells of.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct Sessions {
     /// How many started.
     pub started: u64,
@@ -152,6 +155,7 @@ impl Report {
             origin: None,
             size: 0,
             signed: None,
+            earlier: None,
             root: None,
             checkpoints: 0,
             tiles_only: false,
@@ -249,6 +253,9 @@ impl Report {
             "entries     {} ({} actions allowed){unsigned}",
             self.size, self.actions
         )?;
+        if let Some(earlier) = self.earlier {
+            writeln!(text, "earlier     {earlier} of them were verified before")?;
+        }
         let Sessions {
             started,
             ended,

@@ -191,6 +191,7 @@ impl Made {
             disk: Arc::new(RealDisk),
             keys: &[self.key()],
             since: None,
+            state: None,
         };
         audit(&what, &mut |_| ())
     }
@@ -359,6 +360,7 @@ fn a_log_that_does_not_continue_a_remembered_checkpoint_is_refused() {
         disk: Arc::new(RealDisk),
         keys: &keys,
         since: Some(&since),
+        state: None,
     };
     let report = audit(&what(&older.join("ledger")), &mut |_| ());
     assert_eq!(report.outcome, Outcome::IntegrityBroken, "{report}");

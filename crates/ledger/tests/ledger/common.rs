@@ -200,6 +200,7 @@ pub fn check_with(disk: &FaultyDisk, remembered: Option<&[u8]>) -> Result<Report
             dir: Path::new(DIR),
             keys: &keys(),
             remembered,
+            from: None,
             disk,
         },
         &mut (),

@@ -473,6 +473,7 @@ fn a_visitor_sees_all_entries_in_the_same_pass() {
         dir: Path::new(DIR),
         keys: &keys(),
         remembered: None,
+        from: None,
         disk,
     };
     verify(&what, &mut seen).unwrap();

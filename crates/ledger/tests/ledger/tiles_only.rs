@@ -91,6 +91,7 @@ fn a_copy_of_tiles_alone_is_proven_entry_by_entry() {
         dir: Path::new(DIR),
         keys: &keys(),
         remembered: copies()[0].get(&path("checkpoint")).map(Vec::as_slice),
+        from: None,
         disk,
     };
     verify(&what, &mut seen).unwrap();

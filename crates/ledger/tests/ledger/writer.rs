@@ -294,6 +294,7 @@ fn it_works_on_the_real_disk() {
         dir: &options.dir,
         keys: &keys(),
         remembered: None,
+        from: None,
         disk: disk.clone(),
     };
     let report = curfew_ledger::verify::verify(&what, &mut ()).unwrap();

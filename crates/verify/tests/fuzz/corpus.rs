@@ -16,6 +16,7 @@ use curfew_verify::ledger::{
     Checkpoint, Cosigner, Hash, LogKey, Observer, Options, Published, RealDisk, Receipt,
     VerifierKey, Witness, WriteError, Writer, witness,
 };
+use curfew_verify::{Audit, audit_onward};
 
 const ORIGIN: &str = "fuzz.example/log";
 
@@ -52,6 +53,11 @@ pub(crate) struct Corpus {
     pub(crate) dir: PathBuf,
     /// Its files, and what is in them.
     pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    /// A copy of the log that has its checkpoint and tiles alone, and the files of that.
+    pub(crate) tiles: PathBuf,
+    pub(crate) tile_files: Vec<(PathBuf, Vec<u8>)>,
+    /// What a verification kept before the last opening.
+    pub(crate) state: String,
     /// The log's key.
     pub(crate) key: VerifierKey,
     /// The entries.
@@ -212,8 +218,9 @@ impl History {
 }
 
 /// Writes the log, and gives the checkpoint of each opening.
-fn write(options: &Options, entries: &[Entry]) -> Vec<Vec<u8>> {
+fn write(options: &Options, entries: &[Entry]) -> (Vec<Vec<u8>>, String) {
     let mut notes = Vec::new();
+    let mut state = String::new();
     for (at, part) in entries.chunks(entries.len().div_ceil(OPENINGS)).enumerate() {
         let (disk, observer) = (Arc::new(RealDisk), Arc::new(Silent));
         let (writer, _) = if at == 0 {
@@ -226,8 +233,40 @@ fn write(options: &Options, entries: &[Entry]) -> Vec<Vec<u8>> {
         }
         writer.close().unwrap();
         notes.push(std::fs::read(options.dir.join("checkpoint")).unwrap());
+        if at + 2 == OPENINGS {
+            state = kept(&options.dir, &options.signer.verifiers());
+        }
     }
-    notes
+    (notes, state)
+}
+
+/// What a verification of the log keeps.
+fn kept(dir: &Path, keys: &[VerifierKey]) -> String {
+    let what = Audit {
+        dir,
+        disk: Arc::new(RealDisk),
+        keys,
+        since: None,
+        state: None,
+    };
+    let (report, state) = audit_onward(&what, &mut |_| ());
+    let state = state.unwrap_or_else(|| panic!("{report}"));
+    state.encode().unwrap()
+}
+
+/// Copies what is published of the log.
+fn copy_tiles(files: &[(PathBuf, Vec<u8>)], dir: &Path, to: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut copied = Vec::new();
+    for (path, bytes) in files {
+        let name = path.strip_prefix(dir).unwrap();
+        if name == Path::new("checkpoint") || name.starts_with("tile") {
+            let path = to.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            copied.push((path, bytes.clone()));
+        }
+    }
+    copied
 }
 
 /// All files below `dir`, with what is in them.
@@ -254,7 +293,7 @@ impl Corpus {
         let mut options = Options::new(&dir, folder.path().join("guard"), key);
         options.segment_bytes = 256 * 1024;
         let entries = History::honest();
-        let plain = write(&options, &entries);
+        let (plain, state) = write(&options, &entries);
         let keys = [vkey.clone()];
         let signed: Vec<_> = plain
             .iter()
@@ -282,10 +321,15 @@ impl Corpus {
         read_all(&dir, &mut files);
         // The lock is empty, and what is made for later holds nothing yet.
         files.retain(|(path, bytes)| !bytes.is_empty() && !path.ends_with("prepared-segment.tmp"));
+        let tiles = folder.path().join("tiles");
+        let tile_files = copy_tiles(&files, &dir, &tiles);
         Self {
             _folder: folder,
             dir,
             files,
+            tiles,
+            tile_files,
+            state,
             key: vkey,
             entries,
             signed,

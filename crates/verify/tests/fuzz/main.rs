@@ -28,6 +28,7 @@ fn no_input_panics_or_passes_for_what_was_signed() {
         disk: Arc::new(RealDisk),
         keys: std::slice::from_ref(&corpus.key),
         since: corpus.notes.get(corpus.signed.len() - 1).map(Vec::as_slice),
+        state: None,
     };
     let report = audit(&what, &mut |_| ());
     assert_eq!(report.outcome, Outcome::Proven, "{report}");

@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_verify::authority::{Auditor, Entry, Timestamp};
@@ -18,7 +18,7 @@ use curfew_verify::ledger::verify::{Verify, Visitor, verify};
 use curfew_verify::ledger::{
     Checkpoint, CosignerKey, Hash, RealDisk, Receipt, TrustPolicy, VerifierKey, Witness, witness,
 };
-use curfew_verify::{Audit, Outcome, audit};
+use curfew_verify::{Audit, Outcome, State, audit};
 
 use crate::corpus::Corpus;
 use crate::mutate::{Prng, mutated};
@@ -38,7 +38,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 10] = [
+pub(crate) const TARGETS: [Target; 12] = [
     Target {
         name: "note",
         cases: 300,
@@ -88,6 +88,16 @@ pub(crate) const TARGETS: [Target; 10] = [
         name: "log",
         cases: 15,
         case: log,
+    },
+    Target {
+        name: "tiles",
+        cases: 15,
+        case: tiles,
+    },
+    Target {
+        name: "state",
+        cases: 30,
+        case: state,
     },
 ];
 
@@ -400,11 +410,36 @@ fn log(corpus: &Corpus, prng: &mut Prng) {
         }
         touched.push(at);
     }
+    judge(corpus, &corpus.dir, &corpus.files, &touched);
+}
+
+fn tiles(corpus: &Corpus, prng: &mut Prng) {
+    let mut touched = Vec::new();
+    for _ in 0..=prng.below(2) {
+        let at = prng.below(corpus.tile_files.len());
+        let (path, bytes) = &corpus.tile_files[at];
+        let made = match prng.below(6) {
+            0 => None,
+            1 => Some(prng.pick(&corpus.tile_files).1.clone()),
+            _ => Some(mutated(prng, bytes, &corpus.notes)),
+        };
+        match made {
+            Some(made) => std::fs::write(path, made).unwrap(),
+            None => drop(std::fs::remove_file(path)),
+        }
+        touched.push(at);
+    }
+    judge(corpus, &corpus.tiles, &corpus.tile_files, &touched);
+}
+
+/// Looks at what is said of a log some of whose files were changed, and puts these back.
+fn judge(corpus: &Corpus, dir: &Path, files: &[(PathBuf, Vec<u8>)], touched: &[usize]) {
     let what = Audit {
-        dir: &corpus.dir,
+        dir,
         disk: Arc::new(RealDisk),
         keys: keys(corpus),
         since: corpus.notes.get(corpus.signed.len() - 1).map(Vec::as_slice),
+        state: None,
     };
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let report = audit(&what, &mut |_| ());
@@ -413,7 +448,7 @@ fn log(corpus: &Corpus, prng: &mut Prng) {
         (report, leaves)
     }));
     for at in touched {
-        let (path, bytes) = &corpus.files[at];
+        let (path, bytes) = &files[*at];
         std::fs::write(path, bytes).unwrap();
     }
     let (report, leaves) = match judged {
@@ -434,6 +469,43 @@ fn log(corpus: &Corpus, prng: &mut Prng) {
     }
 }
 
+/// A state is believed, but not to be of another tree than was signed; and nothing that is in it makes the
+/// verifier fall over.
+fn state(corpus: &Corpus, prng: &mut Prng) {
+    let whole = corpus.state.as_bytes();
+    let mut bytes = mutated(prng, whole, &[corpus.notes[0].clone()]);
+    if prng.below(4) > 0 {
+        // As who knows how the file is made.
+        let mut lines = corpus.state.lines();
+        let (head, _) = (lines.next().unwrap(), lines.next());
+        let body = mutated(prng, lines.next().unwrap().as_bytes(), &corpus.lines);
+        let hash = leaf_hash(&body).to_string();
+        bytes = [head.as_bytes(), b"\n", hash.as_bytes(), b"\n", &body, b"\n"].concat();
+    }
+    let Ok(state) = State::decode(&bytes, keys(corpus)) else {
+        assert!(bytes != whole, "the state itself is refused");
+        return;
+    };
+    assert!(
+        corpus
+            .signed
+            .iter()
+            .any(|signed| signed.size == state.size())
+    );
+    let what = Audit {
+        dir: &corpus.dir,
+        disk: Arc::new(RealDisk),
+        keys: keys(corpus),
+        since: None,
+        state: Some(&state),
+    };
+    let report = audit(&what, &mut |_| ());
+    assert!(!report.to_string().is_empty());
+    if bytes == whole {
+        assert_eq!(report.outcome, Outcome::Proven, "{report}");
+    }
+}
+
 /// The entries that a log is proven with, as leaves.
 fn leaves_of(what: &Audit<'_>) -> Vec<Hash> {
     struct Seen(Vec<Hash>);
@@ -447,6 +519,7 @@ fn leaves_of(what: &Audit<'_>) -> Vec<Hash> {
         dir: what.dir,
         keys: what.keys,
         remembered: what.since,
+        from: None,
         disk: Arc::new(RealDisk),
     };
     verify(&what, &mut seen).unwrap();

@@ -39,6 +39,7 @@ pub(crate) struct Log {
     /// What is not written yet.
     pub(crate) pending: Vec<Entry>,
     sessions: u8,
+    size: u64,
 }
 
 fn context() -> Context {
@@ -70,6 +71,7 @@ impl Log {
             now: Timestamp::from_micros(1_764_000_000_000_000),
             pending: Vec::new(),
             sessions: 0,
+            size: 0,
         };
         let origin = ORIGIN.to_owned();
         log.carry_out(&Command::OpenLog { origin });
@@ -104,6 +106,11 @@ impl Log {
             self.authority.apply(&entry);
             self.pending.push(entry);
         }
+    }
+
+    /// Entries that are written.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// The next session starts.
@@ -166,7 +173,7 @@ impl Log {
 
     /// Somebody reads pages until the log has `size` entries, which are written and signed.
     pub(crate) fn grow(&mut self, size: u64) {
-        let written = self.write();
+        let written = self.size;
         let number = self.start();
         while written + (self.pending.len() as u64) + 1 < size {
             self.read(number);
@@ -187,8 +194,8 @@ impl Log {
                 std::thread::yield_now();
             }
         }
-        let size = writer.size();
+        self.size = writer.size();
         writer.close().unwrap();
-        size
+        self.size
     }
 }

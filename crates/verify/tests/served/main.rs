@@ -8,11 +8,13 @@
 
 mod history;
 mod server;
+mod state;
 
 use std::collections::BTreeSet;
 use std::process::{Command as Program, Output};
 use std::sync::{Arc, OnceLock};
 
+use curfew_verify::ledger::VerifierKey;
 use history::Log;
 use server::{Answer, Server};
 
@@ -29,12 +31,16 @@ fn log() -> &'static Log {
 }
 
 fn verify(log: &Log, url: &str, more: &[&str]) -> (Option<i32>, String) {
+    verify_by(&log.key(), url, more)
+}
+
+fn verify_by(key: &VerifierKey, url: &str, more: &[&str]) -> (Option<i32>, String) {
     let Output {
         status,
         stdout,
         stderr,
     } = Program::new(env!("CARGO_BIN_EXE_curfew-verify"))
-        .args(["--key", &log.key().to_string()])
+        .args(["--key", &key.to_string()])
         .args(more)
         .arg(url)
         .env_remove("CURFEW_TOKEN")

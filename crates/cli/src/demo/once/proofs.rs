@@ -26,6 +26,7 @@ fn verify(stage: &Stage, dir: &Path) -> Outcome<Report> {
             disk: Arc::new(RealDisk),
             keys: &keys,
             since: None,
+            state: None,
         },
         &mut |_| (),
     ))
