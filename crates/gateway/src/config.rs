@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub use archive::Archive;
 pub(crate) use archive::is_https_or_loopback;
-pub use forward::{FORWARDS_MAX, Forward, ForwardKind};
+pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
 pub use log::{Log, Timestamps, Witnesses};
 
 /// The whole configuration. Its field docs are the manual.

@@ -16,15 +16,17 @@ mod otlp;
 mod syslog;
 mod tls;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_export::{Record, Source, range};
+use curfew_export::{LogReader, Record, Source, range};
+use curfew_ledger::merkle::leaf_hash;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Forward, ForwardKind};
+use crate::config::{Config, Forward, ForwardKind, ForwardStart};
 use crate::data::DataDir;
 use crate::secret;
 use cursor::Cursor;
@@ -68,7 +70,6 @@ impl Setup {
     fn new(config: &Config, forward: &Forward) -> Result<Self, String> {
         let data = DataDir::of(config);
         let path = data.cursor(&forward.name);
-        let cursor = Cursor::load(&path, &config.origin)?;
         let source = Source::of(&config.origin);
         let tls = tls::config(forward)?;
         let receiver = match forward.kind {
@@ -87,6 +88,10 @@ impl Setup {
         };
         let ledger = data.ledger();
         let signed = range::checkpoint(&ledger).map_or(0, |checkpoint| checkpoint.size);
+        let cursor = match Cursor::load(&path, &config.origin)? {
+            Some(cursor) => cursor,
+            None => first(config, forward, signed, &path)?,
+        };
         let lane = Lane::new(forward.name.clone(), receiver, cursor, path, ledger);
         Ok(Self { lane, signed })
     }
@@ -106,6 +111,28 @@ impl Setup {
             () = overtime => {}
         }
     }
+}
+
+/// Where a receiver begins that has no cursor at `path`; `signed` entries are so.
+fn first(config: &Config, forward: &Forward, signed: u64, path: &Path) -> Result<Cursor, String> {
+    let from = match forward.start {
+        ForwardStart::First => 0,
+        ForwardStart::Now => signed,
+    };
+    let mut leaf = String::new();
+    if let Some(last) = from.checked_sub(1) {
+        let dir = DataDir::of(config).ledger();
+        let entry = LogReader::open(&dir).and_then(|reader| reader.entry(last));
+        let entry = entry.map_err(|error| format!("the ledger cannot be read: {error}"))?;
+        leaf = leaf_hash(&entry).to_string();
+    }
+    let cursor = Cursor::new(&config.origin, from, leaf);
+    // On disk before the first connection is accepted: after a crash "now" is still this moment.
+    if forward.start == ForwardStart::Now {
+        let saved = cursor.save(path);
+        saved.map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(cursor)
 }
 
 /// Why a receiver has not acknowledged. For the operator.

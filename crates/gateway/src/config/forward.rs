@@ -21,6 +21,9 @@ pub struct Forward {
     pub name: String,
     /// What it speaks.
     pub kind: ForwardKind,
+    /// Where a receiver begins that nothing was sent to yet.
+    #[serde(default)]
+    pub start: ForwardStart,
     /// For `otlp`: the whole URL, such as `https://collector.example.com:4318/v1/logs`. Without TLS
     /// on loopback only.
     pub url: Option<String>,
@@ -52,6 +55,17 @@ pub enum ForwardKind {
     Otlp,
     /// Syslog (RFC 5424) over TLS with octet counting (RFC 5425).
     Syslog,
+}
+
+/// Where a receiver begins that nothing was sent to yet. One that has a cursor goes on from there.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardStart {
+    /// At the log's first entry.
+    #[default]
+    First,
+    /// Behind the entries that are signed when the gateway first starts with it.
+    Now,
 }
 
 fn window() -> Duration {
@@ -170,7 +184,8 @@ mod tests {
         let syslog = "[[forward]]\nname = \"hub\"\nkind = \"syslog\"\n";
         let good = format!(
             "{otlp}url = \"https://c.example/v1/logs\"\n{syslog}address = \"[::1]:6514\"\n\
-             [[forward]]\nname = \"near\"\nkind = \"otlp\"\nurl = \"http://127.0.0.1:4318/v1/logs\"\n"
+             [[forward]]\nname = \"near\"\nkind = \"otlp\"\nurl = \"http://127.0.0.1:4318/v1/logs\"\n\
+             start = \"now\"\n"
         );
         assert_eq!(told(&good), None);
         let cases = [

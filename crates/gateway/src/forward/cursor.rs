@@ -29,19 +29,23 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Reads it; before everything where there is none.
-    pub(super) fn load(path: &Path, log: &str) -> Result<Self, String> {
+    /// One that says: everything before `next` is not to be sent. `leaf` is the hash before that,
+    /// or nothing before the first entry.
+    pub(super) fn new(log: &str, next: u64, leaf: String) -> Self {
+        Self {
+            v: VERSION,
+            log: log.to_owned(),
+            next,
+            leaf,
+        }
+    }
+
+    /// Reads it, where there is one.
+    pub(super) fn load(path: &Path, log: &str) -> Result<Option<Self>, String> {
         let at = |problem: String| format!("{}: {problem}", path.display());
         let file = match fs::File::open(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self {
-                    v: VERSION,
-                    log: log.to_owned(),
-                    next: 0,
-                    leaf: String::new(),
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(at(error.to_string())),
         };
         let mut bytes = Vec::new();
@@ -50,10 +54,11 @@ impl Cursor {
         let cursor: Self = serde_json::from_slice(&bytes).map_err(|error| at(error.to_string()))?;
         if cursor.v != VERSION || cursor.log != log {
             return Err(at(format!(
-                "it is not of this log, {log}; without the file, all entries are sent"
+                "it is not of this log, {log}; without the file, it begins again where \
+                 `start` says"
             )));
         }
-        Ok(cursor)
+        Ok(Some(cursor))
     }
 
     /// Writes it. Once this returns it survives a crash; before, the old one does.
@@ -81,11 +86,10 @@ mod tests {
     fn it_is_read_as_it_was_written_and_what_is_not_its_own_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("forward/siem.json");
-        let mut cursor = Cursor::load(&path, "a.test/log").unwrap();
-        assert_eq!(cursor.next, 0);
-        (cursor.next, cursor.leaf) = (7, "00".repeat(32));
+        assert_eq!(Cursor::load(&path, "a.test/log").unwrap(), None);
+        let cursor = Cursor::new("a.test/log", 7, "00".repeat(32));
         cursor.save(&path).unwrap();
-        assert_eq!(Cursor::load(&path, "a.test/log").unwrap(), cursor);
+        assert_eq!(Cursor::load(&path, "a.test/log").unwrap(), Some(cursor));
         assert!(
             Cursor::load(&path, "b.test/log")
                 .unwrap_err()

@@ -169,3 +169,35 @@ async fn what_would_be_sent_wrongly_does_not_start() {
     running.stop().await.unwrap();
     assert_eq!(collector.see(|seen| seen.requests.len()), sent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_starts_now_gets_what_comes_after_its_first_start_whatever_happens_meanwhile() {
+    let (place, collector, forward) = stage().await;
+    let running = place.start("").await;
+    record(&running, 5).await;
+    running.stop().await.unwrap();
+    let first = place.signed();
+    assert!(first > 5);
+
+    // It is away all the while: what is now does not move with the next start.
+    let forward = format!("{forward}start = \"now\"\n");
+    collector.see(|seen| {
+        let refusals = std::iter::repeat_with(|| Reply::Refuse(503, None));
+        seen.replies.extend(refusals.take(100));
+    });
+    let running = place.start(&forward).await;
+    assert_eq!(place.cursor(), first);
+    record(&running, 5).await;
+    running.stop().await.unwrap();
+    assert!(place.signed() >= first + 5);
+    assert_eq!(place.cursor(), first);
+
+    collector.see(|seen| seen.replies.clear());
+    let running = place.start(&forward).await;
+    let size = forwarded(&place).await;
+    let taken = collector.see(|seen| seen.taken.clone());
+    let end = taken.last().unwrap().index + 1;
+    assert!(end >= size);
+    assert_eq!(taken, place.expected(end).split_off(first as usize));
+    running.stop().await.unwrap();
+}
