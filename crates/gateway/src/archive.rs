@@ -23,7 +23,6 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::causes;
 use crate::config;
 
 pub use place::{Access, PlaceError};
@@ -278,7 +277,7 @@ impl Archive {
 fn store(path: &Path, error: &object_store::Error) -> ArchiveError {
     ArchiveError::Store {
         object: path.to_string(),
-        problem: causes::chain(error),
+        problem: error.to_string(),
     }
 }
 
