@@ -54,6 +54,9 @@ pub enum RecordLevel {
     Signed,
     /// A quorum of witnesses has cosigned such a checkpoint.
     Witnessed,
+    /// A timestamping authority has said when such a checkpoint existed; and a quorum of witnesses has
+    /// cosigned one, where there are witnesses.
+    Timestamped,
 }
 
 impl RecordLevel {
@@ -62,6 +65,7 @@ impl RecordLevel {
         match self {
             Self::Signed => "signed",
             Self::Witnessed => "witnessed",
+            Self::Timestamped => "timestamped",
         }
     }
 }

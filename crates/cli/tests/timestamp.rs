@@ -262,6 +262,69 @@ fn a_token_over_the_newest_checkpoint_is_kept_and_proves_when_its_entries_existe
 }
 
 #[test]
+fn a_receipt_carries_the_token_away() {
+    let Some(world) = World::new() else { return };
+    let output = world.stamp("log", "tsa-root.pem");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let time = told["time"].as_str().unwrap();
+    let (dir, file, key) = (world.path("log"), world.path("one"), world.path("key.pub"));
+    let run = |words: &[&str]| {
+        let mut process = Process::new(env!("CARGO_BIN_EXE_curfew"));
+        let output = process.args(words).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        (output.status.code().unwrap(), format!("{told}{errors}"))
+    };
+    let words = [
+        "log",
+        "receipt",
+        "3",
+        "--dir",
+        text(&dir),
+        "--out",
+        text(&file),
+    ];
+    let (code, report) = run(&words);
+    assert!(
+        code == 0 && report.contains("entry 3: timestamped"),
+        "{report}"
+    );
+    let check = |more: &[&str]| {
+        let words = [
+            "log",
+            "verify",
+            "--key-file",
+            text(&key),
+            "--receipt",
+            text(&file),
+            text(&dir),
+        ];
+        run(&[&words, more].concat())
+    };
+    let (code, report) = check(&[]);
+    assert!(
+        code == 0 && report.contains("signed with 8 entries"),
+        "{report}"
+    );
+    let root = world.path("tsa-root.pem");
+    let (code, report) = check(&["--tsa-ca", text(&root)]);
+    assert_eq!(code, 0, "{report}");
+    assert!(report.contains("timestamped with 8 entries"), "{report}");
+    assert!(
+        report.contains(&format!("existed before {time}")),
+        "{report}"
+    );
+
+    make_tsa(world.folder.path(), "other");
+    let root = world.path("other-root.pem");
+    let (code, report) = check(&["--tsa-ca", text(&root)]);
+    assert!(
+        code == 6 && report.contains("timestamp   ✗ NONE: the certificate"),
+        "{report}"
+    );
+}
+
+#[test]
 fn an_answer_that_is_not_to_be_believed_is_not_kept() {
     let Some(world) = World::new() else { return };
     make_tsa(world.folder.path(), "other");

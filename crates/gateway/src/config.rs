@@ -213,8 +213,8 @@ pub enum UpstreamTls {
 pub struct Tuning {
     /// How long live traffic may go on when the ledger cannot take entries.
     pub outage_grace: Duration,
-    /// How long an action whose rules demand `@record("signed")` or `"witnessed"` may wait for its
-    /// entry to come that far, before it is refused.
+    /// How long an action whose rules demand `@record("signed")`, `"witnessed"` or
+    /// `"timestamped"` may wait for its entry to come that far, before it is refused.
     pub record_wait: Duration,
     /// How long a database password opens new connections; never past the session's end.
     pub database_password: Duration,
@@ -429,7 +429,8 @@ impl Config {
     /// What is wrong, with its place in the policy.
     pub fn check_policy(&self, policy: &Policy) -> Result<(), PolicyError> {
         policy.check_resources(&self.resources())?;
-        policy.check_witnesses(self.log.witness.is_some())
+        policy.check_witnesses(self.log.witness.is_some())?;
+        policy.check_timestamps(self.log.timestamp.is_some())
     }
 
     /// The protected resources as policy sees them.

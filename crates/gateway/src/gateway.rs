@@ -246,7 +246,8 @@ impl Core {
         let master = data.master()?;
         let accounts = Arc::new(data.accounts(&master)?);
         let (failures, failed) = mpsc::unbounded_channel();
-        let durability = Arc::new(Durability::new(0, failures));
+        let durability = Durability::new(0, failures);
+        let durability = Arc::new(durability.with_witnesses(config.log.witness.is_some()));
         let (writer, recovered) = data.open_ledger(Arc::clone(&durability))?;
         durability.resume(recovered.size);
         durability.opened_at(&writer.checkpoint().unwrap_or_default());

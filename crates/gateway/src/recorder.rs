@@ -33,6 +33,12 @@ pub struct Durability {
     checkpoint: watch::Sender<Option<(u64, Arc<str>)>>,
     /// How many entries a quorum of witnesses has cosigned.
     witnessed: watch::Sender<u64>,
+    /// There are witnesses: what is to be timestamped is to be witnessed too.
+    has_witnesses: bool,
+    /// How many entries a timestamping authority has vouched for.
+    stamped: watch::Sender<u64>,
+    /// How many somebody waits for it to vouch for.
+    demanded: watch::Sender<u64>,
     failures: mpsc::UnboundedSender<String>,
     /// What entries only commit to, durable before they are.
     values: OnceLock<Arc<Store>>,
@@ -61,6 +67,9 @@ impl Durability {
             signing: watch::Sender::default(),
             checkpoint: watch::Sender::new(None),
             witnessed: watch::Sender::new(0),
+            has_witnesses: false,
+            stamped: watch::Sender::new(0),
+            demanded: watch::Sender::new(0),
             failures,
             values: OnceLock::new(),
         }
@@ -70,6 +79,13 @@ impl Durability {
     pub(crate) fn keep_values(&self, store: Arc<Store>) {
         // Set once, before the first entry of a run.
         let _ = self.values.set(store);
+    }
+
+    /// The same, of a log with witnesses.
+    #[must_use]
+    pub(crate) fn with_witnesses(mut self, has_witnesses: bool) -> Self {
+        self.has_witnesses = has_witnesses;
+        self
     }
 
     /// How many entries are durable.
@@ -115,7 +131,11 @@ impl Durability {
                 let checkpoint = self.checkpoint.borrow();
                 checkpoint.as_ref().is_some_and(|(size, _)| *size > entry)
             }
-            RecordLevel::Witnessed => *self.witnessed.borrow() > entry,
+            RecordLevel::Witnessed => self.witnessed() > entry,
+            RecordLevel::Timestamped => {
+                let is_witnessed = !self.has_witnesses || self.witnessed() > entry;
+                is_witnessed && *self.stamped.borrow() > entry
+            }
         }
     }
 
@@ -124,6 +144,14 @@ impl Durability {
         let covers = |checkpoint: &Option<(u64, Arc<str>)>| {
             checkpoint.as_ref().is_some_and(|(size, _)| *size > entry)
         };
+        if level == RecordLevel::Timestamped {
+            let wanted = entry.saturating_add(1);
+            self.demanded.send_if_modified(|demanded| {
+                let is_more = *demanded < wanted;
+                *demanded = wanted.max(*demanded);
+                is_more
+            });
+        }
         // The senders are ours: they do not go while we wait.
         let _gone = match level {
             RecordLevel::Signed => {
@@ -133,6 +161,14 @@ impl Durability {
             RecordLevel::Witnessed => {
                 let mut witnessed = self.witnessed.subscribe();
                 witnessed.wait_for(|size| *size > entry).await.is_err()
+            }
+            RecordLevel::Timestamped => {
+                let (mut stamped, mut witnessed) =
+                    (self.stamped.subscribe(), self.witnessed.subscribe());
+                if self.has_witnesses {
+                    let _ = witnessed.wait_for(|size| *size > entry).await;
+                }
+                stamped.wait_for(|size| *size > entry).await.is_err()
             }
         };
     }
@@ -165,6 +201,16 @@ impl Durability {
     /// A quorum of witnesses has cosigned so many entries.
     pub(crate) fn reached_witnesses(&self, size: u64) {
         self.witnessed.send_replace(size);
+    }
+
+    /// A timestamping authority has vouched for so many entries.
+    pub(crate) fn reached_stamps(&self, size: u64) {
+        self.stamped.send_replace(size);
+    }
+
+    /// How many entries somebody waits for it to vouch for.
+    pub(crate) fn demanded_stamps(&self) -> watch::Receiver<u64> {
+        self.demanded.subscribe()
     }
 
     /// How many entries a quorum of witnesses has cosigned.

@@ -226,6 +226,12 @@ impl Note {
         &self.text
     }
 
+    /// How many signatures there are.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        self.signatures.len()
+    }
+
     /// What the lines of this key hold after the key id, in order, none of it checked.
     pub(crate) fn signatures_of(&self, name: &str, id: u32) -> impl Iterator<Item = &[u8]> {
         self.signatures

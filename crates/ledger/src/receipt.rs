@@ -1,23 +1,34 @@
 //! Receipts: a proof for one entry that can be carried away and checked offline, in the form of
 //! C2SP tlog-proof (2026-07). The entry itself is its `extra` data, so that nothing else is needed:
-//! what is not authenticated there is hashed, and the hash is.
+//! what is not authenticated there is hashed, and the hash is. A timestamp token (RFC 3161) stands as
+//! the last signature line of the checkpoint: it is over the note before that line.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 
 use crate::ENTRY_BYTES_MAX;
 use crate::error::ReadError;
 use crate::merkle::{HEIGHT_MAX, Hash, ProofError, leaf_hash, verify_inclusion};
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierKey};
-use crate::published::Published;
+use crate::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, SIGNATURE_PREFIX, VerifierKey};
+use crate::published::{Published, Stamped};
 
 /// Longest receipt, in bytes: the entry in base64, 64 hashes of 45 bytes, a note; rounded up.
 pub const RECEIPT_BYTES_MAX: usize = 384 * 1024;
 
 /// First line.
 const HEADER: &str = "c2sp.org/tlog-proof@v1";
+
+/// The name on the line of a note that holds a timestamp token.
+const TOKEN_NAME: &str = "rfc3161.timestamp";
+
+/// Its signature type (C2SP signed-note: 0xff, then a text that nobody else uses).
+const TOKEN_TYPE: &[u8] = b"\xffcurfew RFC 3161 response over the note before this line";
+
+/// Stamped checkpoints that are looked at for one with signatures of witnesses as well.
+const LOOKED_AT_MAX: usize = 16;
 
 /// How far an entry has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +40,9 @@ pub enum Reached {
     /// A quorum of witnesses has cosigned such a checkpoint: the log can no longer show others
     /// another history.
     Witnessed,
+    /// A timestamping authority (RFC 3161) has said when such a checkpoint existed: nobody can have
+    /// made the entry up later, the log's own keeper included.
+    Timestamped,
 }
 
 impl Reached {
@@ -39,6 +53,7 @@ impl Reached {
             Reached::Durable => "durable",
             Reached::Signed => "signed",
             Reached::Witnessed => "witnessed",
+            Reached::Timestamped => "timestamped",
         }
     }
 }
@@ -164,6 +179,40 @@ impl Receipt {
     }
 }
 
+/// The line that holds a token, as the last one of a note. Who knows nothing of it takes it for a
+/// signature by an unknown key, and passes over it.
+fn token_line(response: &[u8]) -> String {
+    let data = [&token_id()[..], response].concat();
+    format!("{SIGNATURE_PREFIX}{TOKEN_NAME} {}\n", STANDARD.encode(data))
+}
+
+fn token_id() -> [u8; 4] {
+    let mut hash = Sha256::new();
+    hash.update(TOKEN_NAME.as_bytes());
+    hash.update(b"\n");
+    hash.update(TOKEN_TYPE);
+    let hash = hash.finalize();
+    [hash[0], hash[1], hash[2], hash[3]]
+}
+
+impl Receipt {
+    /// What a timestamping authority answered over the checkpoint, and the checkpoint as it was then;
+    /// neither is to be believed before it is verified. `None` where the receipt has none.
+    #[must_use]
+    pub fn stamped(&self) -> Option<Stamped> {
+        let lines = self.checkpoint.strip_suffix('\n')?;
+        let (before, last) = lines.rsplit_once('\n')?;
+        let data = last.strip_prefix(SIGNATURE_PREFIX)?;
+        let data = data.strip_prefix(TOKEN_NAME)?.strip_prefix(' ')?;
+        let data = STANDARD.decode(data).ok()?;
+        let response = data.strip_prefix(&token_id()[..])?;
+        Some(Stamped {
+            checkpoint: format!("{before}\n").into_bytes(),
+            response: response.to_vec(),
+        })
+    }
+}
+
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{HEADER}")?;
@@ -179,8 +228,8 @@ impl fmt::Display for Receipt {
 }
 
 impl Published {
-    /// The receipt for entry `index`, which is `entry`, and how far it has come: by the newest
-    /// witnessed checkpoint if that covers it, by the newest signed one otherwise, and none where
+    /// The receipt for entry `index`, which is `entry`, and how far it has come: by the oldest
+    /// timestamped checkpoint that covers it, by the newest witnessed one if that does, by the newest signed one otherwise, and none where
     /// neither does. Nobody's signature is checked here; that is for whoever gets it.
     ///
     /// # Errors
@@ -190,7 +239,9 @@ impl Published {
         index: u64,
         entry: &[u8],
     ) -> Result<(Reached, Option<Receipt>), ReadError> {
+        let stamped = self.stamped_after(index)?;
         let found = [
+            (Reached::Timestamped, stamped),
             (Reached::Witnessed, self.witnessed()?),
             (Reached::Signed, self.checkpoint()?),
         ];
@@ -212,5 +263,31 @@ impl Published {
             return Ok((reached, Some(receipt)));
         }
         Ok((Reached::Durable, None))
+    }
+
+    /// The oldest checkpoint after entry `index` that has a timestamp, with that as its last line; one
+    /// with signatures of witnesses, where there are witnesses and it is not far.
+    fn stamped_after(&self, index: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let sizes = self.timestamps()?;
+        let from = sizes.partition_point(|size| *size <= index);
+        let has_witnesses = self.witnessed()?.is_some();
+        let mut oldest = None;
+        for size in sizes.iter().skip(from).take(LOOKED_AT_MAX) {
+            let Some(stamped) = self.timestamp(*size)? else {
+                continue;
+            };
+            let mut note = stamped.checkpoint;
+            note.extend_from_slice(token_line(&stamped.response).as_bytes());
+            // One that has as many signatures as a note can have has no room.
+            let Ok(parsed) = Note::parse(&note) else {
+                continue;
+            };
+            // The log's own, and the token.
+            if !has_witnesses || parsed.signatures() > 2 {
+                return Ok(Some(note));
+            }
+            oldest = oldest.or(Some(note));
+        }
+        Ok(oldest)
     }
 }

@@ -71,8 +71,9 @@ pub struct Options {
     #[arg(long, value_name = "POLICY_FILE")]
     pub policy: Option<PathBuf>,
     /// Certificates in PEM form of the authorities that vouch for timestamping authorities: each
-    /// timestamp token (RFC 3161) kept with the log must hold, and there must be one.
-    #[arg(long, value_name = "PEM_FILE", conflicts_with = "receipt")]
+    /// timestamp token (RFC 3161) kept with the log must hold, and there must be one. With
+    /// --receipt: the one in the receipt.
+    #[arg(long, value_name = "PEM_FILE")]
     pub tsa_ca: Option<PathBuf>,
     /// A file with the bearer token for a URL: the token alone, or what `curfew login` has kept. In its
     /// place the variable CURFEW_TOKEN may hold the token.
@@ -276,9 +277,9 @@ fn run_receipt(options: &Options, path: &Path) -> u8 {
     let told = |problem: String| eprintln!("error: {problem}");
     let given = policy(options).and_then(|policy| {
         let keys = keys(options, Path::new("."), policy.as_ref())?;
-        Ok((keys, policy))
+        Ok((keys, policy, roots(options)?))
     });
-    let (keys, policy) = match given {
+    let (keys, policy, roots) = match given {
         Ok(given) => given,
         Err(problem) => {
             told(problem);
@@ -293,7 +294,11 @@ fn run_receipt(options: &Options, path: &Path) -> u8 {
         }
     };
     let file = path.display().to_string();
-    let report = receipt::check(&file, &bytes, &keys, policy.as_ref());
+    let demands = receipt::Demands {
+        policy: policy.as_ref(),
+        roots: roots.as_ref(),
+    };
+    let report = receipt::check(&file, &bytes, &keys, demands);
     print(&report, options.json);
     report.outcome.code()
 }

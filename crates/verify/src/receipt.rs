@@ -4,9 +4,11 @@ use std::fmt;
 
 use curfew_ledger::receipt::ReceiptError;
 use curfew_ledger::{Reached, Receipt, TrustPolicy, VerifierKey};
+use curfew_timestamp::Roots;
 use serde::Serialize;
 
 use crate::report::Outcome;
+use crate::timestamps::{self, Stamp};
 use crate::witnesses::Witnesses;
 
 /// What a receipt was found to prove.
@@ -20,7 +22,8 @@ pub struct ReceiptReport {
     pub origin: Option<String>,
     /// The entry's index in the log.
     pub index: Option<u64>,
-    /// How far it is shown to have come: `signed`, or `witnessed` by the policy.
+    /// How far it is shown to have come: `signed`, `witnessed` by the policy, or `timestamped` by the
+    /// certificates of timestamping authorities.
     pub reached: Option<&'static str>,
     /// Number of entries in the checkpoint that covers it.
     pub size: Option<u64>,
@@ -28,16 +31,30 @@ pub struct ReceiptReport {
     pub entry: Option<String>,
     /// What witnesses say of the checkpoint, where a policy was given.
     pub witnesses: Option<Witnesses>,
+    /// What a timestamping authority says of the checkpoint, where certificates were given and it
+    /// holds.
+    pub timestamp: Option<Stamp>,
+    /// Why none holds, where certificates were given.
+    pub untimestamped: Option<String>,
     /// Why it proves nothing.
     pub problem: Option<String>,
 }
 
-/// Checks a receipt against the keys of its log, and a policy on witnesses if one is given.
+/// What else a receipt must show.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Demands<'a> {
+    /// A quorum of these witnesses.
+    pub policy: Option<&'a TrustPolicy>,
+    /// A timestamp by an authority that these certificates vouch for.
+    pub roots: Option<&'a Roots>,
+}
+
+/// Checks a receipt against the keys of its log, and what else is demanded.
 pub fn check(
     file: &str,
     bytes: &[u8],
     keys: &[VerifierKey],
-    policy: Option<&TrustPolicy>,
+    demands: Demands<'_>,
 ) -> ReceiptReport {
     let mut report = ReceiptReport {
         outcome: Outcome::IntegrityBroken,
@@ -48,9 +65,11 @@ pub fn check(
         size: None,
         entry: None,
         witnesses: None,
+        timestamp: None,
+        untimestamped: None,
         problem: None,
     };
-    if let Err(error) = prove(&mut report, bytes, keys, policy) {
+    if let Err(error) = prove(&mut report, bytes, keys, demands) {
         report.problem = Some(error.to_string());
     }
     report
@@ -60,13 +79,13 @@ fn prove(
     report: &mut ReceiptReport,
     bytes: &[u8],
     keys: &[VerifierKey],
-    policy: Option<&TrustPolicy>,
+    demands: Demands<'_>,
 ) -> Result<(), ReceiptError> {
     let receipt = Receipt::parse(bytes)?;
     let checkpoint = receipt.verify(keys)?;
     let mut reached = Reached::Signed;
     let mut outcome = Outcome::Proven;
-    if let Some(policy) = policy {
+    if let Some(policy) = demands.policy {
         let judged = policy.judge(receipt.checkpoint.as_bytes(), keys)?;
         if judged.met {
             reached = Reached::Witnessed;
@@ -74,6 +93,20 @@ fn prove(
             outcome = Outcome::Unwitnessed;
         }
         report.witnesses = Some(Witnesses::of(judged));
+    }
+    if let Some(roots) = demands.roots {
+        match timestamps::of_receipt(&receipt, checkpoint.size, roots) {
+            Ok(stamp) => {
+                reached = Reached::Timestamped;
+                report.timestamp = Some(stamp);
+            }
+            Err(problem) => {
+                report.untimestamped = Some(problem);
+                if outcome == Outcome::Proven {
+                    outcome = Outcome::Untimestamped;
+                }
+            }
+        }
     }
     report.outcome = outcome;
     report.reached = Some(reached.as_str());
@@ -96,6 +129,12 @@ impl fmt::Display for ReceiptReport {
         }
         if let Some(witnesses) = &self.witnesses {
             writeln!(f, "witnesses   {witnesses}")?;
+        }
+        if let Some(stamp) = &self.timestamp {
+            writeln!(f, "timestamp   ✓ existed before {stamp}")?;
+        }
+        if let Some(problem) = &self.untimestamped {
+            writeln!(f, "timestamp   ✗ NONE: {problem}")?;
         }
         match (&self.problem, &self.entry) {
             (Some(problem), _) => write!(f, "proof       ✗ NONE: {problem}"),

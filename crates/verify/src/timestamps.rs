@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use curfew_authority::Timestamp;
-use curfew_ledger::{Checkpoint, Published, VerifierKey};
+use curfew_ledger::{Checkpoint, Published, Receipt, VerifierKey};
 use curfew_timestamp::{Roots, Token};
 use serde::Serialize;
 
@@ -35,6 +35,33 @@ pub struct Stamp {
     pub tsa: String,
 }
 
+impl fmt::Display for Stamp {
+    /// The time, how exact it is, and by whom.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.time)?;
+        if let Some(micros) = self.accuracy_us {
+            let (seconds, millis) = (micros / 1_000_000, micros / 1_000 % 1_000);
+            write!(f, " ± {seconds}.{millis:03} s")?;
+        }
+        write!(f, ", says {}", self.tsa)
+    }
+}
+
+/// What the token says that a receipt carries over its checkpoint of `size` entries, or why it says
+/// nothing. The checkpoint must have been verified.
+pub(crate) fn of_receipt(receipt: &Receipt, size: u64, roots: &Roots) -> Result<Stamp, String> {
+    let stamped = receipt.stamped();
+    let stamped = stamped.ok_or("no timestamp token is in it")?;
+    let token = curfew_timestamp::verify(&stamped.response, &stamped.checkpoint, None, roots);
+    let token = token.map_err(|error| error.to_string())?;
+    Ok(Stamp {
+        size,
+        time: Timestamp::from_micros(token.time_us),
+        accuracy_us: token.accuracy_us,
+        tsa: token.tsa,
+    })
+}
+
 /// A token that does not hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Refused {
@@ -55,20 +82,10 @@ impl fmt::Display for Timestamps {
             let Some(last) = stamp.size.checked_sub(1) else {
                 continue;
             };
-            write!(
+            writeln!(
                 f,
-                "timestamps  ✓ everything up to entry {last} existed before {}",
-                stamp.time
+                "timestamps  ✓ everything up to entry {last} existed before {stamp}"
             )?;
-            if let Some(micros) = stamp.accuracy_us {
-                write!(
-                    f,
-                    " ± {}.{:03} s",
-                    micros / 1_000_000,
-                    micros / 1_000 % 1_000
-                )?;
-            }
-            writeln!(f, ", says {}", stamp.tsa)?;
         }
         if older > 0 {
             writeln!(f, "timestamps  ✓ and {older} older ones")?;

@@ -250,6 +250,7 @@ fn demands(scan: &mut Scan<'_>) -> Option<Demands> {
         Some(()) => match scan.until_quote()? {
             b"signed" => Some(RecordLevel::Signed),
             b"witnessed" => Some(RecordLevel::Witnessed),
+            b"timestamped" => Some(RecordLevel::Timestamped),
             _ => return None,
         },
         None => None,

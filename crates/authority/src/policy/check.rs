@@ -325,10 +325,12 @@ fn read_demands(
     let record = policy.annotation("record").and_then(|text| match text {
         "signed" => Some(RecordLevel::Signed),
         "witnessed" => Some(RecordLevel::Witnessed),
+        "timestamped" => Some(RecordLevel::Timestamped),
         _ => {
             let message = format!("`@record(\"{}\")` is no level", text.escape_debug());
             drafts.push(Draft::new(places.place("record"), message).hint(
-                "an entry is always durable; beyond that there are \"signed\" and \"witnessed\"",
+                "an entry is always durable; beyond that there are \"signed\", \"witnessed\" and \
+                 \"timestamped\"",
             ));
             None
         }
@@ -455,16 +457,33 @@ impl Policy {
     ///
     /// One problem per rule, with its place.
     pub fn check_witnesses(&self, configured: bool) -> Result<(), PolicyError> {
+        let hint = "name them in `[log.witness]` of the configuration";
+        self.check_level(RecordLevel::Witnessed, configured, "witnesses", hint)
+    }
+
+    /// Refuses rules that demand timestamps where no timestamping authority is `configured`.
+    ///
+    /// # Errors
+    ///
+    /// One problem per rule, with its place.
+    pub fn check_timestamps(&self, configured: bool) -> Result<(), PolicyError> {
+        let hint = "name a timestamping authority in `[log.timestamp]` of the configuration";
+        self.check_level(RecordLevel::Timestamped, configured, "timestamps", hint)
+    }
+
+    fn check_level(
+        &self,
+        level: RecordLevel,
+        configured: bool,
+        what: &str,
+        hint: &str,
+    ) -> Result<(), PolicyError> {
         let rules = self.inner.rules.values();
-        let demanding = rules.filter(|rule| rule.demands.record == Some(RecordLevel::Witnessed));
+        let demanding = rules.filter(|rule| rule.demands.record == Some(level));
         let drafts: Vec<Draft> = demanding
             .map(|rule| {
-                let message = format!(
-                    "the rule `{}` demands witnesses, and there are none",
-                    rule.id
-                );
-                Draft::new(rule.span, message)
-                    .hint("name them in `[log.witness]` of the configuration")
+                let message = format!("the rule `{}` demands {what}, and there are none", rule.id);
+                Draft::new(rule.span, message).hint(hint)
             })
             .collect();
         if configured || drafts.is_empty() {

@@ -361,4 +361,10 @@ fn what_a_record_must_reach_is_checked() {
         text.contains("p.cedar:4:") && text.contains("`a` demands witnesses"),
         "{text}"
     );
+    assert!(policy("witnessed").check_timestamps(false).is_ok());
+    assert!(policy("timestamped").check_witnesses(false).is_ok());
+    assert!(policy("timestamped").check_timestamps(true).is_ok());
+    let refused = policy("timestamped").check_timestamps(false).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("`a` demands timestamps"), "{text}");
 }

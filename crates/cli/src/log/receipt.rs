@@ -12,7 +12,8 @@ use crate::say;
 
 /// Give the receipt of an entry: the entry, and the proof that it is in the log, in the form of C2SP
 /// tlog-proof. `curfew-verify --receipt FILE` checks it offline. Says how far the entry has come:
-/// durable, signed (a checkpoint covers it) or witnessed (a quorum of witnesses has cosigned one).
+/// durable, signed (a checkpoint covers it), witnessed (a quorum of witnesses has cosigned one) or
+/// timestamped (a timestamping authority has said when one existed).
 #[derive(Args, Debug)]
 pub(crate) struct Receipt {
     /// The entry's number.

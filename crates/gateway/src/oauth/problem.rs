@@ -199,6 +199,9 @@ pub(crate) fn outage_text(unavailable: Unavailable) -> &'static str {
         Unavailable::Late(RecordLevel::Witnessed) => {
             "Too few witnesses have confirmed the audit log in time, so this was not done"
         }
+        Unavailable::Late(RecordLevel::Timestamped) => {
+            "The audit log's entry for this got no timestamp in time, so it was not done"
+        }
     }
 }
 

@@ -209,6 +209,9 @@ fn unavailable_now(unavailable: Unavailable) -> Complaint {
                 RecordLevel::Witnessed => {
                     "too few witnesses confirmed the audit log in time, so this was not done"
                 }
+                RecordLevel::Timestamped => {
+                    "the audit log's entry for this got no timestamp in time, so it was not done"
+                }
             },
         )
         .hint(hint),

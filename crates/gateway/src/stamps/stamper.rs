@@ -63,8 +63,10 @@ pub(super) struct Stamper {
     alarm_after: Duration,
     /// Number of entries in the newest checkpoint with a token that holds.
     stamped: u64,
-    /// When the authority may be asked next.
+    /// When the next token is due.
     next: Instant,
+    /// When the authority may be asked again.
+    again: Instant,
     /// Since when a token has been wanted, where one is.
     wanted: Option<(Instant, Timestamp)>,
     /// How often in a row it has failed.
@@ -91,6 +93,7 @@ impl Stamper {
             alarm_after: setup.config.alarm_after.0,
             stamped: 0,
             next: Instant::now(),
+            again: Instant::now(),
             wanted: None,
             failures: 0,
             trouble: String::new(),
@@ -102,12 +105,15 @@ impl Stamper {
     pub(super) async fn run(&mut self) {
         self.recall().await;
         let mut notes = self.durability.checkpoints();
+        let mut demands = self.durability.demanded_stamps();
         loop {
             notes.borrow_and_update();
+            demands.borrow_and_update();
             self.look().await;
             self.tell().await;
             tokio::select! {
                 changed = notes.changed() => if changed.is_err() { return },
+                changed = demands.changed() => if changed.is_err() { return },
                 () = sleep_until(self.due()) => {}
             }
         }
@@ -146,6 +152,7 @@ impl Stamper {
             return;
         };
         self.stamped = size;
+        self.durability.reached_stamps(size);
         let told = told.filter(|(told, _)| *told >= size);
         let at = told.map_or(now, |(_, at)| at);
         if told.is_none() {
@@ -158,14 +165,12 @@ impl Stamper {
     /// Has a checkpoint stamped if one is due.
     async fn look(&mut self) {
         let now = Instant::now();
-        if now < self.next {
+        if now < self.again {
             return;
         }
-        let substance = self.registrar.query(|authority, _| authority.substance());
-        let Ok(target) = substance.await else { return };
-        if target <= self.stamped {
+        let Some(target) = self.target(now).await else {
             return;
-        }
+        };
         let (since, _) = *self.wanted.get_or_insert((now, self.registrar.now()));
         let done = match self.checkpoint(target, since).await {
             Some((size, note)) => self.stamp(size, note).await,
@@ -176,6 +181,21 @@ impl Stamper {
             Ok(told) => self.succeeded(told),
             Err(error) => self.failed(&error),
         }
+    }
+
+    /// How many entries are to be stamped: those that somebody waits for, at once; all that are more
+    /// than notes of the log on itself, when their time has come. One question a second at most comes
+    /// of it, as there is one checkpoint a second.
+    async fn target(&self, now: Instant) -> Option<u64> {
+        let demanded = *self.durability.demanded_stamps().borrow();
+        if demanded > self.stamped {
+            return Some(demanded);
+        }
+        if now < self.next {
+            return None;
+        }
+        let substance = self.registrar.query(|authority, _| authority.substance());
+        substance.await.ok().filter(|target| *target > self.stamped)
     }
 
     /// The newest checkpoint that covers `target` entries: with the signatures of witnesses, unless
@@ -269,6 +289,7 @@ impl Stamper {
             );
         }
         self.stamped = size;
+        self.durability.reached_stamps(size);
         self.next = Instant::now() + self.interval;
         self.wanted = None;
         self.failures = 0;
@@ -283,7 +304,7 @@ impl Stamper {
         self.trouble = error.to_string();
         let wait = BACKOFF.saturating_mul(1_u32 << self.failures.min(6));
         self.failures = self.failures.saturating_add(1);
-        self.next = Instant::now() + wait.min(BACKOFF_MAX);
+        self.again = Instant::now() + wait.min(BACKOFF_MAX);
     }
 
     /// When something is to be done though no checkpoint comes.
@@ -299,7 +320,7 @@ impl Stamper {
             };
         };
         let alarm = Some(since + self.alarm_after).filter(|_| !self.stopped);
-        let next = alarm.map_or(self.next, |alarm| alarm.min(self.next));
+        let next = alarm.map_or(self.again, |alarm| alarm.min(self.again));
         next.max(now + BACKOFF)
     }
 

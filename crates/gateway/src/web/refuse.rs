@@ -286,6 +286,7 @@ fn late_text(level: RecordLevel) -> &'static str {
     match level {
         RecordLevel::Signed => "The audit log's entry for this was not signed in time.",
         RecordLevel::Witnessed => "Too few witnesses have confirmed the audit log in time.",
+        RecordLevel::Timestamped => "The audit log's entry for this got no timestamp in time.",
     }
 }
 

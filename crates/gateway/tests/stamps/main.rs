@@ -13,6 +13,8 @@
 #[allow(dead_code, reason = "no client connects here")]
 #[path = "../shared/gateway.rs"]
 mod gateway;
+#[path = "../shared/person.rs"]
+mod person;
 #[path = "../shared/tsa.rs"]
 mod tsa;
 
@@ -22,20 +24,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use curfew_authority::{Command, Entry, Event, LogTimestamped, RefusalCause};
+use curfew_authority::{Command, Entry, Event, LogTimestamped, RecordLevel, RefusalCause, Verb};
 use curfew_gateway::config::Config;
 use curfew_gateway::witness::server::WitnessServer;
+use curfew_gateway::{Refusal, Unavailable};
 use curfew_ledger::note::Note;
 use curfew_ledger::{LogReader, Published, RealDisk, VerifierKey, Witness};
 use curfew_timestamp::{Roots, verify};
 use sha2::{Digest, Sha256};
 
 use gateway::Gateway;
+use person::Person;
 use tsa::{Mode, Tsa, is_missing};
+
+/// No token comes by itself, and what waits for one has time.
+const ON_DEMAND: &str = "interval = \"1h\"";
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
 permit (principal, action == Action::"session.start", resource == Resource::"gateway");
+@id("vault") @record("timestamped")
+permit (principal, action, resource == Resource::"vault");
 "#;
 
 /// How long anything may take on a machine that has much to do.
@@ -72,7 +81,9 @@ async fn stage(times: &str, more: &str, prepare: impl FnOnce(&Path, &VerifierKey
         "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
          portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
          [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [log.timestamp]\nurl = \"{}\"\nca = \"root.pem\"\n{times}\n{more}",
+         [log.timestamp]\nurl = \"{}\"\nca = \"root.pem\"\n{times}\n{more}\
+         [[web]]\nname = \"vault\"\nenvironment = \"test\"\nhost = \"vault.localhost\"\n\
+         upstream = \"http://127.0.0.1:9\"\n",
         tsa.url()
     );
     let root = tsa.root();
@@ -352,4 +363,48 @@ async fn a_token_over_the_end_is_noted_after_the_next_start_and_nothing_is_overw
     );
     assert!(!again.unwrap());
     assert_eq!(log.timestamp(newest).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gravest_actions_wait_for_a_token_which_is_asked_for_at_once() {
+    if is_missing() {
+        return;
+    }
+    let more = "[tuning]\nrecord_wait = \"10m\"\n";
+    let stage = stage(ON_DEMAND, more, |_, _| {}).await;
+    stage.tsa.serve().await;
+    // The first token comes by itself, and the next not for an hour.
+    let first = wait(|| stage.stamps().pop()).await;
+    let registrar = stage.gateway.running.registrar();
+    let person = Person::new(registrar).await;
+    let write = person
+        .ask(registrar, Verb::WebWrite, "vault")
+        .await
+        .unwrap();
+    let newest = *stage.published().timestamps().unwrap().last().unwrap();
+    assert!(newest > write.entry(), "it was let go without");
+    assert!(newest > first.size);
+    // A read is let go at once, and its answer waits.
+    let read = person.ask(registrar, Verb::WebRead, "vault").await.unwrap();
+    assert_eq!(read.recorded().await, Ok(()));
+    let newest = *stage.published().timestamps().unwrap().last().unwrap();
+    assert!(newest > read.entry());
+    let entry = LogReader::open(&stage.gateway.ledger()).unwrap();
+    let entry = entry.entry(read.entry()).unwrap();
+    let (reached, _) = stage.published().receipt(read.entry(), &entry).unwrap();
+    assert_eq!(reached.as_str(), RecordLevel::Timestamped.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_gets_no_token_in_time_is_refused() {
+    if is_missing() {
+        return;
+    }
+    let more = "[tuning]\nrecord_wait = \"300ms\"\n";
+    let stage = stage(ON_DEMAND, more, |_, _| {}).await;
+    let registrar = stage.gateway.running.registrar();
+    let person = Person::new(registrar).await;
+    let refused = person.ask(registrar, Verb::WebWrite, "vault").await;
+    let late = Unavailable::Late(RecordLevel::Timestamped);
+    assert_eq!(refused.unwrap_err(), Refusal::Unavailable(late));
 }

@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+#[path = "../shared/person.rs"]
+mod person;
 mod record;
 mod rounds;
 

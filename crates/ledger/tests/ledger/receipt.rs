@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use curfew_ledger::receipt::ReceiptError;
-use curfew_ledger::{LogKey, LogReader, Published, Reached, Receipt};
+use curfew_ledger::{LogKey, LogReader, Published, Reached, Receipt, Stamped};
 
 use crate::common::{DIR, create, disk, entry, keys, options};
 
@@ -45,6 +45,32 @@ fn a_receipt_says_how_far_an_entry_has_come_and_proves_it() {
     let (reached, _) = published.receipt(5, &entry(5)).unwrap();
     assert_eq!(reached, Reached::Witnessed);
     assert!(Reached::Durable < Reached::Signed && Reached::Signed < Reached::Witnessed);
+}
+
+#[test]
+fn a_token_is_carried_along_and_is_over_the_note_before_it() {
+    let (published, reader) = published();
+    let checkpoint = published.checkpoint().unwrap().unwrap();
+    let stamped = |response: &str| Stamped {
+        checkpoint: checkpoint.clone(),
+        response: response.as_bytes().to_vec(),
+    };
+    assert!(published.keep_timestamp(300, &stamped("token")).unwrap());
+    assert!(!published.keep_timestamp(300, &stamped("other")).unwrap());
+    let bytes = reader.entry(299).unwrap();
+    let (reached, receipt) = published.receipt(299, &bytes).unwrap();
+    assert_eq!(reached, Reached::Timestamped);
+    assert!(Reached::Witnessed < reached);
+    let read = Receipt::parse(receipt.unwrap().to_string().as_bytes()).unwrap();
+    assert_eq!(read.verify(&keys()).unwrap().size, 300);
+    assert_eq!(read.stamped(), Some(stamped("token")));
+    // What came after it is not covered.
+    let (reached, _) = published.receipt(300, &entry(300)).unwrap();
+    assert_eq!(reached, Reached::Durable);
+    // Any other last line is no token.
+    let mut other = read.clone();
+    other.checkpoint = String::from_utf8(checkpoint).unwrap();
+    assert_eq!(other.stamped(), None);
 }
 
 #[test]
