@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, read_file};
 use crate::error::{FileError, ReadError};
 use crate::merkle::{Hash, leaf_hash, perfect_root};
-use crate::segment::{Corruption, CorruptionKind, split_payload};
+use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::tile::{
     BUNDLE_BYTES_MAX, HASH_TILE_BYTES, TILE_LEVEL_MAX, TILE_WIDTH, Tile, TileBuilder, TileKind,
     tiles_at,
@@ -48,12 +48,7 @@ impl Bundle {
             payload: full_tile(disk, dir, TileKind::Entries, n)?,
             first: n * u64::from(TILE_WIDTH),
         };
-        let (mut count, mut bytes) = (0, 0);
-        for entry in split_payload(&bundle.payload) {
-            count += 1;
-            bytes += 2 + entry.len();
-        }
-        if count != TILE_WIDTH || bytes != bundle.payload.len() {
+        if !payload_is(&bundle.payload, TILE_WIDTH.into()) {
             return Err(bundle.corrupt(bundle.first));
         }
         Ok(bundle)

@@ -57,6 +57,26 @@ fn sealed(size: u64) -> FaultyDisk {
     disk
 }
 
+/// A closed log of this size, with all its segments.
+fn unsealed(size: u64) -> FaultyDisk {
+    let disk = disk();
+    let kept = Options {
+        segments_kept: usize::MAX,
+        ..sealing()
+    };
+    let log = create(&disk, kept);
+    log.fill(size);
+    log.writer.close().unwrap();
+    disk
+}
+
+/// Waits until the checkpoint of so many entries is published, and gives it.
+fn published(log: &Log, size: u64) -> String {
+    let covers = |note: &String| Checkpoint::verify(note.as_bytes(), &keys()).unwrap().size == size;
+    let state = log.acks.wait(|state| state.published.iter().any(covers));
+    state.published.into_iter().find(covers).unwrap()
+}
+
 fn bundle(n: u64) -> PathBuf {
     Path::new(DIR).join(format!("tile/entries/{n:03}"))
 }
@@ -134,14 +154,7 @@ fn entries_of_any_length_are_sealed_where_segments_end() {
 
 #[test]
 fn who_reads_while_it_is_sealed_reads_on() {
-    let disk = disk();
-    let kept = Options {
-        segments_kept: usize::MAX,
-        ..sealing()
-    };
-    let log = create(&disk, kept);
-    log.fill(20_000);
-    log.writer.close().unwrap();
+    let disk = unsealed(20_000);
     let mut reader = reader(&disk);
     let mut fetch = reader.fetch().unwrap();
     let mut entries = reader.range(0..20_000);
@@ -191,9 +204,7 @@ fn nothing_is_sealed_that_is_not_signed() {
     let disk = disk();
     let log = create(&disk, sealing());
     log.fill(1_000);
-    let covers =
-        |note: &String| Checkpoint::verify(note.as_bytes(), &keys()).unwrap().size == 1_000;
-    log.acks.wait(|state| state.published.iter().any(covers));
+    published(&log, 1_000);
     disk.set_plan(|op| match op {
         Op::Rename(path) if path == Path::new("/log/checkpoint") => {
             Some(Fault::Fail(ErrorKind::Other))
@@ -210,14 +221,7 @@ fn nothing_is_sealed_that_is_not_signed() {
 
 #[test]
 fn a_tile_that_is_missing_or_wrong_is_made_again_before_its_segment_goes() {
-    let disk = disk();
-    let kept = Options {
-        segments_kept: usize::MAX,
-        ..sealing()
-    };
-    let log = create(&disk, kept);
-    log.fill(20_000);
-    log.writer.close().unwrap();
+    let disk = unsealed(20_000);
     flip(&disk, &bundle(3), 70);
     flip(&disk, Path::new("/log/tile/0/004"), 70);
     disk.remove_file(&bundle(9)).unwrap();
@@ -235,9 +239,7 @@ fn a_tile_that_is_changed_after_it_was_published_is_made_again() {
     let disk = disk();
     let log = create(&disk, sealing());
     log.fill(2_000);
-    let covers =
-        |note: &String| Checkpoint::verify(note.as_bytes(), &keys()).unwrap().size == 2_000;
-    log.acks.wait(|state| state.published.iter().any(covers));
+    published(&log, 2_000);
     assert_eq!(segments(&disk), [0]);
     flip(&disk, &bundle(3), 70);
     disk.delete(Path::new("/log/tile/0/004"));
@@ -256,14 +258,7 @@ fn a_segment_stays_when_its_tiles_cannot_be_synced() {
         ("/log/tile/0", true),
         ("/log/tile", true),
     ] {
-        let disk = disk();
-        let kept = Options {
-            segments_kept: usize::MAX,
-            ..sealing()
-        };
-        let log = create(&disk, kept);
-        log.fill(20_000);
-        log.writer.close().unwrap();
+        let disk = unsealed(20_000);
         let before = segments(&disk);
         disk.set_plan(move |op| match op {
             Op::Sync(path) | Op::SyncDir(path) if path == Path::new(what) => {
@@ -361,10 +356,7 @@ fn a_guard_that_was_put_back_is_still_compared() {
     let disk = disk();
     let log = create(&disk, sealing());
     log.fill(1_000);
-    let covers =
-        |note: &String| Checkpoint::verify(note.as_bytes(), &keys()).unwrap().size == 1_000;
-    let state = log.acks.wait(|state| state.published.iter().any(covers));
-    let old = state.published.into_iter().find(covers).unwrap();
+    let old = published(&log, 1_000);
     log.fill(20_000);
     wait_sealed(&disk);
     log.writer.close().unwrap();
