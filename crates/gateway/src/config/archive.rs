@@ -1,11 +1,11 @@
 //! `[archive]`: where a copy of the log is kept.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use url::Url;
 
+use super::forward::is_loopback;
 use super::{Complaint, Duration};
 
 /// Where a copy of the log is kept.
@@ -35,16 +35,9 @@ fn every() -> Duration {
 /// Whether nobody on the way can read what is sent there.
 pub(crate) fn is_https_or_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = || {
-        host == "localhost"
-            || host
-                .parse::<IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
-    };
     match url.scheme() {
         "https" => !host.is_empty(),
-        "http" => is_loopback(),
+        "http" => is_loopback(host),
         _ => false,
     }
 }

@@ -145,7 +145,8 @@ impl Forward {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether nobody else hears what is sent to this host.
+pub(super) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
