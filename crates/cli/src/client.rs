@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Certificate, Method, Response, StatusCode, Url};
+use reqwest::header::ACCEPT_ENCODING;
+use reqwest::{Certificate, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long an answer may take: the API holds a request for news for 25 s.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// How long nothing of a long answer may come: before the first entry that is asked for, the
+/// gateway reads all that are before it, some 100 million in that time.
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Which gateway.
 #[derive(Args, Clone, Debug, Default)]
@@ -195,6 +200,7 @@ pub(crate) fn is_local(host: &str) -> bool {
 pub(crate) struct Client {
     http: reqwest::Client,
     base: Url,
+    ca: Option<PathBuf>,
     token: Option<String>,
 }
 
@@ -234,9 +240,18 @@ impl Client {
     /// A client without a token.
     pub(crate) fn new(server: &str, ca: Option<&Path>) -> Outcome<Self> {
         let base = normal(server)?;
+        let builder = Self::builder(&base, ca)?.timeout(ANSWER);
+        Ok(Self {
+            http: builder.build().doing("cannot set up TLS")?,
+            base,
+            ca: ca.map(Path::to_owned),
+            token: None,
+        })
+    }
+
+    fn builder(base: &Url, ca: Option<&Path>) -> Outcome<ClientBuilder> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("curfew/", env!("CARGO_PKG_VERSION")));
@@ -248,12 +263,7 @@ impl Client {
         if let Some(host) = base.host_str().filter(|host| is_local(host)) {
             builder = builder.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         }
-        let http = builder.build().doing("cannot set up TLS")?;
-        Ok(Self {
-            http,
-            base,
-            token: None,
-        })
+        Ok(builder)
     }
 
     /// A client for a sign-in that was kept.
@@ -271,11 +281,15 @@ impl Client {
     ) -> Outcome<Response> {
         let url = self.base.join(path).doing(path)?;
         let mut request = self.http.request(method, url);
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
         if let Some(form) = form {
             request = request.form(form);
+        }
+        self.execute(request).await
+    }
+
+    async fn execute(&self, mut request: RequestBuilder) -> Outcome<Response> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
         }
         request.send().await.map_err(|error| {
             let text = format!("{} cannot be reached: {}", self.base, cause(&error));
@@ -315,6 +329,29 @@ impl Client {
                 hint: None,
             },
         }))
+    }
+
+    /// Begins to read something long: as long as anything comes within [`SILENCE`]. `gzip`: packed,
+    /// where the gateway does that.
+    pub(crate) async fn stream(&self, path: &str, gzip: bool) -> Outcome<Response> {
+        let mut client = self.clone();
+        client.http = Self::builder(&self.base, self.ca.as_deref())?
+            .read_timeout(SILENCE)
+            .build()
+            .doing("cannot set up TLS")?;
+        let url = self.base.join(path).doing(path)?;
+        let mut request = client.http.get(url);
+        if gzip {
+            request = request.header(ACCEPT_ENCODING, "gzip");
+        }
+        let response = client.execute(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        match Self::read::<serde_json::Value>(response).await? {
+            Err(refused) => Err(refused.into()),
+            Ok(_) => Err(Failure::failed("the answer makes no sense")),
+        }
     }
 
     /// Reads something.

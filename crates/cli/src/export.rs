@@ -1,16 +1,18 @@
-//! `curfew log export`: a log on this machine in the format of somebody else's system.
+//! `curfew log export`: a log in the format of somebody else's system, from files on this machine
+//! or from a gateway.
 
-use std::fs::File;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use curfew_export::range::{self, Place};
-use curfew_export::{Exporter, Format, LogReader, Record, Source, Stream, WriteError};
+use curfew_export::{Chunks, Format, LogReader, Packing, Source};
 use curfew_gateway::data::DataDir;
+use reqwest::Url;
 
+use crate::client::{Client, Saved, ServerArgument};
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Doing, Exit, Failure, Outcome};
 use crate::say;
@@ -25,14 +27,22 @@ const BUFFER_BYTES: usize = 128 * 1024;
 const EXPORT_EXIT_CODES: &str = "\
 Exit codes:
   0  everything asked for was written
-  1  the log could not be read, or the output not written
+  1  the log could not be read, or the output not written, or it broke off
   2  the command line or the configuration is wrong
+  3  --online: not signed in, or the session is over: run `curfew login`
+  4  --online: the policy does not permit it
 
 Every line carries the entry's index and its leaf hash, by which `curfew-verify` and any C2SP
-client find the proof. What has no signed checkpoint yet is left out; --unsigned takes it too.";
+client find the proof. What has no signed checkpoint yet is left out; --unsigned takes it too.
 
-/// Write entries in the format of another system. It reads the files on this machine, so it is for
-/// the operator of the host, and needs no session.
+Examples:
+  curfew log export --format ocsf --from 2026-11-24 --to 2026-11-25 --out day.ocsf
+  curfew log export --format csv --online --gzip --out log.csv.gz
+  curfew log export --format parquet --out log.parquet /var/lib/curfew/ledger";
+
+/// Write entries in the format of another system. From files on this machine it is for the operator
+/// of the host and needs no session; with --online it goes through a gateway, where the policy's
+/// `log.read` permits it and the log records it.
 #[derive(Args, Debug)]
 #[command(after_help = EXPORT_EXIT_CODES)]
 pub(crate) struct Export {
@@ -48,9 +58,19 @@ pub(crate) struct Export {
     /// The file to write, which must not be there yet. Without it: standard output.
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Take entries too that no checkpoint has signed yet.
+    /// Pack it with gzip. Not for Parquet, which is packed already.
     #[arg(long)]
+    gzip: bool,
+    /// Take entries too that no checkpoint has signed yet. Not from a gateway.
+    #[arg(long, conflicts_with_all = ["online", "server"])]
     unsigned: bool,
+    /// From the gateway that one is signed in to, through the session: permitted by policy, recorded,
+    /// and cut when the session ends.
+    #[arg(long, conflicts_with = "dir")]
+    online: bool,
+    /// The same from this gateway.
+    #[arg(long, value_name = "URL", conflicts_with = "dir")]
+    server: Option<String>,
     #[command(flatten)]
     config: ConfigArgument,
     /// The directory of the log. Without it: the one of the configuration.
@@ -58,7 +78,91 @@ pub(crate) struct Export {
 }
 
 /// Carries it out.
-pub(crate) fn export(arguments: &Export) -> Outcome<ExitCode> {
+pub(crate) async fn export(arguments: &Export) -> Outcome<ExitCode> {
+    if arguments.gzip && !arguments.format.is_worth_packing() {
+        return Err(Failure::hint(
+            Exit::Usage,
+            "Parquet is packed already",
+            "leave --gzip out",
+        ));
+    }
+    if arguments.online || arguments.server.is_some() {
+        online(arguments).await?;
+    } else {
+        offline(arguments)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where it is written.
+struct Target<'a> {
+    /// The file under another name, and the name it gets once it is whole.
+    file: Option<(tempfile::NamedTempFile, &'a Path)>,
+    doing: String,
+}
+
+impl<'a> Target<'a> {
+    fn new(arguments: &'a Export) -> Outcome<Self> {
+        let Some(path) = arguments.out.as_deref() else {
+            let binary = arguments.gzip || arguments.format == Format::Parquet;
+            if binary && io::stdout().is_terminal() {
+                return Err(Failure::hint(
+                    Exit::Usage,
+                    "this is not for a terminal",
+                    "name a file with --out",
+                ));
+            }
+            let doing = "cannot write".to_owned();
+            return Ok(Self { file: None, doing });
+        };
+        if path.exists() {
+            return Err(Failure::hint(
+                Exit::Usage,
+                format_args!("{} is there already", path.display()),
+                "name another file, or move that one away; nothing is written over",
+            ));
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let doing = format!("cannot write {}", path.display());
+        let file =
+            tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).doing(&doing)?;
+        Ok(Self {
+            file: Some((file, path)),
+            doing,
+        })
+    }
+
+    fn writer(&self) -> Box<dyn Write + '_> {
+        match &self.file {
+            Some((file, _)) => Box::new(BufWriter::with_capacity(BUFFER_BYTES, file.as_file())),
+            None => Box::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
+        }
+    }
+
+    /// Writes a piece. Gives whether anybody wants more.
+    fn write(&self, out: &mut dyn Write, bytes: &[u8]) -> Outcome<bool> {
+        match out.write_all(bytes) {
+            // Whoever reads the pipe has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            written => written.map(|()| true).doing(&self.doing),
+        }
+    }
+
+    /// It is whole: the file gets its name.
+    fn keep(self) -> Outcome {
+        let Some((file, path)) = self.file else {
+            return Ok(());
+        };
+        file.as_file().sync_all().doing(&self.doing)?;
+        file.persist_noclobber(path).doing(&self.doing)?;
+        Ok(())
+    }
+}
+
+/// Reads the files on this machine.
+fn offline(arguments: &Export) -> Outcome {
     let dir = match &arguments.dir {
         Some(dir) => dir.clone(),
         None => DataDir::of(&configuration::config(&arguments.config.config)?).ledger(),
@@ -76,26 +180,32 @@ pub(crate) fn export(arguments: &Export) -> Outcome<ExitCode> {
     };
     let (from, to) = (end(arguments.from, 0)?, end(arguments.to, size)?);
     let source = source(&dir, &reader)?;
-    let work = Work {
-        reader: &reader,
-        from,
-        to: to.max(from),
+    let target = Target::new(arguments)?;
+    let packing = if arguments.gzip {
+        Packing::Gzip
+    } else {
+        Packing::Plain
     };
-    let written = match &arguments.out {
-        Some(path) => work.to_file(arguments.format, source, path),
-        None => work.to_stdout(arguments.format, source),
-    }?;
-    let left = reader.size().saturating_sub(size);
+    let chunks = Chunks::new(
+        &reader,
+        from..to.max(from),
+        arguments.format,
+        packing,
+        source,
+    );
+    let written = write_all(chunks.doing(&target.doing)?, &target, to)?;
+    target.keep()?;
     say::note(format_args!(
         "{written} entries as {}",
         arguments.format.as_str()
     ));
+    let left = reader.size().saturating_sub(size);
     if left > 0 && arguments.to.is_none() {
         say::note(format_args!(
             "left out: {left} that no checkpoint has signed yet; --unsigned takes them too"
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn source(dir: &Path, reader: &LogReader) -> Outcome<Source> {
@@ -109,105 +219,114 @@ fn source(dir: &Path, reader: &LogReader) -> Outcome<Source> {
     Ok(Source::of(&origin))
 }
 
-struct Work<'a> {
-    reader: &'a LogReader,
-    from: u64,
-    to: u64,
+fn write_all(mut chunks: Chunks, target: &Target<'_>, to: u64) -> Outcome<u64> {
+    let mut out = target.writer();
+    let mut progress = Progress::new();
+    while let Some(piece) = chunks.piece().doing("cannot export")? {
+        if !target.write(&mut out, &piece)? {
+            return Ok(chunks.written());
+        }
+        progress.at(|| format!("{} of {to} entries", chunks.at()));
+    }
+    flush(&mut out, target)?;
+    Ok(chunks.written())
 }
 
-impl Work<'_> {
-    /// A file appears under its name once it is whole.
-    fn to_file(&self, format: Format, source: Source, path: &Path) -> Outcome<u64> {
-        if path.exists() {
-            return Err(Failure::hint(
-                Exit::Usage,
-                format_args!("{} is there already", path.display()),
-                "name another file, or move that one away; nothing is written over",
-            ));
-        }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let doing = format!("cannot write {}", path.display());
-        let file =
-            tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).doing(&doing)?;
-        let out = BufWriter::with_capacity(BUFFER_BYTES, file.as_file());
-        let written = self.write(format, source, out, &doing)?;
-        file.as_file().sync_all().doing(&doing)?;
-        let kept: Result<File, _> = file.persist_noclobber(path);
-        kept.doing(&doing)?;
-        Ok(written)
+fn flush(out: &mut dyn Write, target: &Target<'_>) -> Outcome {
+    match out.flush() {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        flushed => flushed.doing(&target.doing),
     }
+}
 
-    fn to_stdout(&self, format: Format, source: Source) -> Outcome<u64> {
-        let out = std::io::stdout();
-        if format == Format::Parquet && out.is_terminal() {
-            return Err(Failure::hint(
-                Exit::Usage,
-                "Parquet is not for a terminal",
-                "name a file with --out",
-            ));
+/// Asks a gateway, through the session of the stored sign-in.
+async fn online(arguments: &Export) -> Outcome {
+    let server = ServerArgument {
+        server: arguments
+            .server
+            .clone()
+            .or_else(|| std::env::var("CURFEW_SERVER").ok()),
+    };
+    let client = Client::signed_in(&Saved::load(&server)?)?;
+    let target = Target::new(arguments)?;
+    let mut response = client.stream(&address(arguments)?, arguments.gzip).await?;
+    let header = |name| {
+        let value = response.headers().get(name)?.to_str().ok()?;
+        value.parse::<u64>().ok()
+    };
+    let range = header("curfew-from").zip(header("curfew-to"));
+    let packed = response.headers().contains_key("content-encoding");
+    let Some((from, to)) = range.filter(|_| packed == arguments.gzip) else {
+        return Err(Failure::failed("the answer is not what was asked for"));
+    };
+    {
+        let mut out = target.writer();
+        let (mut progress, mut bytes) = (Progress::new(), 0_u64);
+        while let Some(piece) = next(&mut response, from).await? {
+            if !target.write(&mut out, &piece)? {
+                return Ok(());
+            }
+            bytes += u64::try_from(piece.len()).unwrap_or(0);
+            progress.at(|| format!("{} MB", bytes / 1_000_000));
         }
-        let out = BufWriter::with_capacity(BUFFER_BYTES, out);
-        self.write(format, source, out, "cannot write")
+        flush(&mut out, &target)?;
     }
+    target.keep()?;
+    say::note(format_args!(
+        "{} entries as {}, from index {from} up to {to}",
+        to - from,
+        arguments.format.as_str()
+    ));
+    Ok(())
+}
 
-    fn write<W: Write + Send>(
-        &self,
-        format: Format,
-        source: Source,
-        out: W,
-        doing: &str,
-    ) -> Outcome<u64> {
-        let mut stream = Stream::new();
-        let mut progress = Progress::new(self.to);
-        // Whose the sessions are is said at their start, which may lie before the range.
-        for entry in self.reader.range(0..self.from) {
-            let (index, bytes) = entry.doing("cannot read the log")?;
-            stream.learn(index, &bytes);
-            progress.at(index);
-        }
-        let mut exporter = Exporter::new(format, source, out).doing(doing)?;
-        let mut push = |record: Record| match exporter.push(record) {
-            // Whoever reads the pipe has seen enough.
-            Err(WriteError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                Ok(false)
+async fn next(response: &mut reqwest::Response, from: u64) -> Outcome<Option<Vec<u8>>> {
+    let piece = response.chunk().await.map_err(|error| {
+        let why = crate::client::cause(&error);
+        Failure::hint(
+            Exit::Failed,
+            format_args!("the answer broke off: {why}"),
+            format_args!(
+                "the session may have ended, see `curfew whoami`; what came is not the whole, \
+                 which begins at --from {from}"
+            ),
+        )
+    })?;
+    Ok(piece.map(Vec::from))
+}
+
+fn address(arguments: &Export) -> Outcome<String> {
+    let mut url = Url::parse("https://gateway/").doing("cannot write an address")?;
+    {
+        let mut pairs = url.query_pairs_mut();
+        pairs.append_pair("format", arguments.format.as_str());
+        for (name, place) in [("from", arguments.from), ("to", arguments.to)] {
+            if let Some(place) = place {
+                pairs.append_pair(name, &place.to_string());
             }
-            pushed => pushed.map(|()| true).doing(doing),
-        };
-        let mut written = 0;
-        for entry in self.reader.range(self.from..self.to) {
-            let (index, bytes) = entry.doing("cannot read the log")?;
-            if !push(stream.record(index, bytes))? {
-                return Ok(written);
-            }
-            written += 1;
-            progress.at(index);
         }
-        exporter.finish().doing(doing)?;
-        Ok(written)
     }
+    let query = url.query().unwrap_or_default();
+    Ok(format!("api/v1/log/export?{query}"))
 }
 
 /// Tells how far it is, on a terminal.
 struct Progress {
-    end: u64,
     told: Instant,
     shown: bool,
 }
 
 impl Progress {
-    fn new(end: u64) -> Self {
-        let shown = std::io::stderr().is_terminal();
+    fn new() -> Self {
+        let shown = say::notes_to_terminal();
         let told = Instant::now();
-        Self { end, told, shown }
+        Self { told, shown }
     }
 
-    fn at(&mut self, index: u64) {
-        // The clock is asked once in 4,096 entries.
-        if self.shown && index.is_multiple_of(4_096) && self.told.elapsed() >= PROGRESS_EVERY {
+    fn at(&mut self, how_far: impl FnOnce() -> String) {
+        if self.shown && self.told.elapsed() >= PROGRESS_EVERY {
             self.told = Instant::now();
-            say::note(format_args!("{index} of {} entries", self.end));
+            say::note(how_far());
         }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) enum LogCommand {
         #[arg(value_name = "DIR|URL")]
         dir: Option<PathBuf>,
     },
-    Export(crate::export::Export),
+    Export(Box<crate::export::Export>),
     Archive(archive::Archive),
     Receipt(receipt::Receipt),
     Reveal(reveal::Reveal),
@@ -107,7 +107,7 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             config,
             dir,
         } => verify(options, &config, dir),
-        LogCommand::Export(arguments) => crate::export::export(&arguments),
+        LogCommand::Export(arguments) => crate::export::export(&arguments).await,
         LogCommand::Archive(arguments) => {
             archive::archive(&arguments).await?;
             Ok(ExitCode::SUCCESS)

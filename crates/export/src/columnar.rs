@@ -16,8 +16,9 @@ use crate::record::{Record, Source};
 /// Rows of a row group: 16,384 × about 1 kB are 16 MB.
 const ROWS_MAX: usize = 16_384;
 
-/// Bytes of entries in a row group, should these be long: 32 MiB.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of entries in a row group, should these be long: their columns take up to three times
+/// that. Usual rows reach their number before.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The texts, in the order of the schema: those of every record, then the shared columns.
 fn texts(record: &Record, source: &Source) -> Vec<String> {
@@ -123,9 +124,9 @@ impl<W: Write + Send> Columnar<W> {
         Ok(())
     }
 
-    pub(crate) fn finish(mut self) -> Result<(), ParquetError> {
+    /// Writes what is held, and the footer without which it is no Parquet.
+    pub(crate) fn finish(mut self) -> Result<W, ParquetError> {
         self.flush()?;
-        self.writer.close()?;
-        Ok(())
+        self.writer.into_inner()
     }
 }

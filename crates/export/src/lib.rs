@@ -7,6 +7,7 @@
 //! Every record keeps the entry's index and leaf hash, so that a line in somebody else's system
 //! leads back to the proof.
 
+mod chunks;
 mod columnar;
 pub mod facts;
 pub mod format;
@@ -18,7 +19,8 @@ pub mod range;
 pub mod record;
 mod text;
 
+pub use chunks::{Chunks, ExportError};
 pub use curfew_ledger::LogReader;
-pub use format::{Exporter, Format, WriteError};
+pub use format::{Exporter, Format, Packing, WriteError};
 pub use record::{Record, Source, Stream};
 pub use text::visible;

@@ -1,5 +1,6 @@
 //! Which entries of a log on this machine: by index or by time, as far as a checkpoint goes.
 
+use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -19,6 +20,15 @@ pub enum Place {
     Index(u64),
     /// A moment of ledger time.
     Time(Timestamp),
+}
+
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => index.fmt(f),
+            Self::Time(time) => time.fmt(f),
+        }
+    }
 }
 
 impl FromStr for Place {

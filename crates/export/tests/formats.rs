@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use curfew_export::{Exporter, Format, Source, Stream};
+use curfew_export::{Exporter, Format, Packing, Source, Stream};
 use serde_json::{Value, json};
 
 const ENTRIES: &str = include_str!("../../authority/tests/golden/entries.jsonl");
@@ -34,7 +34,7 @@ fn source() -> Source {
 
 fn exported(format: Format, entries: &[String]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut exporter = Exporter::new(format, source(), &mut out).unwrap();
+    let mut exporter = Exporter::new(format, Packing::Plain, source(), &mut out).unwrap();
     let mut stream = Stream::new();
     for (index, entry) in (0..).zip(entries) {
         let record = stream.record(index, entry.clone().into_bytes());

@@ -11,6 +11,7 @@
 
 mod chromium;
 mod drivers;
+mod export;
 mod psql;
 mod search;
 #[allow(dead_code, reason = "the hostile tests use the rest")]

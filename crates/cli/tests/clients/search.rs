@@ -9,7 +9,7 @@ use crate::stage::{PORTAL, Person, Stage};
 use crate::tool::{Done, run};
 
 /// A sign-in as `curfew login` keeps it.
-fn keep(folder: &Path, stage: &Stage, person: &Person) {
+pub(crate) fn keep(folder: &Path, stage: &Stage, person: &Person) {
     let folder = folder.join("curfew");
     std::fs::create_dir_all(&folder).unwrap();
     let saved = serde_json::json!({

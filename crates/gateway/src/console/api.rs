@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::Portal;
 use super::erasures;
+use super::export;
 use super::home::deadlines;
 use super::passwords::{self, NoPassword};
 use super::search;
@@ -57,6 +58,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/databases/{name}/password", post(password))
         .route("/log", get(log))
         .route("/log/search", get(search::api))
+        .route("/log/export", get(export::api))
         .route("/log/{index}/receipt", get(receipt))
         .route("/log/{index}/values", get(values::api))
         .route("/sign-out", post(sign_out))

@@ -9,6 +9,7 @@ mod cookies;
 mod csrf;
 mod device;
 mod erasures;
+mod export;
 mod fault;
 mod frame;
 mod home;
@@ -51,6 +52,7 @@ struct Portal {
     devices: Arc<DeviceCodes>,
     shelf: Shelf,
     reading: Reading,
+    exports: export::Turns,
 }
 
 /// All routes of the portal's host. Each request carries a [`crate::listen::Peer`].
@@ -59,6 +61,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let portal = Arc::new(Portal {
         shelf: Shelf::new(gateway.data.ledger()),
         reading: Reading::new(&gateway.data.ledger()),
+        exports: export::Turns::default(),
         gateway: Arc::clone(&gateway),
         devices: Arc::clone(&devices),
     });

@@ -23,7 +23,7 @@ use gateway::Gateway;
 pub(crate) const PORTAL: &str = "curfew.localhost";
 pub(crate) const PASSWORD: &str = "violet anchor 7 lanterns";
 
-const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")
 permit (principal in Role::"staff", action == Action::"session.start", resource);
 

@@ -10,6 +10,7 @@
 
 mod device;
 mod erasures;
+mod export;
 mod kit;
 mod pages;
 mod search;
