@@ -13,6 +13,7 @@ mod say;
 mod serve;
 mod sessions;
 mod signer;
+mod status;
 mod terminal;
 mod user;
 mod witness;
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::Demo),
     Init(serve::Init),
     Serve(serve::Serve),
+    Status(status::Status),
     User(user::User),
     Policy(policy::Policy),
     Log(log::Log),
@@ -103,6 +105,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Guard(arguments) => demo::guard(arguments).await?,
         Command::Init(arguments) => serve::init(&arguments)?,
         Command::Serve(arguments) => serve::serve(&arguments).await?,
+        Command::Status(arguments) => status::status(&arguments).await?,
         Command::User(arguments) => user::user(arguments).await?,
         Command::Policy(arguments) => policy::policy(arguments).await?,
         Command::Login(arguments) => login::login(arguments).await?,

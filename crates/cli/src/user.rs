@@ -114,6 +114,7 @@ pub(crate) async fn user(arguments: User) -> Outcome {
         Answer::Enrolled { uri, secret } => show_enrolment(&uri, &secret),
         Answer::Users(users) => show_users(&users),
         Answer::Sessions(sessions) => say::json(&sessions),
+        Answer::Status(status) => say::json(&status),
         Answer::Failed(text) => return Err(Failure::failed(text)),
     }
     Ok(())
@@ -147,9 +148,11 @@ pub(crate) async fn carry_out(loaded: &Loaded, operation: Operation) -> Outcome<
     };
     match &answer {
         Answer::Failed(text) => Err(Failure::failed(text)),
-        Answer::Done | Answer::Enrolled { .. } | Answer::Users(_) | Answer::Sessions(_) => {
-            Ok(answer)
-        }
+        Answer::Done
+        | Answer::Enrolled { .. }
+        | Answer::Users(_)
+        | Answer::Sessions(_)
+        | Answer::Status(_) => Ok(answer),
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod place;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::standing::{Kind, Progress};
 
 pub use place::{Access, PlaceError};
 
@@ -332,6 +334,7 @@ pub(crate) struct Setup {
     archive: Archive,
     log: Published,
     every: Duration,
+    progress: Arc<Progress>,
 }
 
 impl Setup {
@@ -344,13 +347,19 @@ impl Setup {
             archive: Archive::open(&config.url, &access)?,
             log: Published::new(ledger),
             every: config.every.0,
+            progress: Progress::new(Kind::Archive, Kind::Archive.as_str(), None),
         })
+    }
+
+    /// How far it has come, for others.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Archives each newest checkpoint until the ledger is closed, and then the last one.
     pub(crate) async fn run(
         self,
-        mut checkpoints: watch::Receiver<Option<(u64, std::sync::Arc<str>)>>,
+        mut checkpoints: watch::Receiver<Option<(u64, Arc<str>)>>,
         closed: CancellationToken,
     ) {
         let mut failing = false;
@@ -378,7 +387,16 @@ impl Setup {
 
     /// A failure is said once, and that it is over.
     async fn round(&self, failing: &mut bool) {
-        match self.archive.bring_up(&self.log, |_, _| {}).await {
+        let outcome = self.archive.bring_up(&self.log, |_, _| {}).await;
+        match &outcome {
+            Ok(archived) => self.progress.reached(archived.size),
+            Err(ArchiveError::Unsigned) => {}
+            Err(error) => {
+                let told = "the log cannot be archived";
+                self.progress.failed(told, error.to_string());
+            }
+        }
+        match outcome {
             Ok(archived) => {
                 if std::mem::take(failing) {
                     tracing::warn!(size = archived.size, "the log is archived again");

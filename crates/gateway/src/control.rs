@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::gateway::Core;
 use crate::registrar::{Refusal, Registrar};
+use crate::standing::{self, Reader, Standing, Status};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -74,6 +75,8 @@ pub enum Operation {
         /// Which.
         session: SessionId,
     },
+    /// How the log and those who follow it stand. Of a gateway that runs alone.
+    Status,
     /// Put a new policy text in force.
     PolicyLoad {
         /// What messages call the file.
@@ -124,6 +127,8 @@ pub enum Outcome {
     Users(serde_json::Value),
     /// All live sessions, in order of start.
     Sessions(serde_json::Value),
+    /// How everything stands.
+    Status(Box<Status>),
     /// Refused, with a text for the operator.
     Failed(String),
 }
@@ -136,6 +141,8 @@ pub struct Desk {
     resources: Arc<[Resource]>,
     /// Whether the log has witnesses.
     witnesses: bool,
+    /// None where nothing runs.
+    standing: Option<Arc<Standing>>,
 }
 
 impl Desk {
@@ -145,7 +152,15 @@ impl Desk {
             accounts: Arc::clone(accounts),
             resources: config.resources().into(),
             witnesses: config.log.witness.is_some(),
+            standing: None,
         }
+    }
+
+    /// The same, of a gateway that runs.
+    #[must_use]
+    pub(crate) fn with(mut self, standing: Arc<Standing>) -> Self {
+        self.standing = Some(standing);
+        self
     }
 
     /// The desk of a gateway that does not run: operations go straight to ledger and accounts.
@@ -202,6 +217,7 @@ impl Desk {
                 let sessions: Vec<SessionView> = self.registrar.query(live).await.map_err(told)?;
                 Ok(Outcome::Sessions(serde_json::json!(sessions)))
             }
+            Operation::Status => self.status().await,
             Operation::SessionEnd { session } => self.end(session, by).await,
             Operation::PolicyLoad { name, text } => {
                 let policy = Policy::parse(&name, &text).map_err(|error| error.to_string())?;
@@ -216,6 +232,13 @@ impl Desk {
                 Ok(Outcome::Done)
             }
         }
+    }
+
+    async fn status(&self) -> Result<Outcome, String> {
+        let standing = self.standing.as_ref().ok_or("no gateway runs here")?;
+        let looked = standing::look(standing, self.registrar.now(), Reader::Operator).await;
+        let status = looked.ok_or("the look failed; see the gateway's own log")?;
+        Ok(Outcome::Status(Box::new(status)))
     }
 
     async fn disable(&self, name: SubjectName, off: bool, by: Actor) -> Result<Outcome, String> {

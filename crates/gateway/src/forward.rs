@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Forward, ForwardKind, ForwardStart};
 use crate::data::DataDir;
 use crate::secret;
+use crate::standing::{Kind, Progress};
 use cursor::Cursor;
 use lane::Lane;
 use otlp::Otlp;
@@ -94,6 +95,11 @@ impl Setup {
         };
         let lane = Lane::new(forward.name.clone(), receiver, cursor, path, ledger);
         Ok(Self { lane, signed })
+    }
+
+    /// How far it has come, for others.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        self.lane.progress()
     }
 
     /// Sends what each checkpoint covers until told to stop.
@@ -162,6 +168,19 @@ enum Trouble {
     Cursor(String),
 }
 
+impl Trouble {
+    /// What those are told who may read the log: nothing of networks, nor what a receiver says.
+    fn told(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "it cannot be reached, or broke off",
+            Self::Refused { .. } => "it refuses what it is sent",
+            Self::Wrong(_) => "it does what no such receiver does",
+            Self::Ledger(_) => "the log cannot be read for it",
+            Self::Cursor(_) => "how far it has got cannot be remembered",
+        }
+    }
+}
+
 /// The most that is held for a receiver until it has acknowledged.
 #[derive(Clone, Copy, Debug)]
 struct Room {
@@ -177,6 +196,13 @@ enum Receiver {
 }
 
 impl Receiver {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Otlp(_) => Kind::Otlp,
+            Self::Syslog(_) => Kind::Syslog,
+        }
+    }
+
     fn room(&self) -> Room {
         match self {
             Self::Otlp(_) => otlp::ROOM,

@@ -31,6 +31,7 @@ use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::signing;
 use crate::stamps;
+use crate::standing::Standing;
 use crate::web;
 use crate::witness;
 
@@ -50,6 +51,8 @@ pub struct Gateway {
     /// What entries only commit to, where there is any.
     pub(crate) values: Option<Arc<Store>>,
     pub(crate) search: Search,
+    /// How far those who follow the log have come.
+    pub(crate) standing: Arc<Standing>,
     /// The port of the web listener, as clients see it.
     pub(crate) web_port: u16,
     /// The port of the database listener, as clients see it.
@@ -357,6 +360,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let control = bind_control(&core.data)?;
     let search = Search::start(&config, &core.data, &core.durability)?;
     let durability = core.durability;
+    let standing = Arc::new(followers.standing(&durability, &core.data));
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,
         accounts: core.accounts,
@@ -366,6 +370,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         data: core.data,
         values: core.values,
         search,
+        standing,
         web_port: seen_as(config.listen.public_port, web),
         postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),
         config,
@@ -420,6 +425,17 @@ impl Followers {
             stamps: stamps(config)?,
             witnesses: witnesses(config)?,
         })
+    }
+
+    fn standing(&self, durability: &Arc<Durability>, data: &DataDir) -> Standing {
+        let receivers = self.forwards.iter().map(forward::Setup::progress);
+        let archive = self.archive.iter().map(archive::Setup::progress);
+        Standing::new(
+            receivers.chain(archive).collect(),
+            (self.witnesses.is_some(), self.stamps.is_some()),
+            durability,
+            data.ledger(),
+        )
     }
 
     fn start(
@@ -496,6 +512,7 @@ fn bind_control(data: &DataDir) -> Result<UnixListener, StartError> {
 
 async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: CancellationToken) {
     let desk = control::Desk::new(&gateway.registrar, &gateway.accounts, &gateway.config);
+    let desk = desk.with(Arc::clone(&gateway.standing));
     control::serve(listener, desk, stopping).await;
 }
 

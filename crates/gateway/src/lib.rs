@@ -30,6 +30,7 @@ pub mod secret;
 pub mod signer;
 mod signing;
 pub mod stamps;
+pub mod standing;
 mod web;
 pub mod witness;
 

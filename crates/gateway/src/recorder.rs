@@ -218,6 +218,11 @@ impl Durability {
         *self.witnessed.borrow()
     }
 
+    /// How many entries a timestamping authority has vouched for.
+    pub(crate) fn stamped(&self) -> u64 {
+        *self.stamped.borrow()
+    }
+
     /// The writer is open again, at this size.
     pub(crate) fn resume(&self, size: u64) {
         self.queue().broken = false;

@@ -299,7 +299,7 @@ async fn users(data: &DataDir) -> Outcome<Vec<User>> {
                 });
             }
             Answer::Failed(text) => return Err(Failure::failed(text)),
-            Answer::Done | Answer::Users(_) | Answer::Sessions(_) => {
+            Answer::Done | Answer::Users(_) | Answer::Sessions(_) | Answer::Status(_) => {
                 return Err(Failure::failed("Curfew gave no enrolment"));
             }
         }

@@ -22,6 +22,7 @@ use serde_json::Value;
 use super::Portal;
 use super::erasures;
 use super::export;
+use super::followers;
 use super::home::deadlines;
 use super::passwords::{self, NoPassword};
 use super::search;
@@ -59,6 +60,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
         .route("/log", get(log))
         .route("/log/search", get(search::api))
         .route("/log/export", get(export::api))
+        .route("/log/followers", get(followers::api))
         .route("/log/{index}/receipt", get(receipt))
         .route("/log/{index}/values", get(values::api))
         .route("/sign-out", post(sign_out))

@@ -17,7 +17,7 @@ use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::shelf::{self, Back, Unread};
 use super::viewer::Viewer;
-use super::{Portal, search, sessions, text};
+use super::{Portal, followers, search, sessions, text};
 use crate::search::Unanswered;
 
 /// Entries on one page.
@@ -52,6 +52,8 @@ struct LogPage {
     wrong: Option<Wrong>,
     size: u64,
     signed: Option<Signed>,
+    /// Who follows the log; where something is looked for, they are not shown.
+    followers: Vec<followers::Row>,
 }
 
 /// What is wrong with the question.
@@ -297,6 +299,7 @@ impl LogPage {
             wrong: None,
             size: 0,
             signed: None,
+            followers: Vec::new(),
         }
     }
 
@@ -339,6 +342,7 @@ impl LogPage {
         self.older = (back.from > 0).then(|| link(&self.asked, back.from));
         self.size = back.size;
         self.signed = signed(&back);
+        self.followers = followers::rows(portal).await;
         Ok(())
     }
 }
@@ -495,6 +499,7 @@ mod tests {
                 told: Some("<script>".into()),
                 wrong,
                 size: 9,
+                followers: vec![followers::Row::hostile()],
                 signed: Some(Signed {
                     size: 1,
                     behind: 8,

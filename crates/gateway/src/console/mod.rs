@@ -11,6 +11,7 @@ mod device;
 mod erasures;
 mod export;
 mod fault;
+mod followers;
 mod frame;
 mod home;
 mod log;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::cursor::Cursor;
 use super::{Receiver, Room, Trouble};
 use crate::secret;
+use crate::standing::Progress;
 
 /// How long a receiver that failed is left alone: twice as long each time, less up to half of it,
 /// so that many gateways do not come back all at once.
@@ -108,6 +109,8 @@ enum Step {
 /// See the module text.
 pub(super) struct Lane {
     name: String,
+    /// What others are told of it.
+    progress: Arc<Progress>,
     receiver: Receiver,
     /// What the receiver has acknowledged, and where that is remembered.
     cursor: Cursor,
@@ -132,6 +135,7 @@ impl Lane {
         ledger: PathBuf,
     ) -> Self {
         Self {
+            progress: Progress::new(receiver.kind(), &name, Some(cursor.next)),
             name,
             receiver,
             cursor,
@@ -142,6 +146,11 @@ impl Lane {
             window: Vec::new(),
             failures: 0,
         }
+    }
+
+    /// How far it has come, for others.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Sends what is signed until told to stop; `signed` entries are so from the start.
@@ -262,11 +271,13 @@ impl Lane {
         let saved = saved.map_err(|error| Trouble::Cursor(error.to_string()))?;
         saved.map_err(|error| Trouble::Cursor(error.to_string()))?;
         self.unsaved = false;
+        self.progress.reached(self.cursor.next);
         Ok(())
     }
 
     /// Takes note of a failure. Gives how long to wait.
     fn failed(&mut self, trouble: &Trouble) -> Duration {
+        self.progress.failed(trouble.told(), trouble.to_string());
         // Said once: it is tried again for as long as it takes.
         if self.failures == 0 {
             tracing::error!(

@@ -33,6 +33,7 @@ use super::{Body, Upstreams};
 use crate::config::Config;
 use crate::gateway::{Core, Gateway};
 use crate::handover::Handover;
+use crate::standing::Standing;
 use crate::{data, listen, secret};
 
 /// What the resource behind the gateway has seen.
@@ -156,6 +157,8 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
+        let (none, ledger) = ((false, false), core.data.ledger());
+        let standing = Standing::new(Vec::new(), none, &core.durability, ledger);
         let gateway = Arc::new(Gateway {
             registrar: core.registrar,
             accounts: core.accounts,
@@ -165,6 +168,7 @@ impl Bench {
             data: core.data,
             values: core.values,
             search,
+            standing: Arc::new(standing),
             web_port: port,
             postgres_port: None,
             config,

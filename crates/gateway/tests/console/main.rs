@@ -11,6 +11,7 @@
 mod device;
 mod erasures;
 mod export;
+mod followers;
 mod kit;
 mod pages;
 mod search;

@@ -13,6 +13,7 @@
 mod collector;
 mod hub;
 mod otlp;
+mod standing;
 mod syslog;
 
 use std::path::{Path, PathBuf};

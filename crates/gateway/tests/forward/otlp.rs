@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use super::collector::{Collector, Reply, attribute, text};
 use super::{Place, nothing_is_missing, record, wait};
 
-async fn stage() -> (Place, Collector, String) {
+pub(crate) async fn stage() -> (Place, Collector, String) {
     let place = Place::new();
     place.write("token", "abc.def\n");
     let token = place.folder.path().join("token");

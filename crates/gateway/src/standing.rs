@@ -1,0 +1,285 @@
+//! How far everybody who follows the log has come: receivers, the archive, witnesses, the
+//! timestamping authority. What each lacks, since when, and what stands in the way.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use curfew_authority::{Entry, SigningFault, Timestamp};
+use curfew_ledger::LogReader;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::recorder::Durability;
+
+/// What kind of follower.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A receiver of OTLP.
+    Otlp,
+    /// A receiver of syslog.
+    Syslog,
+    /// The archive.
+    Archive,
+    /// The witnesses, as far as a quorum has cosigned.
+    Witnesses,
+    /// The timestamping authority.
+    Timestamps,
+}
+
+impl Kind {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Otlp => "otlp",
+            Self::Syslog => "syslog",
+            Self::Archive => "archive",
+            Self::Witnesses => "witnesses",
+            Self::Timestamps => "timestamps",
+        }
+    }
+}
+
+/// Why a follower does not get on.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Failing {
+    /// Since when it has failed, each time it was tried.
+    pub since: Timestamp,
+    /// The last error: for whoever may see the portal's log page what kind of one, for the operator
+    /// of the host in full.
+    pub error: String,
+}
+
+/// One follower.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Follower {
+    /// What it is.
+    pub kind: Kind,
+    /// The name of a receiver; of others, the same as the kind.
+    pub name: String,
+    /// It has acknowledged all entries below this index. None while that is not known yet.
+    pub has: Option<u64>,
+    /// Signed entries that it has not acknowledged.
+    pub lacks: Option<u64>,
+    /// When the oldest of these was recorded.
+    pub since: Option<Timestamp>,
+    /// Why it does not get on; none where nothing stands in the way, as far as is known.
+    pub failing: Option<Failing>,
+}
+
+/// How the log and its followers stand.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Status {
+    /// Ledger time of the look.
+    pub now: Timestamp,
+    /// Durable entries.
+    pub entries: u64,
+    /// How many of them a signed checkpoint covers.
+    pub signed: u64,
+    /// Why no checkpoint is signed at the moment.
+    pub not_signed: Option<SigningFault>,
+    /// In order of the configuration.
+    pub followers: Vec<Follower>,
+}
+
+/// Who reads a status.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reader {
+    /// Somebody with a shell on the host.
+    Operator,
+    /// Somebody with a session that may read the log.
+    Session,
+}
+
+/// How far one follower has come. Written by its own task, read by whoever looks.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    kind: Kind,
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    has: Option<u64>,
+    failing: Option<Trouble>,
+}
+
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Instant,
+    /// For whoever has a session.
+    told: &'static str,
+    /// For the operator.
+    text: String,
+}
+
+impl Progress {
+    /// Of a follower that has got so far, where that is known.
+    pub(crate) fn new(kind: Kind, name: &str, has: Option<u64>) -> Arc<Self> {
+        let state = Mutex::new(State { has, failing: None });
+        let name = name.to_owned();
+        Arc::new(Self { kind, name, state })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has acknowledged everything before `has`.
+    pub(crate) fn reached(&self, has: u64) {
+        let mut state = self.state();
+        state.has = Some(has);
+        state.failing = None;
+    }
+
+    /// It failed: `told` is for those with a session, `text` for the operator.
+    pub(crate) fn failed(&self, told: &'static str, text: String) {
+        self.failed_at(Instant::now(), told, text);
+    }
+
+    fn failed_at(&self, at: Instant, told: &'static str, text: String) {
+        let mut state = self.state();
+        let since = state.failing.as_ref().map(|failing| failing.since);
+        let since = since.unwrap_or(at);
+        state.failing = Some(Trouble { since, told, text });
+    }
+
+    fn look(&self, (now, instant): (Timestamp, Instant), reader: Reader) -> Follower {
+        let state = self.state();
+        let failing = state.failing.as_ref().map(|trouble| Failing {
+            since: before(now, instant.saturating_duration_since(trouble.since)),
+            error: match reader {
+                Reader::Operator => trouble.text.clone(),
+                Reader::Session => trouble.told.to_owned(),
+            },
+        });
+        Follower {
+            kind: self.kind,
+            name: self.name.clone(),
+            has: state.has,
+            lacks: None,
+            since: None,
+            failing,
+        }
+    }
+}
+
+/// The ledger time so long ago.
+fn before(now: Timestamp, passed: Duration) -> Timestamp {
+    let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+    Timestamp::from_micros(now.as_micros().saturating_sub(passed))
+}
+
+/// All followers of a log.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    followers: Vec<Arc<Progress>>,
+    has_witnesses: bool,
+    has_timestamps: bool,
+    durability: Arc<Durability>,
+    ledger: PathBuf,
+}
+
+impl Standing {
+    /// Of the log in `ledger`, which these follow besides its witnesses and its timestamping
+    /// authority, if there are any.
+    pub(crate) fn new(
+        followers: Vec<Arc<Progress>>,
+        (has_witnesses, has_timestamps): (bool, bool),
+        durability: &Arc<Durability>,
+        ledger: PathBuf,
+    ) -> Self {
+        Self {
+            followers,
+            has_witnesses,
+            has_timestamps,
+            durability: Arc::clone(durability),
+            ledger,
+        }
+    }
+
+    /// How it stands now. Blocks for some reads of the log.
+    pub(crate) fn look(&self, now: Timestamp, reader: Reader) -> Status {
+        let moment = (now, Instant::now());
+        let mut followers: Vec<Follower> = self
+            .followers
+            .iter()
+            .map(|progress| progress.look(moment, reader))
+            .collect();
+        let mut by_count = |kind: Kind, has: u64| {
+            let progress = Progress::new(kind, kind.as_str(), Some(has));
+            followers.push(progress.look(moment, reader));
+        };
+        if self.has_witnesses {
+            by_count(Kind::Witnesses, self.durability.witnessed());
+        }
+        if self.has_timestamps {
+            by_count(Kind::Timestamps, self.durability.stamped());
+        }
+        // After the followers, so that none has more than is signed.
+        let checkpoint = self.durability.checkpoints();
+        let newest = checkpoint.borrow().as_ref().map_or(0, |(size, _)| *size);
+        let signing = *self.durability.signing().borrow();
+        let signed = signing.size.max(newest);
+        let mut log = None;
+        for follower in &mut followers {
+            let Some(has) = follower.has else { continue };
+            let lacks = signed.saturating_sub(has);
+            follower.lacks = Some(lacks);
+            if lacks > 0 {
+                let log = log.get_or_insert_with(|| LogReader::open(&self.ledger).ok());
+                follower.since = log.as_ref().and_then(|log| recorded(log, has));
+            }
+        }
+        Status {
+            now,
+            entries: self.durability.size(),
+            signed,
+            not_signed: signing.last.and_then(Result::err),
+            followers,
+        }
+    }
+}
+
+/// When an entry was recorded; none where that cannot be read.
+fn recorded(log: &LogReader, index: u64) -> Option<Timestamp> {
+    let bytes = log.entry(index).ok()?;
+    Some(Entry::from_bytes(&bytes).ok()?.time)
+}
+
+/// How everything stands, looked at on a thread that may block. None when that thread failed.
+pub(crate) async fn look(
+    standing: &Arc<Standing>,
+    now: Timestamp,
+    reader: Reader,
+) -> Option<Status> {
+    let standing = Arc::clone(standing);
+    let looked = tokio::task::spawn_blocking(move || standing.look(now, reader)).await;
+    looked
+        .inspect_err(|error| tracing::error!(%error, "the look at the log's followers failed"))
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_from_its_first_time_and_each_reader_has_an_own_text() {
+        let progress = Progress::new(Kind::Otlp, "siem", Some(5));
+        let now = Timestamp::from_micros(1_000_000_000);
+        let first = Instant::now();
+        let again = first + Duration::from_secs(60);
+        progress.failed_at(first, "it cannot be reached", "10.0.0.1 refused".to_owned());
+        progress.failed_at(again, "it refuses", "401: no".to_owned());
+        let failing = |reader| progress.look((now, again), reader).failing.unwrap();
+        assert_eq!(failing(Reader::Session).error, "it refuses");
+        assert_eq!(failing(Reader::Operator).error, "401: no");
+        assert_eq!(failing(Reader::Operator).since.as_micros(), 940_000_000);
+        progress.reached(9);
+        let follower = progress.look((now, again), Reader::Operator);
+        assert_eq!((follower.has, follower.failing), (Some(9), None));
+    }
+}
