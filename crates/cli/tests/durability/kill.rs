@@ -9,7 +9,7 @@ use curfew_authority::{EndReason, Event};
 use crate::kit::Place;
 
 /// `cargo xtask crash --kills N` asks for more.
-fn kills() -> u64 {
+pub(crate) fn kills() -> u64 {
     let asked = std::env::var("CURFEW_CRASH_KILLS").ok();
     asked.map_or(50, |text| text.parse().unwrap())
 }

@@ -19,8 +19,8 @@ use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_gateway::{Core, secret};
 use curfew_ledger::LogReader;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 
 use self::postgres::{ACCOUNT, PASSWORD};
@@ -170,6 +170,28 @@ impl Place {
     fn config(&self) -> Config {
         let text = std::fs::read_to_string(self.dir.join("curfew.toml")).unwrap();
         Config::parse("curfew.toml", &text, &self.dir).unwrap()
+    }
+
+    /// Adds to the configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let path = self.dir.join("curfew.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{text}{more}")).unwrap();
+    }
+
+    /// What a receiver's side of TLS has.
+    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        let path = |name: &str| self.dir.join(name);
+        let chain = CertificateDer::pem_file_iter(path("cert.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(path("key.pem")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.map(Result::unwrap).collect(), key)
+            .unwrap();
+        tokio_rustls::TlsAcceptor::from(Arc::new(config))
     }
 
     /// Where the ledger lies.

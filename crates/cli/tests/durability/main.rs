@@ -9,6 +9,7 @@
 )]
 
 mod disk;
+mod forward_kill;
 mod kill;
 mod kit;
 mod outage;

@@ -51,6 +51,8 @@ pub(crate) struct Seen {
     /// Refuses requests with this index while its body is there, with 400.
     pub(crate) poison: Option<u64>,
     pub(crate) replies: VecDeque<Reply>,
+    /// Connections that are open.
+    pub(crate) open: usize,
 }
 
 #[derive(Clone)]
@@ -74,13 +76,14 @@ impl Collector {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (acceptor, collector) = (acceptor.clone(), serving.clone());
+                collector.see(|seen| seen.open += 1);
                 tokio::spawn(async move {
-                    let Ok(tls) = acceptor.accept(tcp).await else {
-                        return;
-                    };
-                    let service = service_fn(|request| collector.answer(request));
-                    let http = hyper::server::conn::http1::Builder::new();
-                    let _ = http.serve_connection(TokioIo::new(tls), service).await;
+                    if let Ok(tls) = acceptor.accept(tcp).await {
+                        let service = service_fn(|request| collector.answer(request));
+                        let http = hyper::server::conn::http1::Builder::new();
+                        let _ = http.serve_connection(TokioIo::new(tls), service).await;
+                    }
+                    collector.see(|seen| seen.open -= 1);
                 });
             }
         });
