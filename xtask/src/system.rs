@@ -27,18 +27,23 @@ pub(crate) enum Need {
     GoMod,
     /// OpenSSL's program, by which tests make a timestamping authority.
     Openssl,
+    /// rsyslog with either of its TLS drivers, which has to take what is forwarded.
+    RsyslogOpenssl,
+    RsyslogGnutls,
 }
 
 /// What it takes to build the workspace.
 pub(crate) const TO_BUILD: [Need; 2] = [Need::Compiler, Need::Libclang];
 
 /// Without these some tests say that they are left out.
-const TO_TEST: [Need; 5] = [
+const TO_TEST: [Need; 7] = [
     Need::Chromium,
     Need::Strace,
     Need::Go,
     Need::GoMod,
     Need::Openssl,
+    Need::RsyslogOpenssl,
+    Need::RsyslogGnutls,
 ];
 
 /// What it takes to run the demo.
@@ -57,6 +62,8 @@ impl Need {
             Self::Go => on_path("go").is_some(),
             Self::GoMod => Path::new("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog").is_dir(),
             Self::Openssl => on_path("openssl").is_some(),
+            Self::RsyslogOpenssl => has_rsyslog("lmnsd_ossl.so"),
+            Self::RsyslogGnutls => has_rsyslog("lmnsd_gtls.so"),
         }
     }
 
@@ -70,6 +77,8 @@ impl Need {
             Self::Go => "Go",
             Self::GoMod => "Go's golang.org/x/mod",
             Self::Openssl => "openssl",
+            Self::RsyslogOpenssl => "rsyslog with OpenSSL",
+            Self::RsyslogGnutls => "rsyslog with GnuTLS",
         }
     }
 }
@@ -113,6 +122,10 @@ impl Manager {
             (Self::Apt, Need::GoMod) => "golang-golang-x-mod-dev",
             (Self::Dnf, Need::GoMod) => "golang-x-mod-devel",
             (_, Need::Openssl) => "openssl",
+            // Alpine has one package for TLS; where a driver is not in it, that is said.
+            (Self::Apk, Need::RsyslogOpenssl | Need::RsyslogGnutls) => "rsyslog-tls",
+            (_, Need::RsyslogOpenssl) => "rsyslog-openssl",
+            (_, Need::RsyslogGnutls) => "rsyslog-gnutls",
         }
     }
 
@@ -269,6 +282,18 @@ fn is_libclang(name: &str) -> bool {
     plain
         .or_else(numbered)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether rsyslog is here with this module.
+fn has_rsyslog(module: &str) -> bool {
+    let by_machine = Path::new("/usr/lib").read_dir().into_iter().flatten();
+    let folders = by_machine
+        .flatten()
+        .map(|entry| entry.path().join("rsyslog"))
+        .chain(["/usr/lib/rsyslog", "/usr/lib64/rsyslog"].map(PathBuf::from));
+    // A daemon: where it lies is not on everybody's path.
+    let program = Path::new("/usr/sbin/rsyslogd").is_file() || on_path("rsyslogd").is_some();
+    program && folders.into_iter().any(|at| at.join(module).is_file())
 }
 
 /// Where `initdb` and `postgres` are.

@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
     clippy::disallowed_types,
     missing_docs,
@@ -13,6 +14,7 @@
 mod collector;
 mod hub;
 mod otlp;
+mod rsyslog;
 mod standing;
 mod syslog;
 
