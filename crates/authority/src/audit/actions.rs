@@ -1,6 +1,6 @@
 //! Judging actions and what closes them.
 
-use super::trace::{Opened, Trace};
+use super::trace::Opened;
 use super::{Auditor, FindingKind, Found, found};
 use crate::authority::{Judgement, Outcome, fits};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
@@ -108,12 +108,8 @@ impl Auditor {
         if allowed {
             self.note_erase_permit(session, action.verb, now);
             let connection = is_connection(action.verb);
-            if !self.traces.contains_key(session) {
-                self.traces.insert(session.clone(), Trace::default());
-            }
-            if let Some(trace) = self.traces.get_mut(session) {
-                trace.push(self.index, limits, connection);
-            }
+            let trace = self.traces.entry(session.clone()).or_default();
+            trace.push(self.index, limits, connection);
         }
     }
 
