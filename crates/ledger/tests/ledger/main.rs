@@ -18,5 +18,6 @@ mod space;
 mod tamper;
 mod tiles_only;
 mod trust;
+mod vectors;
 mod witness;
 mod writer;
