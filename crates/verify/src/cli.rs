@@ -206,7 +206,8 @@ impl Source {
             token: token(options)?,
             ca: options.ca.as_deref().map(read).transpose()?,
         };
-        let served = Served::open(url, &credentials, from).map_err(|error| {
+        let is_witnessed = options.policy.is_some();
+        let served = Served::open(url, &credentials, from, is_witnessed).map_err(|error| {
             if error.kind() == ErrorKind::InvalidInput {
                 Problem::Usage(error.to_string())
             } else {

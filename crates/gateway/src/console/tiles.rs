@@ -48,6 +48,9 @@ const FOREVER: &str = "private, max-age=31536000, immutable";
 /// entries tell does not stay behind in a browser.
 const NEVER: &str = "no-store";
 
+/// What a signed note is served as (C2SP tlog-tiles).
+const NOTE: &str = "text/plain; charset=utf-8";
+
 /// The log as it is read, by whom, and how many at once.
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -132,8 +135,13 @@ async fn permitted(portal: &Arc<Portal>, mut viewer: Viewer) -> Result<(), Refus
 
 /// `GET /log/checkpoint`: the newest signed checkpoint.
 pub(super) async fn checkpoint(_: Reader, State(portal): State<Arc<Portal>>) -> Response {
-    let read = |log: &Published| log.checkpoint();
-    answer(&portal, "text/plain; charset=utf-8", NEVER, read).await
+    answer(&portal, NOTE, NEVER, Published::checkpoint).await
+}
+
+/// `GET /log/witnessed`: the newest checkpoint that a quorum of witnesses has cosigned, with their
+/// signatures. There is none where there are no witnesses.
+pub(super) async fn witnessed(_: Reader, State(portal): State<Arc<Portal>>) -> Response {
+    answer(&portal, NOTE, NEVER, Published::witnessed).await
 }
 
 /// `GET /log/tile/…`: hashes, and bundles of entries.

@@ -66,13 +66,36 @@ async fn tiles_are_served_to_whoever_may_read_the_log_and_recorded_once() {
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{odd}");
     }
 
+    // What witnesses have signed, once they have.
+    let witnessed = ada.get("/log/witnessed").await;
+    assert_eq!(witnessed.status, StatusCode::NOT_FOUND);
+    let published = curfew_ledger::Published::new(&world.gateway.ledger());
+    let cosigned = format!("{note}\u{2014} north.example c2lnbmVk\n");
+    published.keep_witnessed(&cosigned).unwrap();
+    let witnessed = cli.get("/log/witnessed").await;
+    assert_eq!(
+        (witnessed.status, &witnessed.body),
+        (StatusCode::OK, &cosigned)
+    );
+    assert_eq!(
+        witnessed.header("content-type"),
+        "text/plain; charset=utf-8"
+    );
+    assert_eq!(witnessed.header("cache-control"), "no-store");
+
     // Neither who may not, nor who is nobody.
     let denied = count(&world, "action.denied");
     let mut bob = world.signed_in("bob").await;
     assert_eq!(bob.get(&bundle).await.status, StatusCode::FORBIDDEN);
     assert_eq!(count(&world, "action.denied"), denied + 1);
-    let nobody = world.browser().get("/log/checkpoint").await;
-    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        bob.get("/log/witnessed").await.status,
+        StatusCode::FORBIDDEN
+    );
+    for path in ["/log/checkpoint", "/log/witnessed"] {
+        let nobody = world.browser().get(path).await;
+        assert_eq!(nobody.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
     // What ended does not read on.
     cli.post("/api/v1/sign-out", &[]).await;
     assert_eq!(cli.get(&bundle).await.status, StatusCode::UNAUTHORIZED);

@@ -20,20 +20,36 @@ pub(crate) use client::{Client, Credentials};
 /// The checkpoint's name.
 const CHECKPOINT: &str = "checkpoint";
 
+/// The name of the checkpoint with the signatures of witnesses.
+const WITNESSED: &str = "witnessed";
+
 /// A served log as a directory that can only be read.
 #[derive(Debug)]
 pub(crate) struct Served {
     dir: PathBuf,
     checkpoint: Vec<u8>,
+    /// The checkpoint with the signatures of witnesses, where that was asked for and there is one.
+    witnessed: Option<Vec<u8>>,
     /// Number of entries that the checkpoint is said to be over.
     size: u64,
     ahead: Ahead,
 }
 
 impl Served {
-    /// Fetches the checkpoint of the log at `url`. Tiles are fetched from that of entry `from` on.
-    pub(crate) fn open(url: &str, credentials: &Credentials, from: u64) -> io::Result<Served> {
+    /// Fetches the checkpoint of the log at `url`, and what witnesses say if that `is_witnessed`. Tiles
+    /// are fetched from that of entry `from` on.
+    pub(crate) fn open(
+        url: &str,
+        credentials: &Credentials,
+        from: u64,
+        is_witnessed: bool,
+    ) -> io::Result<Served> {
         let client = Arc::new(Client::new(url, credentials)?);
+        // Before the checkpoint: the log goes on, and witnesses may have seen more than that is over.
+        let witnessed = match is_witnessed {
+            true => client.get(WITNESSED, NOTE_BYTES_MAX)?,
+            false => None,
+        };
         let checkpoint = client.get(CHECKPOINT, NOTE_BYTES_MAX)?;
         let checkpoint = checkpoint.ok_or_else(|| {
             let text = format!("{url} serves no log: there is no checkpoint");
@@ -44,6 +60,7 @@ impl Served {
         Ok(Served {
             dir: client.dir(),
             checkpoint,
+            witnessed,
             size,
             ahead: Ahead::start(client, from, size),
         })
@@ -60,6 +77,9 @@ impl Served {
         let name = name.to_str().ok_or_else(missing)?;
         if name == CHECKPOINT {
             return Ok(self.checkpoint.clone());
+        }
+        if name == WITNESSED {
+            return self.witnessed.clone().ok_or_else(missing);
         }
         let tile = Tile::parse(name).ok_or_else(missing)?;
         if tile.end_leaf().is_none_or(|end| end > self.size) {

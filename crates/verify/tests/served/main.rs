@@ -9,6 +9,7 @@
 mod history;
 mod server;
 mod state;
+mod witnessed;
 
 use std::collections::BTreeSet;
 use std::process::{Command as Program, Output};
