@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, read_file};
 use crate::error::{FileError, ReadError};
+use crate::horizon::Horizon;
 use crate::merkle::{Hash, leaf_hash, perfect_root};
 use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::tile::{
@@ -42,10 +43,14 @@ impl Bundle {
         index: u64,
     ) -> Result<Bundle, ReadError> {
         let n = index / u64::from(TILE_WIDTH);
+        let payload = match full_tile(disk, dir, TileKind::Entries, n) {
+            Ok(payload) => payload,
+            Err(error) => return Err(pruned(disk, dir, index).unwrap_or(error)),
+        };
         let bundle = Bundle {
             path: dir.join(full(TileKind::Entries, n).to_string()),
             hashes: Vec::new(),
-            payload: full_tile(disk, dir, TileKind::Entries, n)?,
+            payload,
             first: n * u64::from(TILE_WIDTH),
         };
         if !payload_is(&bundle.payload, TILE_WIDTH.into()) {
@@ -74,6 +79,12 @@ impl Bundle {
             .sum();
         corrupt(&self.path, offset, index)
     }
+}
+
+/// That it was pruned, if it was.
+fn pruned(disk: &dyn Disk, dir: &Path, index: u64) -> Option<ReadError> {
+    let first = Horizon::size_at(disk, dir).ok()?;
+    (index < first).then_some(ReadError::Pruned { index, first })
 }
 
 fn corrupt(path: &Path, offset: u64, index: u64) -> ReadError {

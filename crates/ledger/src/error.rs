@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::note::NoteError;
 use crate::segment::Corruption;
 
 /// An operation on a file failed.
@@ -102,6 +103,14 @@ pub enum OpenError {
         /// What is in the way.
         path: PathBuf,
     },
+    /// Where the log begins after pruning is not as it must be.
+    #[error("{}: {problem}", path.display())]
+    Horizon {
+        /// The file that says where.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// Another process is writing to the log.
     #[error("another process is writing to the ledger in {}", dir.display())]
     Locked {
@@ -167,7 +176,7 @@ pub enum OpenError {
         /// Byte offset of the note in the file.
         offset: u64,
         /// What is wrong with it.
-        error: crate::note::NoteError,
+        error: NoteError,
     },
     /// Who signs for the log cannot be asked, or will not.
     #[error(transparent)]
@@ -235,6 +244,14 @@ pub enum ReadError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The entry was pruned: its hash is left, its text is not.
+    #[error("entry {index} was pruned; the ledger begins at entry {first} now")]
+    Pruned {
+        /// The index asked for.
+        index: u64,
+        /// The first entry that is left.
+        first: u64,
+    },
     /// The log has no entry of that index (yet).
     #[error("entry {index} was asked for, but the ledger ends at {size}")]
     PastEnd {
@@ -242,5 +259,31 @@ pub enum ReadError {
         index: u64,
         /// The size of the log.
         size: u64,
+    },
+}
+
+/// Why a log could not be pruned. Nothing is lost by it.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An entry could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The checkpoint to prune at is malformed or not rightly signed.
+    #[error("the checkpoint to prune at: {0}")]
+    Note(#[from] NoteError),
+    /// The entries are not what was signed.
+    #[error("the first {size} entries do not give the root that was signed")]
+    Root {
+        /// How many they are.
+        size: u64,
+    },
+    /// Whoever looked at the entries does not want them to go.
+    #[error("entry {index} is not to go")]
+    Refused {
+        /// Which.
+        index: u64,
     },
 }

@@ -162,10 +162,4 @@ impl LogReader {
     pub fn fetch(&self) -> Result<Fetch, ReadError> {
         Fetch::new(self.disk.clone(), self.dir.clone(), self.size())
     }
-
-    /// Index of the first entry that the log still holds: 0, since sealing keeps all of them.
-    #[must_use]
-    pub fn first(&self) -> u64 {
-        0
-    }
 }

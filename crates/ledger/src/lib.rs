@@ -28,6 +28,7 @@
 //! checkpoints                           all of them, see `checkpoints.rs`
 //! witnessed                             the newest that a quorum of witnesses has cosigned
 //! timestamps/<size>.tsr, .checkpoint    RFC 3161 responses, and the checkpoints they are over
+//! horizon                               where a pruned log begins, in place of what was pruned
 //! lock                                  held by the one writer
 //! ```
 
@@ -42,6 +43,7 @@ mod failure;
 pub mod faulty;
 mod fetch;
 mod guard;
+mod horizon;
 pub mod keeper;
 mod key;
 mod lanes;
@@ -64,6 +66,7 @@ pub mod tile;
 mod tile_file;
 pub mod trust;
 pub mod verify;
+mod verify_begin;
 mod verify_bundles;
 mod verify_tiles;
 mod verify_walk;
@@ -75,10 +78,11 @@ pub use cosignature::{Cosigner, CosignerKey};
 pub use disk::{Disk, RealDisk};
 pub use entries::Entries;
 pub use error::{
-    AppendError, CloseError, FileError, OpenError, PublishError, ReadError, WriteError,
+    AppendError, CloseError, FileError, OpenError, PruneError, PublishError, ReadError, WriteError,
 };
 pub use fetch::Fetch;
 pub use guard::SwapError;
+pub use horizon::{HORIZON_BYTES_MAX, Horizon, Place, Prunable};
 pub use keeper::Keeper;
 pub use merkle::Hash;
 pub use milestone::{Milestone, MilestoneError};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::disk::{Disk, OpenMode, RealDisk, read_file};
 use crate::entries::Entries;
 use crate::error::{FileError, ReadError};
+use crate::horizon::Horizon;
 use crate::merkle::{self, Hash, Nodes};
 use crate::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
 use crate::signer::Extends;
@@ -173,6 +174,8 @@ pub struct LogReader {
     pub(crate) dir: PathBuf,
     /// Stands at the end of what was found.
     end: Cursor,
+    /// The first entry that is left.
+    first: u64,
 }
 
 impl LogReader {
@@ -199,6 +202,7 @@ impl LogReader {
             disk,
             dir: dir.to_path_buf(),
             end,
+            first: 0,
         };
         reader.refresh()?;
         Ok(reader)
@@ -210,11 +214,19 @@ impl LogReader {
         self.end.next
     }
 
+    /// Index of the first entry that the log still holds: 0 unless earlier ones were pruned (see
+    /// [`crate::Horizon`]).
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     /// Looks again how far the log goes, and gives its size.
     ///
     /// # Errors
     /// When it cannot be read.
     pub fn refresh(&mut self) -> Result<u64, ReadError> {
+        self.first = Horizon::size_at(&*self.disk, &self.dir)?;
         self.end.refresh();
         while let Step::Frame(_) = self.end.step()? {}
         let newest = list_segments(&*self.disk, &self.dir)?.last().copied();
@@ -229,22 +241,24 @@ impl LogReader {
     /// One entry.
     ///
     /// # Errors
-    /// When there is none of that index, or it cannot be read.
+    /// When there is none of that index (any more), or it cannot be read.
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, ReadError> {
         let past_end = ReadError::PastEnd {
             index,
             size: self.size(),
         };
-        match self.range(index..index.saturating_add(1)).next() {
+        let range = index..index.saturating_add(1).min(self.size());
+        match Entries::new(self.disk.clone(), &self.dir, range).next() {
             Some(entry) => entry.map(|(_, entry)| entry),
             None => Err(past_end),
         }
     }
 
-    /// The entries of a range of indexes, in order; ends at the size of the log.
+    /// The entries of a range of indexes, in order; begins with the first that is left, and ends at
+    /// the size of the log.
     #[must_use]
     pub fn range(&self, range: Range<u64>) -> Entries {
-        let range = range.start..range.end.min(self.size());
+        let range = range.start.max(self.first)..range.end.min(self.size());
         Entries::new(self.disk.clone(), &self.dir, range)
     }
 

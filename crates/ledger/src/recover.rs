@@ -27,10 +27,11 @@ use crate::bundles::builder_at;
 use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
-use crate::merkle::{CompactTree, Hash, leaf_hash};
+use crate::horizon::Horizon;
+use crate::merkle::{self, CompactTree, Hash, leaf_hash};
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::options::WRITES_IN_FLIGHT_LIMIT;
-use crate::read::{Cursor, Step};
+use crate::read::{Cursor, Step, TilesAt};
 use crate::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
     Segment, list_segments,
@@ -70,6 +71,7 @@ pub(crate) struct End {
     /// The epoch of the last frame, 0 when there is none.
     pub(crate) epoch: u64,
     pub(crate) torn_tail: Option<TornTail>,
+    pub(crate) horizon: Option<Horizon>,
     /// The newest signed checkpoint.
     pub(crate) signed: (Checkpoint, String),
     /// The note that the guard holds.
@@ -104,12 +106,13 @@ pub(crate) fn recover(
     let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
     let first = cursor.segment.first;
     let base = builder_at(&**disk, dir, first).map_err(open_error)?;
+    let horizon = read_horizon(&**disk, dir, first, &keys)?;
     let mut scan = Scan::new(base.tree().clone());
     for size in signed.iter().map(|s| s.checkpoint.size) {
         if size < first {
             // Only a guard that was put back is so old.
-            let sealed = builder_at(&**disk, dir, size).map_err(open_error)?;
-            scan.roots.push((size, sealed.root()));
+            let root = merkle::root(&mut &TilesAt::new(&**disk, dir, size), size);
+            scan.roots.push((size, root.map_err(open_error)?));
         } else {
             scan.ahead.push(size);
         }
@@ -146,10 +149,34 @@ pub(crate) fn recover(
         offset,
         epoch: scan.epoch,
         torn_tail,
+        horizon,
         signed: (newest.checkpoint, newest.note),
         guarded,
         published,
     })
+}
+
+/// Where the log begins; `sealed` is where what is sealed ends.
+fn read_horizon(
+    disk: &dyn Disk,
+    dir: &Path,
+    sealed: u64,
+    keys: &[VerifierKey],
+) -> Result<Option<Horizon>, OpenError> {
+    let Some(horizon) = Horizon::read(disk, dir)? else {
+        return Ok(None);
+    };
+    let wrong = |problem| OpenError::Horizon {
+        path: dir.join(crate::horizon::FILE),
+        problem,
+    };
+    let signed = horizon.milestone().checkpoint(keys);
+    let size = signed.map_err(|error| wrong(error.to_string()))?.size;
+    if size > sealed {
+        let problem = format!("it is at entry {size}, and the log was sealed up to {sealed} only");
+        return Err(wrong(problem));
+    }
+    Ok(Some(horizon))
 }
 
 pub(crate) fn open_error(error: ReadError) -> OpenError {
@@ -157,6 +184,10 @@ pub(crate) fn open_error(error: ReadError) -> OpenError {
         ReadError::File(error) => error.into(),
         ReadError::Corrupt(error) => error.into(),
         ReadError::Missing { dir } => OpenError::Missing { dir },
+        ReadError::Pruned { index, first } => OpenError::Horizon {
+            path: PathBuf::from(crate::horizon::FILE),
+            problem: format!("entry {index} is needed, and what is left begins at {first}"),
+        },
         ReadError::PastEnd { index, size } => OpenError::File(FileError {
             doing: "read past the end of",
             path: PathBuf::from(FOLDER),

@@ -231,16 +231,7 @@ impl TileBuilder {
         self.bundle
             .extend_from_slice(&(entry.len() as u16).to_be_bytes());
         self.bundle.extend_from_slice(entry);
-        let levels = &mut self.levels;
-        self.tree.push_with(leaf_hash(entry), |height, hash| {
-            if height % TILE_HEIGHT == 0 {
-                let level = (height / TILE_HEIGHT) as usize;
-                if levels.len() <= level {
-                    levels.resize_with(level + 1, Vec::new);
-                }
-                levels[level].extend_from_slice(&hash.0);
-            }
-        });
+        self.add(leaf_hash(entry));
         let size = self.tree.size();
         if size.is_multiple_of(u64::from(TILE_WIDTH)) {
             let n = size / u64::from(TILE_WIDTH) - 1;
@@ -255,6 +246,27 @@ impl TileBuilder {
             self.bundle.clear();
             self.finish_levels(full);
         }
+    }
+
+    /// Takes the next entry by its hash alone, and hands over each tile of hashes it completes.
+    pub(crate) fn push_hash(&mut self, leaf: Hash, full: impl FnMut(Tile, &[u8])) {
+        self.add(leaf);
+        if self.tree.size().is_multiple_of(u64::from(TILE_WIDTH)) {
+            self.finish_levels(full);
+        }
+    }
+
+    fn add(&mut self, leaf: Hash) {
+        let levels = &mut self.levels;
+        self.tree.push_with(leaf, |height, hash| {
+            if height % TILE_HEIGHT == 0 {
+                let level = (height / TILE_HEIGHT) as usize;
+                if levels.len() <= level {
+                    levels.resize_with(level + 1, Vec::new);
+                }
+                levels[level].extend_from_slice(&hash.0);
+            }
+        });
     }
 
     fn finish_levels(&mut self, mut full: impl FnMut(Tile, &[u8])) {

@@ -24,7 +24,6 @@ use crate::recover::TornTail;
 use crate::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, list_segments, parse_segment_name, segment_path,
 };
-use crate::tile::TileBuilder;
 use crate::verify_tiles::{check_tile, check_tree};
 use crate::verify_walk::Walk;
 
@@ -90,6 +89,8 @@ pub struct Report {
     pub checkpoints: u64,
     /// The rest of an interrupted write after the last entry, which counts for nothing.
     pub torn_tail: Option<TornTail>,
+    /// How many entries were pruned: those before are known by their hashes alone.
+    pub pruned: u64,
     /// There are no segments: all entries were read from bundles.
     pub tiles_only: bool,
     /// From where the next verification can go on: the newest checkpoint.
@@ -128,6 +129,7 @@ pub struct Verify<'a> {
 pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Vec<Failure>> {
     let mut check = Check {
         what,
+        from: None,
         failures: Vec::new(),
         newest: 0,
     };
@@ -141,6 +143,8 @@ pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Ve
 /// The verification under way.
 pub(crate) struct Check<'a> {
     pub(crate) what: &'a Verify<'a>,
+    /// Where it begins, unless at the first entry.
+    pub(crate) from: Option<Milestone>,
     pub(crate) failures: Vec<Failure>,
     /// The size of the newest checkpoint.
     pub(crate) newest: u64,
@@ -202,6 +206,9 @@ impl Check<'_> {
             self.fail_file(error);
         } else if let OpenError::Corrupt(error) = error {
             self.fail_corrupt(error);
+        } else if let OpenError::Horizon { path, problem } = error {
+            // It was pruned while it was gone over.
+            self.fail(path, None, None, FailureKind::Unreadable(problem.clone()));
         } else {
             // What else stops the pass, is that there is no first segment.
             let path = segment_path(self.what.dir, 0);
@@ -211,13 +218,16 @@ impl Check<'_> {
 
     fn run(&mut self, visitor: &mut dyn Visitor) -> Option<Report> {
         let remembered = self.read_remembered();
-        let builder = self.start()?;
+        let pruned = self.begin()?;
+        let remembered = self.check_passed(remembered)?;
+        let builder = self.from.as_ref().map(|from| from.builder.clone());
+        let builder = builder.unwrap_or_default();
         let mut signed = self.open_signed(builder.size())?;
         visitor.signed(signed.newest);
         self.newest = signed.newest;
         let mut walk = Walk {
             builder,
-            epoch: self.what.from.map_or(0, |from| from.epoch),
+            epoch: self.from.as_ref().map_or(0, |from| from.epoch),
             milestone: None,
             segments: Vec::new(),
             from_bundles: false,
@@ -245,23 +255,10 @@ impl Check<'_> {
             signed,
             checkpoints: count,
             torn_tail,
+            pruned,
             tiles_only,
             milestone: walk.milestone,
         })
-    }
-
-    /// The tree of nothing, or that of the earlier verification.
-    fn start(&mut self) -> Option<TileBuilder> {
-        let Some(from) = self.what.from else {
-            return Some(TileBuilder::new());
-        };
-        if let Err(error) = from.checkpoint(self.what.keys) {
-            let path = Path::new("the earlier verification");
-            let kind = FailureKind::Milestone(error.to_string());
-            self.fail(path, None, Some(from.size()), kind);
-            return None;
-        }
-        Some(from.builder.clone())
     }
 
     fn read_remembered(&mut self) -> Option<Checkpoint> {
@@ -298,7 +295,7 @@ impl Check<'_> {
             return self.open_single();
         }
         let mut signed = self.open_records()?;
-        if let Some(from) = self.what.from {
+        if let Some(from) = &self.from {
             signed.start = start;
             signed.count = from.before;
             if let Some(records) = &mut signed.records {

@@ -21,6 +21,7 @@ use crate::disk::{Disk, DiskLock};
 use crate::entries::Entries;
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
 use crate::guard::Guard;
+use crate::horizon::Horizon;
 use crate::lanes::Lanes;
 use crate::merkle::{empty_root, leaf_hash};
 use crate::note::Checkpoint;
@@ -92,15 +93,18 @@ pub struct Recovered {
     /// What an interrupted write had left behind the last whole frame; it was never acknowledged,
     /// and is wiped by now.
     pub torn_tail: Option<TornTail>,
+    /// Where the log begins, if earlier entries were pruned.
+    pub horizon: Option<Horizon>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
 }
 
 impl Recovered {
-    /// All entries, in order, for replay. Works while the writer runs.
+    /// All entries that are left, in order, for replay. Works while the writer runs.
     #[must_use]
     pub fn entries(&self) -> Entries {
-        self.range(0..self.size)
+        let first = self.horizon.as_ref().map_or(0, Horizon::size);
+        self.range(first..self.size)
     }
 
     /// The entries of a range of indexes, in order; ends at `size`.
@@ -298,9 +302,11 @@ impl Writer {
         let end = recover(&disk, &dir, &options.guard, &*options.signer)?;
         let size = end.tree.size();
         let torn_tail = end.torn_tail.clone();
+        let horizon = end.horizon.clone();
         let recovered = Recovered {
             size,
             torn_tail,
+            horizon,
             disk: disk.clone(),
             dir,
         };

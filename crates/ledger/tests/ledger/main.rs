@@ -11,6 +11,7 @@ mod keeper;
 mod matrix;
 mod merkle;
 mod note;
+mod prune;
 mod receipt;
 mod seal;
 mod signer;

@@ -15,7 +15,7 @@ use curfew_ledger::{Checkpoint, Disk, LogReader, Options, ReadError};
 use crate::common::*;
 
 /// Seals as soon as it can.
-fn sealing() -> Options {
+pub fn sealing() -> Options {
     Options {
         publish_interval: Duration::from_millis(5),
         segments_kept: 2,
@@ -23,7 +23,7 @@ fn sealing() -> Options {
     }
 }
 
-fn segments(disk: &FaultyDisk) -> Vec<u64> {
+pub fn segments(disk: &FaultyDisk) -> Vec<u64> {
     let number = |path: &Path| path.file_stem()?.to_str()?.parse().ok();
     let is_segment = |path: &Path| path.extension().is_some_and(|e| e == "seg");
     let files = disk.files();
@@ -39,11 +39,11 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-fn wait_sealed(disk: &FaultyDisk) {
+pub fn wait_sealed(disk: &FaultyDisk) {
     wait_until("only two segments", || segments(disk).len() == 2);
 }
 
-fn reader(disk: &FaultyDisk) -> LogReader {
+pub fn reader(disk: &FaultyDisk) -> LogReader {
     LogReader::open_on(Path::new(DIR), Arc::new(disk.clone())).unwrap()
 }
 
@@ -71,7 +71,7 @@ fn unsealed(size: u64) -> FaultyDisk {
 }
 
 /// Waits until the checkpoint of so many entries is published, and gives it.
-fn published(log: &Log, size: u64) -> String {
+pub fn published(log: &Log, size: u64) -> String {
     let covers = |note: &String| Checkpoint::verify(note.as_bytes(), &keys()).unwrap().size == size;
     let state = log.acks.wait(|state| state.published.iter().any(covers));
     state.published.into_iter().find(covers).unwrap()

@@ -1,0 +1,162 @@
+//! The part of verification that finds where to begin: at the first entry, at the horizon of a pruned
+//! log, or where an earlier verification had come to, whichever is the latest.
+
+use std::path::Path;
+
+use crate::disk::read_file;
+use crate::error::{FileError, OpenError};
+use crate::horizon::{self, Horizon};
+use crate::merkle::{Hash, verify_consistency};
+use crate::milestone::Milestone;
+use crate::note::Checkpoint;
+use crate::read::TilesAt;
+use crate::recover::open_error;
+use crate::signer::Extends;
+use crate::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
+use crate::verify::{Check, FailureKind};
+use crate::verify_tiles::check_tile;
+
+/// How the earlier verification is called, where a file has its name otherwise.
+const EARLIER: &str = "the earlier verification";
+
+impl Check<'_> {
+    /// Sets where to begin, and gives how many entries were pruned.
+    pub(crate) fn begin(&mut self) -> Option<u64> {
+        let earlier = match self.what.from {
+            Some(from) => Some(self.trust(from, Path::new(EARLIER))?),
+            None => None,
+        };
+        self.from = self.what.from.cloned();
+        let horizon = match Horizon::read(&*self.what.disk, self.what.dir) {
+            Ok(horizon) => horizon,
+            Err(error) => {
+                self.fail_file(&error);
+                return None;
+            }
+        };
+        let Some(horizon) = horizon else {
+            return Some(0);
+        };
+        let path = self.what.dir.join(horizon::FILE);
+        self.trust(horizon.milestone(), &path)?;
+        if earlier.as_ref().is_some_and(|e| e.size >= horizon.size()) {
+            return Some(horizon.size());
+        }
+        self.from = Some(horizon.milestone().clone());
+        if let Some(earlier) = earlier {
+            self.goes_on(&earlier, Path::new(EARLIER))?;
+        }
+        self.check_pruned(horizon.milestone())?;
+        Some(horizon.size())
+    }
+
+    /// The checkpoint of a milestone that is signed as it must be.
+    fn trust(&mut self, milestone: &Milestone, path: &Path) -> Option<Checkpoint> {
+        match milestone.checkpoint(self.what.keys) {
+            Ok(checkpoint) => Some(checkpoint),
+            Err(error) => {
+                let kind = FailureKind::Milestone(error.to_string());
+                self.fail(path, None, Some(milestone.size()), kind);
+                None
+            }
+        }
+    }
+
+    /// A remembered checkpoint that no entry will reach any more is held against the hashes instead.
+    pub(crate) fn check_passed(
+        &mut self,
+        remembered: Option<Checkpoint>,
+    ) -> Option<Option<Checkpoint>> {
+        let start = self.from.as_ref().map_or(0, Milestone::size);
+        match remembered {
+            Some(earlier) if earlier.size < start => {
+                self.goes_on(&earlier, Path::new("the remembered checkpoint"))?;
+                Some(None)
+            }
+            remembered => Some(remembered),
+        }
+    }
+
+    /// Makes sure that what is begun at goes on from an earlier checkpoint.
+    fn goes_on(&mut self, earlier: &Checkpoint, path: &Path) -> Option<()> {
+        let (size, root) = self.beginning()?;
+        let disk = &*self.what.disk;
+        let proof = TilesAt::new(disk, self.what.dir, size).consistency_proof(earlier.size);
+        let proof = match proof {
+            Ok(proof) => proof,
+            Err(error) => {
+                self.fail_open(&open_error(error));
+                return None;
+            }
+        };
+        if verify_consistency(earlier.size, size, &proof, &earlier.root, &root).is_err() {
+            let kind = FailureKind::Milestone("the log does not go on from it".to_owned());
+            self.fail(path, None, Some(earlier.size), kind);
+            return None;
+        }
+        Some(())
+    }
+
+    fn beginning(&self) -> Option<(u64, Hash)> {
+        let from = self.from.as_ref()?;
+        Some((from.size(), from.builder.root()))
+    }
+
+    /// Makes sure that the hashes of what was pruned are those that were signed: proofs rest on them.
+    /// Where only tiles are there, whoever serves them is not asked for those as well.
+    fn check_pruned(&mut self, horizon: &Milestone) -> Option<()> {
+        if self.is_tiles() {
+            return Some(());
+        }
+        let mut builder = TileBuilder::new();
+        while builder.size() < horizon.size() {
+            let tile = Tile {
+                kind: TileKind::Hashes(0),
+                n: builder.size() / u64::from(TILE_WIDTH),
+                width: TILE_WIDTH,
+            };
+            let path = self.what.dir.join(tile.to_string());
+            let bytes = match read_file(&*self.what.disk, &path, HASH_TILE_BYTES as u64) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    self.fail_file(&FileError::at("read", &path)(error));
+                    return None;
+                }
+            };
+            let left = usize::try_from(horizon.size() - builder.size()).unwrap_or(usize::MAX);
+            let hashes = bytes.as_chunks::<32>().0;
+            if hashes.len() != usize::from(TILE_WIDTH) {
+                self.fail(&path, None, tile.first_leaf(), FailureKind::Tile);
+                return None;
+            }
+            for hash in hashes.iter().take(left) {
+                builder.push_hash(Hash(*hash), |tile, bytes| {
+                    if !matches!(tile.kind, TileKind::Hashes(0)) {
+                        check_tile(self, tile, bytes, true);
+                    }
+                });
+            }
+        }
+        if builder.root() != horizon.builder.root() {
+            let kind = FailureKind::Root {
+                size: horizon.size(),
+                signed: horizon.builder.root(),
+                computed: builder.root(),
+            };
+            let path = self.what.dir.join("tile/0");
+            self.fail(&path, None, Some(horizon.size()), kind);
+            return None;
+        }
+        Some(())
+    }
+
+    fn fail_open(&mut self, error: &OpenError) {
+        if let OpenError::File(error) = error {
+            self.fail_file(error);
+        } else {
+            let path = self.what.dir.join("tile");
+            let kind = FailureKind::Unreadable(error.to_string());
+            self.fail(&path, None, None, kind);
+        }
+    }
+}
