@@ -1,14 +1,11 @@
 //! Start and stop: from a configuration to everything that listens.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Authority, Command, Context, Entry, Event, Policy, PolicyError, Timestamp, Verdict,
-};
+use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp, Verdict};
 use curfew_identity::Accounts;
 use curfew_values::Store;
 use tokio::net::{TcpListener, UnixListener};
@@ -17,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::clock::{Clock, LastSeen};
+use crate::clock::Clock;
 use crate::config::{Config, WebResource};
 use crate::control;
 use crate::data::{DataDir, DataError};
@@ -26,7 +23,8 @@ use crate::handover::Handover;
 use crate::listen::{self, TlsError};
 use crate::postgres;
 use crate::recorder::Durability;
-use crate::registrar::{self, Approved, Concealer, Ledger, Refusal, Registrar, Reopen};
+use crate::registrar::{self, Concealer, Ledger, Refusal, Registrar, Reopen};
+use crate::replay::replay;
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::signing;
@@ -169,55 +167,6 @@ impl Gateway {
             network: self.config.network_of(address).to_owned(),
         }
     }
-}
-
-/// What the ledger leads to.
-pub(crate) struct Replayed {
-    pub(crate) authority: Authority,
-    pub(crate) last: Option<LastSeen>,
-    /// Erasures that were approved and are not done.
-    pub(crate) approved: Vec<Approved>,
-}
-
-/// Folds the ledger into the authority's state.
-pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
-    let mut approved = BTreeMap::new();
-    let mut authority = Authority::new();
-    let mut last: Option<LastSeen> = None;
-    for item in recovered.entries() {
-        let failed = |index, problem| StartError::Replay { index, problem };
-        let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
-        let entry = Entry::from_bytes(&bytes).map_err(|error| failed(index, error.to_string()))?;
-        let seen = last.get_or_insert(LastSeen {
-            entry: entry.time,
-            start: None,
-        });
-        seen.entry = entry.time;
-        if let Event::GatewayStarted {
-            boot_id, boot_us, ..
-        } = &entry.event
-        {
-            seen.start = Some((entry.time, boot_id.clone(), *boot_us));
-        }
-        authority.apply(&entry);
-        if let Event::ErasureApproved { erasure, .. } = &entry.event {
-            approved.insert(erasure.clone(), index);
-        }
-    }
-    // Those that are done are known no more.
-    let approved = approved.into_iter().filter_map(|(erasure, before)| {
-        let subject = authority.erasure(&erasure)?.subject.clone();
-        Some(Approved {
-            erasure,
-            subject,
-            before,
-        })
-    });
-    Ok(Replayed {
-        approved: approved.collect(),
-        last,
-        authority,
-    })
 }
 
 /// Opens ledger and values again after a failure.

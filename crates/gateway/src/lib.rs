@@ -25,6 +25,7 @@ mod permit;
 mod postgres;
 mod recorder;
 mod registrar;
+mod replay;
 mod search;
 pub mod secret;
 pub mod signer;

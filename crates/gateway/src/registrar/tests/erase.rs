@@ -81,7 +81,7 @@ fn restarted(disk: &FaultyDisk) -> Registrar {
     let (writer, recovered) =
         Writer::open(options(), Arc::new(disk.clone()), durability.clone()).unwrap();
     durability.resume(recovered.size);
-    let replayed = crate::gateway::replay(&recovered).unwrap();
+    let replayed = crate::replay::replay(&recovered).unwrap();
     let store = Arc::new(values(disk, recovered.size));
     durability.keep_values(Arc::clone(&store));
     start(Start {
