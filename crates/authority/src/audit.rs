@@ -141,6 +141,8 @@ pub enum FindingKind {
     SigningWrong,
     /// A timestamp is said to be over what was not there yet.
     TimestampedWrong,
+    /// Entries are said to be given up that were not there yet, or were given up before.
+    PrunedWrong,
 }
 
 impl FindingKind {
@@ -180,6 +182,7 @@ impl FindingKind {
             Self::WitnessedWrong => "witnessed_wrong",
             Self::SigningWrong => "signing_wrong",
             Self::TimestampedWrong => "timestamped_wrong",
+            Self::PrunedWrong => "pruned_wrong",
         }
     }
 }
@@ -230,6 +233,16 @@ impl Auditor {
     /// The state that the entries so far lead to.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// The same, for whoever goes on with it alone.
+    pub fn into_authority(self) -> Authority {
+        self.authority
+    }
+
+    /// The erasures that were approved and are not done, with the indexes of their approvals.
+    pub fn erasures_approved(&self) -> &BTreeMap<ErasureId, u64> {
+        &self.erasures_approved
     }
 
     /// Judges the next entry. `index` is its place in the ledger.
@@ -401,6 +414,7 @@ impl Auditor {
             Event::LogTimestamped(LogTimestamped { size, .. })
             | Event::LogTimestampsStopped { size, .. }
             | Event::LogTimestampsResumed { size } => self.timestamped(*size, out),
+            Event::LogPruned(told) => self.pruned(told.size, out),
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }

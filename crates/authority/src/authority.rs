@@ -12,6 +12,7 @@ mod decide;
 mod erasing;
 mod judge;
 mod kept;
+mod pruning;
 mod rulings;
 mod signing;
 mod stamping;
@@ -93,6 +94,24 @@ struct State {
     stamped: Option<(u64, Timestamp)>,
     /// It was noted that such tokens have stopped.
     stamps_stopped: bool,
+    /// How many entries were given up.
+    #[serde(default)]
+    pruned: u64,
+    /// Where the gateway last took up its work.
+    #[serde(default)]
+    last_start: Option<Started>,
+}
+
+/// Where a gateway took up its work: what ledger time goes on from after a restart.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// The time of the entry.
+    pub time: Timestamp,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// The boot clock then, in microseconds.
+    pub boot_us: u64,
 }
 
 impl Default for State {
@@ -116,6 +135,8 @@ impl Default for State {
             substance: 0,
             stamped: None,
             stamps_stopped: false,
+            pruned: 0,
+            last_start: None,
         }
     }
 }

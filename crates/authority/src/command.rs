@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    LogTimestamped, RefusalCause, SigningFault,
+    LogPruned, LogTimestamped, RefusalCause, SigningFault,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -142,6 +142,8 @@ pub enum Command {
     Signing(SigningNews),
     /// Note what there is to say of timestamps over the log.
     Stamp(StampNews),
+    /// Entries past their time are to be given up.
+    Prune(LogPruned),
 }
 
 /// A step of the erasure of what entries only commit to.

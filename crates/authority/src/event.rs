@@ -21,7 +21,7 @@ use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
 pub use closed::{ActionClosed, ClosedBy};
-pub use notes::{LogTimestamped, SigningFault};
+pub use notes::{LogPruned, LogTimestamped, SigningFault};
 
 /// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -395,6 +395,9 @@ pub enum Event {
         /// Number of entries in the checkpoint that has one now.
         size: u64,
     },
+    /// Entries past their time are given up; their hashes stay.
+    #[serde(rename = "log.pruned")]
+    LogPruned(LogPruned),
 }
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()

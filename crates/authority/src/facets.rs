@@ -107,6 +107,7 @@ impl Event {
         "log.timestamped",
         "log.timestamps_stopped",
         "log.timestamps_resumed",
+        "log.pruned",
     ];
 
     /// The JSON `kind`.
@@ -147,6 +148,7 @@ impl Event {
             Self::LogTimestamped(_) => "log.timestamped",
             Self::LogTimestampsStopped { .. } => "log.timestamps_stopped",
             Self::LogTimestampsResumed { .. } => "log.timestamps_resumed",
+            Self::LogPruned(_) => "log.pruned",
         }
     }
 
@@ -160,6 +162,7 @@ impl Event {
                 | Self::LogTimestamped(_)
                 | Self::LogTimestampsStopped { .. }
                 | Self::LogTimestampsResumed { .. }
+                | Self::LogPruned(_)
         )
     }
 
@@ -185,7 +188,8 @@ impl Event {
             | Self::LogSigningResumed { .. }
             | Self::LogTimestamped(_)
             | Self::LogTimestampsStopped { .. }
-            | Self::LogTimestampsResumed { .. } => Facets::default(),
+            | Self::LogTimestampsResumed { .. }
+            | Self::LogPruned(_) => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {
                 subject: Some(subject),
                 actor: session_of(by),

@@ -28,7 +28,7 @@ mod time;
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
 pub use authority::{
     ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, Erasure,
-    PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
+    PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
 };
 pub use command::{
     Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant, NewCredential,
@@ -37,7 +37,7 @@ pub use command::{
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
-    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, LogTimestamped,
+    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, LogPruned, LogTimestamped,
     RefusalCause, SigningFault,
 };
 pub use facets::{Facets, Subjects};

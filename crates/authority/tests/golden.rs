@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{ENTRY_BYTES_MAX, Entry, EntryError, Policy};
+use curfew_authority::{Auditor, ENTRY_BYTES_MAX, Entry, EntryError, Policy, RecallError};
 use proptest::prelude::*;
 
 const GOLDEN: &str = include_str!("golden/entries.jsonl");
@@ -11,7 +11,7 @@ const GOLDEN: &str = include_str!("golden/entries.jsonl");
 const DOCS: &str = include_str!("../../../docs/ledger.md");
 
 /// How many kinds of entry there are. One more kind needs one more line.
-const KINDS: usize = 35;
+const KINDS: usize = 36;
 
 #[test]
 fn golden_entries_are_read_and_written_as_they_stand() {
@@ -142,4 +142,25 @@ proptest! {
             prop_assert!(!error.to_string().is_empty());
         }
     }
+}
+
+/// What stands for entries that are gone must be read for ever.
+#[test]
+fn an_auditor_that_stands_for_entries_is_read_by_every_later_version() {
+    const KEPT: &str = include_str!("golden/heir-2.json");
+    let mut auditor = Auditor::new();
+    for (index, line) in (0..).zip(GOLDEN.lines()) {
+        auditor.check(index, &Entry::from_bytes(line.as_bytes()).unwrap());
+    }
+    let inherited = Auditor::inherit(KEPT.trim_end().as_bytes()).unwrap();
+    assert_eq!(inherited.authority(), auditor.authority());
+    let kept = String::from_utf8(auditor.bequeath().unwrap()).unwrap();
+    let same = Auditor::inherit(kept.as_bytes()).unwrap();
+    assert_eq!(same.authority(), auditor.authority());
+    let later = kept.replacen("\"form\":2", "\"form\":3000", 1);
+    assert!(matches!(
+        Auditor::inherit(later.as_bytes()),
+        Err(RecallError::Later(3000))
+    ));
+    Auditor::inherit(b"{}").unwrap_err();
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field, LogPruned,
     LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName, Timestamp,
 };
 use serde::Serialize;
@@ -349,6 +349,12 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("timestamps over the log come again: {size} entries"),
         ),
+        Event::LogPruned(told) => plain(
+            "log.pruned",
+            Class::Log(LogActivity::Delete),
+            Medium,
+            pruned(told),
+        ),
     }
 }
 
@@ -367,6 +373,16 @@ fn timestamped(told: &LogTimestamped) -> Facts {
     }
     let class = Class::Log(LogActivity::Other("Timestamped"));
     plain("log.timestamped", class, severity, text)
+}
+
+fn pruned(told: &LogPruned) -> String {
+    let copy = if told.archived {
+        "the archive has them"
+    } else {
+        "no archive has them"
+    };
+    let size = told.size;
+    format!("the first {size} entries were past their time and are given up; {copy}")
 }
 
 fn plain(kind: &'static str, class: Class, severity: Severity, text: impl Into<String>) -> Facts {

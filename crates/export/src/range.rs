@@ -73,17 +73,17 @@ pub fn origin(dir: &Path, reader: &LogReader) -> Option<String> {
     }
 }
 
-/// The index of the first entry at or after a place, at most `size`.
+/// The index of the first entry that is left at or after a place, at most `size`.
 ///
 /// # Errors
 /// When the log cannot be read.
 pub fn first_at(reader: &LogReader, place: Place, size: u64) -> Result<u64, ReadError> {
     let wanted = match place {
-        Place::Index(index) => return Ok(index.min(size)),
+        Place::Index(index) => return Ok(index.max(reader.first()).min(size)),
         Place::Time(time) => time,
     };
     // Ledger time never runs backwards, so that halving finds it.
-    let (mut low, mut high) = (0, size);
+    let (mut low, mut high) = (reader.first().min(size), size);
     while low < high {
         let middle = low + (high - low) / 2;
         let bytes = reader.entry(middle)?;

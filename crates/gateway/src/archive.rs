@@ -59,6 +59,17 @@ pub enum ArchiveError {
         /// Which.
         object: String,
     },
+    /// What the archive lacks is no longer in the log.
+    #[error(
+        "the archive covers {before} entries, and the log was pruned up to entry {first}: what is \
+         between is in neither"
+    )]
+    Pruned {
+        /// How many entries the archive covers.
+        before: u64,
+        /// The first entry that the log still has.
+        first: u64,
+    },
     /// The archive has what this log does not: an old copy of the log, or of another.
     #[error(
         "the archive covers {archived} entries that are not the first of this log's {size}: it is \
@@ -124,6 +135,11 @@ impl Archive {
         };
         if old.as_ref() == Some(&new) {
             return Ok(archived);
+        }
+        let first = log.first();
+        let first = first.map_err(|error| ArchiveError::Log(error.to_string()))?;
+        if before < first {
+            return Err(ArchiveError::Pruned { before, first });
         }
         let tiles = tiles(before, new.size);
         let total = tiles.len() as u64 + 1;

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use curfew_authority::{ClockSource, Timestamp};
+use curfew_authority::{Authority, ClockSource, Timestamp};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
@@ -21,6 +21,17 @@ pub(crate) struct LastSeen {
     pub(crate) entry: Timestamp,
     /// From the last `gateway.started`: its time, boot id and boot clock.
     pub(crate) start: Option<(Timestamp, String, u64)>,
+}
+
+impl LastSeen {
+    /// Where the entries that lead to this state left them.
+    pub(crate) fn of(authority: &Authority) -> Self {
+        let start = authority.last_start();
+        Self {
+            entry: authority.time(),
+            start: start.map(|start| (start.time, start.boot_id.clone(), start.boot_us)),
+        }
+    }
 }
 
 /// The source of ledger time. Cheap to clone.

@@ -322,6 +322,7 @@ impl Config {
             .or_else(|| self.web_problem())
             .or_else(|| self.postgres_problem())
             .or_else(|| self.log.problem())
+            .or_else(|| self.retention_problem())
             .or_else(|| forward::problem(&self.forward))
             .or_else(|| archive::problem(self.archive.as_ref()));
         match problem {
@@ -330,6 +331,15 @@ impl Config {
             }
             None => Ok(()),
         }
+    }
+
+    fn retention_problem(&self) -> Option<Complaint<'_>> {
+        let retention = self.log.retention.as_ref()?;
+        (self.archive.is_none() && !retention.unarchived).then(|| {
+            let problem = "entries past their time would be gone for good".to_owned();
+            let hint = "set [archive], so that a copy stays, or unarchived = true";
+            ("keep", problem, hint)
+        })
     }
 
     fn origin_problem(&self) -> Option<Complaint<'_>> {

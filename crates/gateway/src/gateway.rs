@@ -25,6 +25,7 @@ use crate::postgres;
 use crate::recorder::Durability;
 use crate::registrar::{self, Concealer, Ledger, Refusal, Registrar, Reopen};
 use crate::replay::replay;
+use crate::retention;
 use crate::search::Search;
 use crate::secret::MasterKey;
 use crate::signing;
@@ -88,6 +89,9 @@ pub enum StartError {
         /// Why.
         problem: String,
     },
+    /// What stands for entries that were pruned.
+    #[error("what stands for the pruned part of the ledger: {0}")]
+    Horizon(String),
     /// The system gives no thread for the search index.
     #[error("the search index cannot be started: {0}")]
     Search(std::io::Error),
@@ -362,15 +366,19 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
 struct Followers {
     forwards: Vec<forward::Setup>,
     archive: Option<archive::Setup>,
+    retention: Option<retention::Setup>,
     stamps: Option<stamps::Setup>,
     witnesses: Option<witness::Setup>,
 }
 
 impl Followers {
     fn of(config: &Config) -> Result<Self, StartError> {
+        let archive = archive(config)?;
+        let covers = archive.as_ref().map(archive::Setup::progress);
         Ok(Self {
             forwards: forward::Setup::all(config)?,
-            archive: archive(config)?,
+            archive,
+            retention: retention::Setup::new(config, covers)?,
             stamps: stamps(config)?,
             witnesses: witnesses(config)?,
         })
@@ -405,6 +413,11 @@ impl Followers {
         ));
         if let Some(archive) = self.archive {
             tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
+        }
+        if let Some(retention) = self.retention {
+            let (registrar, values) = (gateway.registrar.clone(), gateway.values.clone());
+            let checkpoints = durability.checkpoints();
+            tasks.spawn(retention.run(registrar, values, checkpoints, stopping.clone()));
         }
         if let Some(stamps) = self.stamps {
             let (registrar, durability) = (gateway.registrar.clone(), Arc::clone(&durability));

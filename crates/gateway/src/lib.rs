@@ -26,6 +26,7 @@ mod postgres;
 mod recorder;
 mod registrar;
 mod replay;
+mod retention;
 mod search;
 pub mod secret;
 pub mod signer;

@@ -1,8 +1,12 @@
 //! From the entries to the state they lead to.
+//!
+//! Where entries were pruned, what an auditor of them knew stands for them: an entry after them names
+//! its digest, and without that nothing is gone on from.
 
 use std::collections::BTreeMap;
 
-use curfew_authority::{Authority, Entry, Event};
+use curfew_authority::{Auditor, Authority, Entry, ErasureId, Event};
+use curfew_ledger::Horizon;
 
 use crate::clock::LastSeen;
 use crate::gateway::StartError;
@@ -18,28 +22,26 @@ pub(crate) struct Replayed {
 
 /// Folds the ledger into the authority's state.
 pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
-    let mut approved = BTreeMap::new();
-    let mut authority = Authority::new();
-    let mut last: Option<LastSeen> = None;
+    let (mut authority, mut approved) = begin(recovered.horizon.as_ref())?;
+    let mut unproven = recovered.horizon.as_ref().map(Horizon::digest);
     for item in recovered.entries() {
         let failed = |index, problem| StartError::Replay { index, problem };
         let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
         let entry = Entry::from_bytes(&bytes).map_err(|error| failed(index, error.to_string()))?;
-        let seen = last.get_or_insert(LastSeen {
-            entry: entry.time,
-            start: None,
-        });
-        seen.entry = entry.time;
-        if let Event::GatewayStarted {
-            boot_id, boot_us, ..
-        } = &entry.event
-        {
-            seen.start = Some((entry.time, boot_id.clone(), *boot_us));
-        }
         authority.apply(&entry);
         if let Event::ErasureApproved { erasure, .. } = &entry.event {
             approved.insert(erasure.clone(), index);
         }
+        if let Event::LogPruned(told) = &entry.event
+            && unproven.as_ref() == Some(&told.digest)
+        {
+            unproven = None;
+        }
+    }
+    if unproven.is_some() {
+        return Err(StartError::Horizon(
+            "no entry names its digest: it is not the one that was recorded".to_owned(),
+        ));
     }
     // Those that are done are known no more.
     let approved = approved.into_iter().filter_map(|(erasure, before)| {
@@ -52,7 +54,18 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
     });
     Ok(Replayed {
         approved: approved.collect(),
-        last,
+        last: (recovered.size > 0).then(|| LastSeen::of(&authority)),
         authority,
     })
+}
+
+/// The state before the first entry that is left.
+fn begin(horizon: Option<&Horizon>) -> Result<(Authority, BTreeMap<ErasureId, u64>), StartError> {
+    let Some(horizon) = horizon else {
+        return Ok((Authority::new(), BTreeMap::new()));
+    };
+    let auditor = Auditor::inherit(horizon.state());
+    let auditor = auditor.map_err(|error| StartError::Horizon(error.to_string()))?;
+    let approved = auditor.erasures_approved().clone();
+    Ok((auditor.into_authority(), approved))
 }

@@ -127,6 +127,11 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// It has acknowledged everything below this index; 0 while that is not known.
+    pub(crate) fn has(&self) -> u64 {
+        self.state().has.unwrap_or(0)
+    }
+
     /// It has acknowledged everything before `has`.
     pub(crate) fn reached(&self, has: u64) {
         let mut state = self.state();

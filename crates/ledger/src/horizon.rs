@@ -23,7 +23,7 @@ use crate::error::{FileError, PruneError};
 use crate::milestone::Milestone;
 use crate::note::{Checkpoint, VerifierKey};
 use crate::segment::list_segments;
-use crate::tile::{TILE_WIDTH, Tile, TileBuilder, TileKind};
+use crate::tile::{TILE_WIDTH, Tile, TileKind};
 
 /// The file in the directory of the log.
 pub(crate) const FILE: &str = "horizon";
@@ -262,7 +262,7 @@ impl Prunable<'_> {
         let start = self
             .horizon
             .map(|horizon| horizon.milestone.builder.clone());
-        let mut builder = start.unwrap_or_else(TileBuilder::new);
+        let mut builder = start.unwrap_or_default();
         let size = place.checkpoint.size;
         let range = builder.size()..size;
         for next in Entries::new(self.disk.clone(), self.dir, range) {

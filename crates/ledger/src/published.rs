@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk, read_file, replace_file_durably};
 use crate::error::{FileError, ReadError};
+use crate::horizon::{self, HORIZON_BYTES_MAX, Horizon};
 use crate::merkle::{self, Hash};
 use crate::note::NOTE_BYTES_MAX;
 use crate::read::TilesAt;
@@ -161,6 +162,22 @@ impl Published {
             replaced.map_err(FileError::at("replace", &path))?;
         }
         Ok(true)
+    }
+
+    /// Index of the first entry that is left: 0 unless earlier ones were pruned.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn first(&self) -> Result<u64, FileError> {
+        Horizon::size_at(&*self.disk, &self.dir)
+    }
+
+    /// The file that stands for what was pruned; `None` where nothing was.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn horizon(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.read(horizon::FILE, HORIZON_BYTES_MAX)
     }
 
     /// The root of the first `size` entries.

@@ -147,17 +147,21 @@ fn leaf(fetch: &mut Fetch, index: u64) -> Result<String, ReadError> {
     Ok(merkle::leaf_hash(&bytes).to_string())
 }
 
-/// Whether a stamp tells of this very log.
+/// Whether a stamp tells of this very log, and mostly of entries that are left. An index of many that
+/// were pruned is worth making anew, since nothing is ever removed from one.
 fn is_of(stamp: &Stamp, log: &LogReader) -> Result<bool, ReadError> {
-    if stamp.format != FORMAT || stamp.first != log.first() || stamp.size > log.size() {
+    let first = log.first();
+    let of_log = stamp.format == FORMAT && stamp.first <= first && stamp.size <= log.size();
+    if !of_log || stamp.size <= first {
         return Ok(false);
     }
-    if stamp.size <= stamp.first {
+    if first - stamp.first > stamp.size - first {
         return Ok(false);
     }
     let mut fetch = log.fetch()?;
-    Ok(leaf(&mut fetch, stamp.first)? == stamp.first_leaf
-        && leaf(&mut fetch, stamp.size - 1)? == stamp.last_leaf)
+    // Of a log that was pruned since, the last one must do.
+    let begins = stamp.first < first || leaf(&mut fetch, stamp.first)? == stamp.first_leaf;
+    Ok(begins && leaf(&mut fetch, stamp.size - 1)? == stamp.last_leaf)
 }
 
 /// Opens what is there, if it is whole and of this log. What breaks on the way is not whole.

@@ -253,8 +253,8 @@ impl<'a> Look<'a> {
     ) -> Result<Self, ReadError> {
         let size = log.size().min(bounds.size.unwrap_or(u64::MAX));
         let first = log.first();
-        // An index of more than there is, or of a log that began elsewhere, is of another log.
-        let seen = seen.filter(|seen| seen.stamp.size <= log.size() && seen.stamp.first == first);
+        // An index of more than there is, or of a log that begins earlier, is of another log.
+        let seen = seen.filter(|seen| seen.stamp.size <= log.size() && seen.stamp.first <= first);
         let wanted = query.indexes();
         let start = wanted.start.max(first);
         Ok(Self {

@@ -487,6 +487,7 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::LogSigningResumed { .. }
         | Event::LogTimestamped(_)
         | Event::LogTimestampsStopped { .. }
-        | Event::LogTimestampsResumed { .. } => None,
+        | Event::LogTimestampsResumed { .. }
+        | Event::LogPruned(_) => None,
     }
 }

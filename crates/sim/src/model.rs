@@ -122,7 +122,8 @@ impl Model {
             | Event::LogSigningResumed { .. }
             | Event::LogTimestamped(_)
             | Event::LogTimestampsStopped { .. }
-            | Event::LogTimestampsResumed { .. } => {}
+            | Event::LogTimestampsResumed { .. }
+            | Event::LogPruned(_) => {}
         }
         Ok(())
     }

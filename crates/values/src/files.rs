@@ -166,7 +166,65 @@ impl Files {
         Ok(())
     }
 
+    /// Removes whole files of which every record is of an entry before this one.
+    pub(crate) fn forget(&mut self, before: u64) -> Result<u64, ValuesError> {
+        let mut removed = 0;
+        while let [first, next, ..] = self.names[..]
+            && next <= before
+        {
+            let path = path_of(&self.dir, first);
+            match self.disk.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ValuesError::at("remove", &path)(error));
+                }
+                // An earlier try may have come so far.
+                _ => {}
+            }
+            self.names.remove(0);
+            removed += 1;
+        }
+        // Even where nothing went: an earlier sync may have failed.
+        let synced = self.disk.sync_dir(&self.dir);
+        synced.map_err(ValuesError::at("sync", &self.dir))?;
+        Ok(removed)
+    }
+
     pub(crate) fn names(&self) -> &[u64] {
         &self.names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
+
+    use super::*;
+
+    #[test]
+    fn whole_files_of_earlier_entries_go_and_the_last_one_stays() {
+        let disk = FaultyDisk::new();
+        let dir = Path::new("/values");
+        disk.create_dir_all(dir).unwrap();
+        let mut files = Files::open(Arc::new(disk.clone()), dir, 0).unwrap();
+        let full = vec![7; usize::try_from(FILE_BYTES).unwrap()];
+        for first in [0, 10, 20] {
+            files.append(&[(first, full.clone())]).unwrap();
+        }
+        let left = |files: &Files| files.names().to_vec();
+        assert_eq!(files.forget(9).unwrap(), 0);
+        assert_eq!(files.forget(10).unwrap(), 1);
+        assert_eq!(left(&files), [10, 20]);
+        assert_eq!(names(&disk, dir).unwrap(), [10, 20]);
+        // One that is cut short is done by the next.
+        disk.set_plan(|op| match op {
+            Op::SyncDir(_) => Some(Fault::Fail(std::io::ErrorKind::Other)),
+            _ => None,
+        });
+        files.forget(25).unwrap_err();
+        disk.clear_plan();
+        files.forget(25).unwrap();
+        assert_eq!(left(&files), [20]);
+        let disk = disk.after_power_cut(Kept::Nothing);
+        assert_eq!(names(&disk, dir).unwrap(), [20]);
     }
 }

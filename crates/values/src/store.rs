@@ -310,6 +310,15 @@ impl Store {
         front.flushed = front.flushed.saturating_sub(gone);
     }
 
+    /// Removes values of entries before this one, by whole files: those that hold none of later entries.
+    /// Gives how many. Blocks.
+    ///
+    /// # Errors
+    /// Whatever the disk reports. To be called again then.
+    pub fn forget(&self, before: u64) -> Result<u64, ValuesError> {
+        lock(&self.back).files.forget(before)
+    }
+
     /// From here on nothing of this subject in entries before `before` can be read through this
     /// store, and values to come have a new key. Does not touch the disk: see [`Self::wipe`].
     pub fn condemn(&self, subject: &SubjectName, before: u64) -> Condemned {

@@ -9,7 +9,7 @@ use curfew_authority::{Auditor, Entry, Event, Finding, SessionId, Timestamp};
 use curfew_ledger::verify::{
     self as ledger, Failure, FailureKind, Progress, Verify, Visitor, verify,
 };
-use curfew_ledger::{Disk, VerifierKey};
+use curfew_ledger::{Disk, Horizon, VerifierKey};
 
 use crate::place::place_of;
 use crate::report::{Fault, Found, Outcome, Report};
@@ -45,12 +45,63 @@ pub struct Audit<'a> {
 #[error("not an entry that Curfew writes: {0}")]
 pub struct Broken(#[from] curfew_authority::EntryError);
 
+/// What the pass begins with.
+#[derive(Default)]
+struct Start {
+    auditor: Auditor,
+    totals: Totals,
+    size: u64,
+    /// The digest of what stands for pruned entries, where the auditor comes from there: an entry
+    /// must name it.
+    unproven: Option<String>,
+    /// How much of it an earlier verification had found out.
+    earlier: Option<u64>,
+}
+
+impl Start {
+    /// Where the ledger's own part begins as well: at the first entry, at the horizon, or where an
+    /// earlier verification had come to.
+    fn of(what: &Audit<'_>) -> Result<Self, Fault> {
+        // A file that cannot be read is found by whoever proves integrity.
+        let horizon = Horizon::read(&*what.disk, what.dir).ok().flatten();
+        let pruned = horizon.as_ref().map_or(0, Horizon::size);
+        // What it was read from is known to be good.
+        let known = what.state.filter(|state| state.size() >= pruned);
+        if let Some((state, auditor)) = known.and_then(|state| Some((state, state.auditor().ok()?)))
+        {
+            return Ok(Self {
+                auditor,
+                totals: state.kept.totals,
+                size: state.size(),
+                unproven: None,
+                earlier: Some(state.size()),
+            });
+        }
+        let Some(horizon) = horizon else {
+            return Ok(Self::default());
+        };
+        let auditor = Auditor::inherit(horizon.state()).map_err(|error| Fault {
+            file: what.dir.join("horizon").display().to_string(),
+            offset: None,
+            index: Some(pruned),
+            detail: error.to_string(),
+        })?;
+        Ok(Self {
+            auditor,
+            size: pruned,
+            unproven: Some(horizon.digest()),
+            ..Self::default()
+        })
+    }
+}
+
 /// What is gathered while the entries go by.
 struct Pass<'a> {
     dir: &'a Path,
     auditor: Auditor,
     totals: Totals,
     size: u64,
+    unproven: Option<String>,
     /// What is known where the newest checkpoint was reached.
     kept: Option<Kept>,
     findings: Vec<Found>,
@@ -161,6 +212,11 @@ impl Pass<'_> {
     fn count(&mut self, entry: &Entry) {
         self.totals.first.get_or_insert(entry.time);
         self.totals.last = Some(entry.time);
+        if let Event::LogPruned(told) = &entry.event
+            && self.unproven.as_ref() == Some(&told.digest)
+        {
+            self.unproven = None;
+        }
         if let Event::SessionStarted { .. } = &entry.event {
             self.totals.sessions.started += 1;
         }
@@ -179,6 +235,10 @@ impl Pass<'_> {
         let last = self.totals.last.unwrap_or_default();
         for finding in self.auditor.finish(last) {
             self.add(finding, None);
+        }
+        if self.unproven.is_some() {
+            let detail = "no entry names the digest of what stands for the pruned part".to_owned();
+            self.keep(self.size, "horizon_unproven", None, detail, None);
         }
         let live = self.auditor.authority().live().len();
         self.totals.sessions.live = u64::try_from(live).unwrap_or(u64::MAX);
@@ -252,6 +312,7 @@ fn replay(
     pass: &mut Pass<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<ledger::Report, Vec<Failure>> {
+    let start = pass.size;
     std::thread::scope(|scope| {
         let (full, taken) = sync_channel(BATCHES_MAX);
         let (given, empty) = channel();
@@ -261,7 +322,7 @@ fn replay(
             full,
             empty,
             progress,
-            start: what.state.map_or(0, State::size),
+            start,
             newest: u64::MAX,
         };
         let verified = verify(
@@ -294,17 +355,21 @@ pub fn audit_onward(
     what: &Audit<'_>,
     progress: &mut dyn FnMut(Progress),
 ) -> (Report, Option<State>) {
-    // What it was read from is known to be good.
-    let known = what
-        .state
-        .and_then(|state| Some((state, state.auditor().ok()?)));
+    let start = match Start::of(what) {
+        Ok(start) => start,
+        Err(fault) => {
+            let mut report = Report::of(what.dir);
+            report.outcome = Outcome::IntegrityBroken;
+            report.faults.push(fault);
+            return (report, None);
+        }
+    };
     let mut pass = Pass {
         dir: what.dir,
-        totals: known
-            .as_ref()
-            .map_or(Totals::default(), |(state, _)| state.kept.totals),
-        size: known.as_ref().map_or(0, |(state, _)| state.size()),
-        auditor: known.map(|(_, auditor)| auditor).unwrap_or_default(),
+        totals: start.totals,
+        size: start.size,
+        auditor: start.auditor,
+        unproven: start.unproven,
         kept: None,
         findings: Vec::new(),
         findings_total: 0,
@@ -313,7 +378,7 @@ pub fn audit_onward(
     let mut report = Report {
         origin: what.keys.first().map(|key| key.name().to_owned()),
         size: pass.size,
-        earlier: what.state.map(State::size),
+        earlier: start.earlier,
         first: pass.totals.first,
         last: pass.totals.last,
         sessions: pass.totals.sessions,
@@ -330,6 +395,7 @@ pub fn audit_onward(
             report.signed = Some(ledger.signed.size);
             report.root = ledger.signed.to_string().lines().nth(2).map(str::to_owned);
             report.origin = Some(ledger.signed.origin);
+            report.pruned = ledger.pruned;
             report.checkpoints = ledger.checkpoints;
             report.tiles_only = ledger.tiles_only;
             report.torn_bytes = ledger.torn_tail.map(|tail| tail.len_bytes);

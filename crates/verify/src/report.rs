@@ -58,6 +58,9 @@ pub struct Report {
     pub earlier: Option<u64>,
     /// Entries that the newest checkpoint covers.
     pub signed: Option<u64>,
+    /// Entries that were pruned: their hashes are in the log, and what they led to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pruned: u64,
     /// The root of these, as its checkpoint says it.
     pub root: Option<String>,
     /// Signed checkpoints, all of them checked.
@@ -133,6 +136,11 @@ pub struct Found {
     pub place: Place,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -156,6 +164,7 @@ impl Report {
             size: 0,
             signed: None,
             earlier: None,
+            pruned: 0,
             root: None,
             checkpoints: 0,
             tiles_only: false,
@@ -253,6 +262,14 @@ impl Report {
             "entries     {} ({} actions allowed){unsigned}",
             self.size, self.actions
         )?;
+        if self.pruned > 0 {
+            let pruned = self.pruned;
+            writeln!(
+                text,
+                "pruned      {pruned} of them, up to entry {}; their hashes are there, and what they led to",
+                pruned - 1
+            )?;
+        }
         if let Some(earlier) = self.earlier {
             writeln!(text, "earlier     {earlier} of them were verified before")?;
         }

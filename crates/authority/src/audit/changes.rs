@@ -125,6 +125,17 @@ impl Auditor {
         }
     }
 
+    /// What is given up was there, and is given up once. The same again is no harm: what was said last
+    /// may not have been carried out.
+    pub(super) fn pruned(&self, size: u64, out: &mut Vec<Found>) {
+        let before = self.authority.pruned();
+        if size > self.index || size < before || size == 0 {
+            let detail =
+                format!("{size} entries cannot be given up by it, and {before} were before");
+            out.push((FindingKind::PrunedWrong, None, detail));
+        }
+    }
+
     /// An entry that others follow from: what follows is expected from here on.
     pub(super) fn lead(&mut self, entry: &Entry, out: &mut Vec<Found>) {
         if let Event::PolicyLoaded { digest, text } = &entry.event

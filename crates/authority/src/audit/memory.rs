@@ -2,16 +2,38 @@
 //!
 //! Whoever keeps it must be trusted as much as the auditor: what is in it is not judged again.
 
+use serde::{Deserialize, Serialize};
+
 use super::Auditor;
 
 /// The form in which an auditor is kept. It changes with what an auditor knows, and with how it judges:
 /// what an earlier one has judged need not be so for a later one.
-pub const AUDITOR_FORM: u32 = 1;
+pub const AUDITOR_FORM: u32 = 2;
 
 /// Why nothing can be made of what was kept.
 #[derive(Debug, thiserror::Error)]
-#[error("this is not an auditor that was kept: {0}")]
-pub struct RecallError(#[from] serde_json::Error);
+pub enum RecallError {
+    /// It is no auditor.
+    #[error("this is not an auditor that was kept: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// A later version kept it.
+    #[error("a later version of Curfew kept it, in form {0}")]
+    Later(u32),
+}
+
+/// An auditor that stands for entries that are gone.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Heir<T> {
+    form: u32,
+    auditor: T,
+}
+
+/// The form alone.
+#[derive(Deserialize)]
+struct Form {
+    form: u32,
+}
 
 impl Auditor {
     /// All that it knows, as one line of JSON; the same for the same entries.
@@ -28,5 +50,29 @@ impl Auditor {
     /// When it is not what [`Auditor::remember`] gave.
     pub fn recall(kept: &str) -> Result<Auditor, RecallError> {
         Ok(serde_json::from_str(kept)?)
+    }
+
+    /// All that it knows, to stand for the entries so far once they are gone. Every later version reads
+    /// it: a field that is added to what an auditor knows has a default.
+    ///
+    /// # Errors
+    /// None that are known: all of it can be written as JSON.
+    pub fn bequeath(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Heir {
+            form: AUDITOR_FORM,
+            auditor: self,
+        })
+    }
+
+    /// What [`Auditor::bequeath`] gave, in this or an earlier version.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn inherit(kept: &[u8]) -> Result<Auditor, RecallError> {
+        let Form { form } = serde_json::from_slice(kept)?;
+        if form > AUDITOR_FORM {
+            return Err(RecallError::Later(form));
+        }
+        Ok(serde_json::from_slice::<Heir<Auditor>>(kept)?.auditor)
     }
 }

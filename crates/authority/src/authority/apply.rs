@@ -1,7 +1,7 @@
 //! How each recorded entry takes effect. The only place where state changes.
 
 use super::bounds::CREDENTIALS_KEPT_MAX;
-use super::{Authority, Held, Issued, Tombstone, is_forgotten, with_gateway};
+use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
 use crate::event::{AccountChange, EndReason, Entry, Event};
 use crate::ids::{CredentialId, SessionId, SubjectName};
 use crate::limits::Limits;
@@ -63,8 +63,7 @@ impl Authority {
             // Not activity: otherwise asking twice would heal the idle limit that the first asking
             // had found passed. The re-authentication it leads to is.
             Event::ActionSteppedUp { .. } => {}
-            Event::GatewayStarted { .. }
-            | Event::GatewayStopped {}
+            Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }
             | Event::SessionUsedAfterEnd { .. }
@@ -77,13 +76,44 @@ impl Authority {
             Event::ErasureRequested { .. }
             | Event::ErasureApproved { .. }
             | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
-            Event::LogQuorumLost { .. } => self.state.quorum_lost = true,
-            Event::LogQuorumMet { .. } => self.state.quorum_lost = false,
-            Event::LogSigningFailed { size, .. } => self.state.unsigned_from = Some(*size),
-            Event::LogSigningResumed { .. } => self.state.unsigned_from = None,
-            Event::LogTimestamped(told) => self.state.stamped = Some((told.size, time)),
-            Event::LogTimestampsStopped { .. } => self.state.stamps_stopped = true,
-            Event::LogTimestampsResumed { .. } => self.state.stamps_stopped = false,
+            Event::GatewayStarted { .. }
+            | Event::LogQuorumLost { .. }
+            | Event::LogQuorumMet { .. }
+            | Event::LogSigningFailed { .. }
+            | Event::LogSigningResumed { .. }
+            | Event::LogTimestamped(_)
+            | Event::LogTimestampsStopped { .. }
+            | Event::LogTimestampsResumed { .. }
+            | Event::LogPruned(_) => self.note(&entry.event, time),
+        }
+    }
+
+    /// What the log says of itself and its keeper.
+    fn note(&mut self, event: &Event, time: Timestamp) {
+        let state = &mut self.state;
+        if let Event::GatewayStarted {
+            boot_id, boot_us, ..
+        } = event
+        {
+            state.last_start = Some(Started {
+                time,
+                boot_id: boot_id.clone(),
+                boot_us: *boot_us,
+            });
+        } else if let Event::LogQuorumLost { .. } | Event::LogQuorumMet { .. } = event {
+            state.quorum_lost = matches!(event, Event::LogQuorumLost { .. });
+        } else if let Event::LogSigningFailed { size, .. } = event {
+            state.unsigned_from = Some(*size);
+        } else if let Event::LogSigningResumed { .. } = event {
+            state.unsigned_from = None;
+        } else if let Event::LogTimestamped(told) = event {
+            state.stamped = Some((told.size, time));
+        } else if let Event::LogTimestampsStopped { .. } | Event::LogTimestampsResumed { .. } =
+            event
+        {
+            state.stamps_stopped = matches!(event, Event::LogTimestampsStopped { .. });
+        } else if let Event::LogPruned(told) = event {
+            state.pruned = told.size;
         }
     }
 

@@ -113,6 +113,7 @@ impl Authority {
             Command::Witness(news) => Decision::done(self.witnessing(news)),
             Command::Signing(news) => Decision::done(self.signing(news)),
             Command::Stamp(news) => Decision::done(self.stamping(news)),
+            Command::Prune(told) => Decision::done(Self::pruning(told)),
         }
     }
 

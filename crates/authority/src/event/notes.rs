@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// What a token says, and by what it is known again.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -26,6 +26,20 @@ pub struct LogTimestamped {
     pub off_us: Option<i64>,
     /// SHA-256 of the whole answer that is kept, in lower-case hexadecimal.
     pub digest: String,
+}
+
+/// Which entries are given up, and what stands for them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogPruned {
+    /// How many: the index of the first entry that is left.
+    pub size: u64,
+    /// SHA-256 of the file `horizon` that stands for them, in lower-case hexadecimal.
+    pub digest: String,
+    /// How long entries are kept, in microseconds: each of these was older.
+    #[serde(rename = "keep_us")]
+    pub keep: Span,
+    /// A complete copy of them is in the log's archive.
+    pub archived: bool,
 }
 
 /// Why no checkpoint could be signed and published.

@@ -25,6 +25,19 @@ pub struct Log {
     /// The fields of actions whose values stand beside the log, encrypted, from where they can be
     /// erased; the log only commits to them.
     pub conceal: BTreeSet<Field>,
+    /// How long entries are kept. Without it they are kept for ever.
+    pub retention: Option<Retention>,
+}
+
+/// How long entries are kept.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// An entry stays at least this long.
+    pub keep: Keep,
+    /// Entries go although no archive has them.
+    #[serde(default)]
+    pub unarchived: bool,
 }
 
 impl Default for Log {
@@ -35,7 +48,32 @@ impl Default for Log {
             witness: None,
             timestamp: None,
             conceal: BTreeSet::new(),
+            retention: None,
         }
+    }
+}
+
+/// A time above zero and up to 100 years, written as `400d`, `26w`, `12h`. A day has 24 hours.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Keep(pub std::time::Duration);
+
+impl<'de> Deserialize<'de> for Keep {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let text = String::deserialize(deserializer)?;
+        let parsed = text.parse::<jiff::Span>().ok();
+        // Months and years have no length of their own.
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        let signed = parsed.and_then(|span| span.to_duration(days).ok());
+        let duration = signed.and_then(|signed| std::time::Duration::try_from(signed).ok());
+        let fits = |duration: &std::time::Duration| {
+            !duration.is_zero() && duration.as_secs() <= 100 * 366 * 86_400
+        };
+        duration.filter(fits).map(Self).ok_or_else(|| {
+            D::Error::custom(format!(
+                "`{text}` is not a time above zero and up to 100 years; write it in days, like 400d"
+            ))
+        })
     }
 }
 

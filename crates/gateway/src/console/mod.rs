@@ -79,6 +79,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/log/{index}/values", get(values::show))
         .route("/log/checkpoint", get(tiles::checkpoint))
         .route("/log/witnessed", get(tiles::witnessed))
+        .route("/log/horizon", get(tiles::horizon))
         .route("/log/tile/{*path}", get(tiles::tile))
         .route("/erasures", get(erasures::show).post(erasures::request))
         .route("/erasures/{id}/approve", post(erasures::approve))

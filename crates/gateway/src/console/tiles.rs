@@ -144,6 +144,12 @@ pub(super) async fn witnessed(_: Reader, State(portal): State<Arc<Portal>>) -> R
     answer(&portal, NOTE, NEVER, Published::witnessed).await
 }
 
+/// `GET /log/horizon`: what stands for entries that were pruned.
+pub(super) async fn horizon(_: Reader, State(portal): State<Arc<Portal>>) -> Response {
+    let read = |log: &Published| log.horizon();
+    answer(&portal, "text/plain; charset=utf-8", NEVER, read).await
+}
+
 /// `GET /log/tile/…`: hashes, and bundles of entries.
 pub(super) async fn tile(
     _: Reader,

@@ -110,6 +110,34 @@ fn the_index_of_another_log_or_of_an_older_copy_is_made_anew() {
 }
 
 #[test]
+fn what_was_pruned_is_not_found_and_an_index_mostly_of_that_is_made_anew() {
+    let log = small();
+    drop(filled(&log));
+    let horizon = |size: u64| {
+        fs::write(
+            log.path().join("horizon"),
+            format!("curfew horizon 1 {size} 0\n"),
+        )
+        .unwrap();
+    };
+    horizon(8);
+    let indexer = Indexer::open(&log.path(), &log.index(), true).unwrap();
+    assert!(!indexer.was_rebuilt());
+    let wanted: Vec<u64> = (8..21).rev().collect();
+    assert_eq!(pages(&indexer.searcher(), &log), wanted);
+    drop(indexer);
+    assert_eq!(pages(&Searcher::new(&log.path()), &log), wanted);
+    horizon(15);
+    let mut indexer = Indexer::open(&log.path(), &log.index(), true).unwrap();
+    assert!(indexer.was_rebuilt());
+    indexer.catch_up(|_, _| {}).unwrap();
+    assert_eq!(
+        pages(&indexer.searcher(), &log),
+        (15..21).rev().collect::<Vec<u64>>()
+    );
+}
+
+#[test]
 fn another_process_may_look_while_one_fills_it() {
     let log = small();
     let held = filled(&log);

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use curfew_ledger::HORIZON_BYTES_MAX;
 use curfew_ledger::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 use curfew_ledger::note::NOTE_BYTES_MAX;
 use curfew_ledger::tile::Tile;
@@ -22,6 +23,8 @@ const CHECKPOINT: &str = "checkpoint";
 
 /// The name of the checkpoint with the signatures of witnesses.
 const WITNESSED: &str = "witnessed";
+/// The name of what stands for pruned entries.
+const HORIZON: &str = "horizon";
 
 /// A served log as a directory that can only be read.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub(crate) struct Served {
     checkpoint: Vec<u8>,
     /// The checkpoint with the signatures of witnesses, where that was asked for and there is one.
     witnessed: Option<Vec<u8>>,
+    /// What stands for entries that were pruned.
+    horizon: Option<Vec<u8>>,
     /// Number of entries that the checkpoint is said to be over.
     size: u64,
     ahead: Ahead,
@@ -57,10 +62,14 @@ impl Served {
         })?;
         // Only so as to know what to fetch: it is verified like any other.
         let size = size_of(&checkpoint).unwrap_or(0);
+        let horizon = client.get(HORIZON, HORIZON_BYTES_MAX)?;
+        let pruned = horizon.as_deref().and_then(pruned_by).unwrap_or(0);
+        let from = from.max(pruned);
         Ok(Served {
             dir: client.dir(),
             checkpoint,
             witnessed,
+            horizon,
             size,
             ahead: Ahead::start(client, from, size),
         })
@@ -81,6 +90,9 @@ impl Served {
         if name == WITNESSED {
             return self.witnessed.clone().ok_or_else(missing);
         }
+        if name == HORIZON {
+            return self.horizon.clone().ok_or_else(missing);
+        }
         let tile = Tile::parse(name).ok_or_else(missing)?;
         if tile.end_leaf().is_none_or(|end| end > self.size) {
             return Err(missing());
@@ -93,6 +105,17 @@ impl Served {
 fn size_of(note: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(note).ok()?;
     text.lines().nth(1)?.parse().ok()
+}
+
+/// The number of entries that a horizon says it stands for.
+fn pruned_by(horizon: &[u8]) -> Option<u64> {
+    let line = horizon.split(|byte| *byte == b'\n').next()?;
+    std::str::from_utf8(line)
+        .ok()?
+        .split(' ')
+        .nth(3)?
+        .parse()
+        .ok()
 }
 
 /// A file that was fetched.

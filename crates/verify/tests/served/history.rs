@@ -96,7 +96,7 @@ impl Log {
         self.options.signer.verifiers().remove(0)
     }
 
-    fn carry_out(&mut self, command: &Command) {
+    pub(crate) fn carry_out(&mut self, command: &Command) {
         self.now = self.now.saturating_add(Span::from_millis(10));
         for event in self.authority.decide(command, self.now).events {
             let entry = Entry {

@@ -10,14 +10,14 @@ use crate::server::Server;
 use crate::{honest, verify};
 
 /// A state file that is not there yet.
-fn state() -> (tempfile::TempDir, String) {
+pub(crate) fn state() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state").to_str().unwrap().to_owned();
     (folder, path)
 }
 
 /// The report as JSON, without what is the run's own.
-fn report(log: &Log, place: &str, more: &[&str]) -> (Option<i32>, Value, Option<u64>) {
+pub(crate) fn report(log: &Log, place: &str, more: &[&str]) -> (Option<i32>, Value, Option<u64>) {
     let (code, text) = verify(log, place, &[more, &["--json"]].concat());
     let mut json: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
     let earlier = json["earlier"].as_u64();
@@ -26,7 +26,7 @@ fn report(log: &Log, place: &str, more: &[&str]) -> (Option<i32>, Value, Option<
 }
 
 /// A copy of tiles alone.
-fn tiles(log: &Log) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn tiles(log: &Log) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let copied = std::process::Command::new("cp")
         .arg("-r")

@@ -1,0 +1,297 @@
+//! Giving up entries past their time.
+//!
+//! ```text
+//! entries older than `keep` that are sealed, signed, archived and forwarded
+//!   ─▶ audited once more, so that no trace of anything wrong goes
+//!   ─▶ log.pruned, with the digest of what stands for them ─▶ signed
+//!   ─▶ `horizon` in place ─▶ their bundles and values gone
+//! ```
+//!
+//! Whatever is not so far stays: nothing here is in a hurry, and each step can be done again. The log's
+//! hashes stay for ever, so that proofs go on working; see [`curfew_ledger::Horizon`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use curfew_authority::{Auditor, Command, Entry, LogPruned, RecallError, Span, Timestamp};
+use curfew_export::range::{Place, first_at};
+use curfew_ledger::{
+    Disk, FileError, Horizon, LogReader, Prunable, PruneError, ReadError, RealDisk, VerifierKey,
+};
+use curfew_values::{Store, ValuesError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::Refusal;
+use crate::config::Config;
+use crate::data::{DataDir, DataError};
+use crate::forward;
+use crate::registrar::Registrar;
+use crate::standing::Progress;
+
+/// How often it is looked whether anything is past its time: a sixteenth of the time that entries are
+/// kept, at most a day, so that what stands for the pruned part is not made for a handful of entries.
+const LOOKS: u32 = 16;
+
+/// The longest and the shortest time between two looks.
+const LOOK_MAX: Duration = Duration::from_secs(24 * 3_600);
+const LOOK_MIN: Duration = Duration::from_secs(1);
+
+/// How long an entry may wait for its signature before this look is given up: the next comes.
+const SIGNED_WAIT: Duration = Duration::from_secs(60);
+
+type Checkpoints = watch::Receiver<Option<(u64, Arc<str>)>>;
+
+/// Why nothing was given up this time.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// The log cannot be read, or is not what was signed.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    /// It cannot be read how far receivers have acknowledged.
+    #[error("{0}")]
+    Cursor(String),
+    /// What stands for the part pruned before.
+    #[error("what stands for the pruned part: {0}")]
+    Recall(#[from] RecallError),
+    /// The entries tell of something wrong, and are evidence.
+    #[error("entry {index} tells of something wrong ({finding}), and is kept as evidence")]
+    Finding {
+        /// Which.
+        index: u64,
+        /// What.
+        finding: String,
+    },
+    /// What an auditor knows cannot be written down.
+    #[error("what stands for the entries cannot be written: {0}")]
+    Bequeath(#[from] serde_json::Error),
+    /// The log takes no entries.
+    #[error("it cannot be recorded: {0:?}")]
+    Unrecorded(Refusal),
+    /// No checkpoint covers the entry that says so.
+    #[error("no checkpoint has been signed since it was recorded")]
+    Unsigned,
+    /// Values of pruned entries cannot be removed.
+    #[error(transparent)]
+    Values(#[from] ValuesError),
+    /// The program is at fault.
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl From<FileError> for Trouble {
+    fn from(error: FileError) -> Self {
+        Self::Prune(error.into())
+    }
+}
+
+impl From<ReadError> for Trouble {
+    fn from(error: ReadError) -> Self {
+        Self::Prune(error.into())
+    }
+}
+
+/// How long entries are kept, and who must have them before they go.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    config: Config,
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    keys: Vec<VerifierKey>,
+    keep: Duration,
+    /// How many entries the archive covers, where they must be there.
+    archived: Option<Arc<Progress>>,
+}
+
+impl Setup {
+    /// `archive`: how many entries the archive covers, where there is one.
+    pub(crate) fn new(
+        config: &Config,
+        archive: Option<Arc<Progress>>,
+    ) -> Result<Option<Self>, DataError> {
+        let Some(retention) = &config.log.retention else {
+            return Ok(None);
+        };
+        let data = DataDir::of(config);
+        Ok(Some(Self {
+            dir: data.ledger(),
+            disk: Arc::new(RealDisk),
+            keys: vec![data.verifier()?],
+            keep: retention.keep.0,
+            archived: archive.filter(|_| !retention.unarchived),
+            config: config.clone(),
+        }))
+    }
+
+    /// Gives up what is past its time, look after look, until the gateway stops.
+    pub(crate) async fn run(
+        self,
+        registrar: Registrar,
+        values: Option<Arc<Store>>,
+        checkpoints: Checkpoints,
+        stopping: CancellationToken,
+    ) {
+        let pruner = Pruner {
+            setup: self,
+            registrar,
+            values,
+            stopping: stopping.clone(),
+        };
+        let every = (pruner.setup.keep / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
+        let mut said = None;
+        loop {
+            let looked = tokio::select! {
+                () = stopping.cancelled() => return,
+                looked = pruner.look(&checkpoints) => looked,
+            };
+            let trouble = looked.err().map(|trouble| trouble.to_string());
+            match &trouble {
+                Some(trouble) if said.as_ref() != Some(trouble) => {
+                    tracing::error!(trouble, "entries past their time are kept");
+                }
+                None if said.is_some() => tracing::warn!("entries past their time go again"),
+                _ => {}
+            }
+            said = trouble;
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(every) => {}
+            }
+        }
+    }
+
+    /// What stands for all entries that may go at `now`; `None` where none may.
+    fn prepare(&self, now: Timestamp, stop: &AtomicBool) -> Result<Option<Horizon>, Trouble> {
+        let earlier = Horizon::read(&*self.disk, &self.dir)?;
+        let log = LogReader::open_on(&self.dir, Arc::clone(&self.disk))?;
+        let keep = Span::from_micros(u64::try_from(self.keep.as_micros()).unwrap_or(u64::MAX));
+        let Some(past) = now.as_micros().checked_sub(keep.as_micros()) else {
+            return Ok(None);
+        };
+        let past = Place::Time(Timestamp::from_micros(past));
+        let mut most = first_at(&log, past, log.size())?;
+        most = most.min(forward::acknowledged(&self.config).map_err(Trouble::Cursor)?);
+        if let Some(archived) = &self.archived {
+            most = most.min(archived.has());
+        }
+        let prunable = Prunable {
+            dir: &self.dir,
+            disk: &self.disk,
+            keys: &self.keys,
+            horizon: earlier.as_ref(),
+        };
+        let Some(place) = prunable.checkpoint(most)? else {
+            return Ok(None);
+        };
+        let mut auditor = match &earlier {
+            Some(earlier) => Auditor::inherit(earlier.state())?,
+            None => Auditor::new(),
+        };
+        let mut finding = None;
+        let milestone = prunable.advance(&place, |index, bytes| {
+            finding = judge(&mut auditor, index, bytes);
+            finding.is_none() && !stop.load(Ordering::Relaxed)
+        });
+        let milestone = match (milestone, finding) {
+            (Err(PruneError::Refused { index }), Some(finding)) => {
+                return Err(Trouble::Finding { index, finding });
+            }
+            (Err(PruneError::Refused { .. }), None) => return Ok(None),
+            (milestone, _) => milestone?,
+        };
+        if !auditor.erasures_approved().is_empty() {
+            // Its end is not long in coming, and where it was approved must be there until then.
+            return Ok(None);
+        }
+        let state = auditor.bequeath()?;
+        Ok(Some(Horizon::new(milestone, earlier.as_ref(), state)))
+    }
+}
+
+/// The first thing that is wrong with an entry.
+fn judge(auditor: &mut Auditor, index: u64, bytes: &[u8]) -> Option<String> {
+    match Entry::from_bytes(bytes) {
+        Ok(entry) => {
+            let found = auditor.check(index, &entry);
+            found.first().map(|finding| finding.kind.to_string())
+        }
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// The work itself.
+struct Pruner {
+    setup: Setup,
+    registrar: Registrar,
+    values: Option<Arc<Store>>,
+    stopping: CancellationToken,
+}
+
+impl Pruner {
+    async fn look(&self, checkpoints: &Checkpoints) -> Result<(), Trouble> {
+        self.clear().await?;
+        let (setup, now) = (self.setup.clone(), self.registrar.now());
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let prepared = tokio::task::spawn_blocking(move || setup.prepare(now, &told));
+        // Reading may take long: whoever stops must not wait for it.
+        let guard = self.stopping.clone();
+        let watched = tokio::spawn(async move {
+            guard.cancelled().await;
+            stop.store(true, Ordering::Relaxed);
+        });
+        let prepared = prepared.await;
+        watched.abort();
+        let Some(horizon) = prepared?? else {
+            return Ok(());
+        };
+        let size = horizon.size();
+        self.record(&horizon, checkpoints.clone()).await?;
+        let setup = self.setup.clone();
+        let put = tokio::task::spawn_blocking(move || horizon.put(&*setup.disk, &setup.dir));
+        put.await??;
+        self.clear().await?;
+        tracing::info!(size, "entries past their time are given up");
+        Ok(())
+    }
+
+    /// Says it in the log, and waits until that is signed: then it cannot be taken back unseen.
+    async fn record(&self, horizon: &Horizon, mut checkpoints: Checkpoints) -> Result<(), Trouble> {
+        let told = LogPruned {
+            size: horizon.size(),
+            digest: horizon.digest(),
+            keep: Span::from_micros(u64::try_from(self.setup.keep.as_micros()).unwrap_or(u64::MAX)),
+            archived: self.setup.archived.is_some(),
+        };
+        let recorded = self.registrar.command(Command::Prune(told)).await;
+        recorded.map_err(Trouble::Unrecorded)?;
+        let entries = self.registrar.query(|authority, _| authority.entries());
+        let entries = entries.await.map_err(Trouble::Unrecorded)?;
+        let covers = |newest: &Option<(u64, Arc<str>)>| {
+            newest.as_ref().is_some_and(|(size, _)| *size >= entries)
+        };
+        let signed = tokio::time::timeout(SIGNED_WAIT, checkpoints.wait_for(covers)).await;
+        match signed {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Trouble::Unsigned),
+        }
+    }
+
+    /// Removes what the present horizon stands for, as far as it is still there.
+    async fn clear(&self) -> Result<(), Trouble> {
+        let (setup, values) = (self.setup.clone(), self.values.clone());
+        let cleared = tokio::task::spawn_blocking(move || {
+            let Some(horizon) = Horizon::read(&*setup.disk, &setup.dir)? else {
+                return Ok(());
+            };
+            horizon.clear(&*setup.disk, &setup.dir)?;
+            if let Some(values) = values {
+                values.forget(horizon.size())?;
+            }
+            Ok(())
+        });
+        cleared.await?
+    }
+}
