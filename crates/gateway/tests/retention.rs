@@ -70,9 +70,12 @@ impl World {
         let reader = self.reader();
         let entries = reader.range(0..reader.size()).map(Result::unwrap);
         let events = entries.map(|(_, bytes)| Entry::from_bytes(&bytes).unwrap().event);
-        let pruned = events.filter_map(|event| match event {
-            Event::LogPruned(told) => Some(told),
-            _ => None,
+        let pruned = events.filter_map(|event| {
+            if let Event::LogPruned(told) = event {
+                Some(told)
+            } else {
+                None
+            }
         });
         pruned.collect()
     }

@@ -216,9 +216,9 @@ mod tests {
         assert_eq!(left(&files), [10, 20]);
         assert_eq!(names(&disk, dir).unwrap(), [10, 20]);
         // One that is cut short is done by the next.
-        disk.set_plan(|op| match op {
-            Op::SyncDir(_) => Some(Fault::Fail(std::io::ErrorKind::Other)),
-            _ => None,
+        disk.set_plan(|op| {
+            let fails = matches!(op, Op::SyncDir(_));
+            fails.then_some(Fault::Fail(std::io::ErrorKind::Other))
         });
         files.forget(25).unwrap_err();
         disk.clear_plan();

@@ -240,6 +240,22 @@ impl Report {
         Ok(())
     }
 
+    /// Entries that were not gone over.
+    fn write_left_out(&self, text: &mut String) -> fmt::Result {
+        if self.pruned > 0 {
+            let pruned = self.pruned;
+            writeln!(
+                text,
+                "pruned      {pruned} of them, up to entry {}; their hashes are there, and what they led to",
+                pruned - 1
+            )?;
+        }
+        if let Some(earlier) = self.earlier {
+            writeln!(text, "earlier     {earlier} of them were verified before")?;
+        }
+        Ok(())
+    }
+
     fn write(&self, text: &mut String) -> fmt::Result {
         let (integrity, legitimacy) = self.verdicts();
         let form = if self.tiles_only { " (tiles only)" } else { "" };
@@ -262,17 +278,7 @@ impl Report {
             "entries     {} ({} actions allowed){unsigned}",
             self.size, self.actions
         )?;
-        if self.pruned > 0 {
-            let pruned = self.pruned;
-            writeln!(
-                text,
-                "pruned      {pruned} of them, up to entry {}; their hashes are there, and what they led to",
-                pruned - 1
-            )?;
-        }
-        if let Some(earlier) = self.earlier {
-            writeln!(text, "earlier     {earlier} of them were verified before")?;
-        }
+        self.write_left_out(text)?;
         let Sessions {
             started,
             ended,
