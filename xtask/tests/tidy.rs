@@ -42,6 +42,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "curfew-gateway",
             "curfew-search",
             "curfew-timestamp",
+            "curfew-values",
             "curfew-verify",
         ],
     ),

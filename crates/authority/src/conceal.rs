@@ -121,6 +121,12 @@ impl ActionDetail {
         Some(value)
     }
 
+    /// Puts a text in the place of a concealed value, to be shown. The commitment stays, so such an
+    /// action is never written to the log.
+    pub fn show(&mut self, field: Field, text: String) {
+        *field.of(self) = Some(text);
+    }
+
     /// Whether a field is both told and concealed, which no gateway writes.
     pub(crate) fn tells_what_it_conceals(&self) -> bool {
         self.concealed.keys().any(|field| match field {

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use curfew_export::range::{self, Place};
-use curfew_export::{Chunks, Format, LogReader, Packing, Source};
+use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
 use curfew_gateway::data::DataDir;
 use reqwest::Url;
 
 use crate::client::{Client, Saved, ServerArgument};
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Doing, Exit, Failure, Outcome};
+use crate::log::values;
 use crate::say;
 
 /// How often progress is told.
@@ -61,6 +62,13 @@ pub(crate) struct Export {
     /// Pack it with gzip. Not for Parquet, which is packed already.
     #[arg(long)]
     gzip: bool,
+    /// Give concealed values as they are, each held against its commitment; in the place of others
+    /// `erased:…`, `missing:…` or `wrong:…`. From a gateway it takes the right `log.reveal` too.
+    #[arg(long)]
+    reveal: bool,
+    /// Where these values are. Without it: `values` beside the log.
+    #[arg(long, value_name = "DIR", requires = "reveal", conflicts_with_all = ["online", "server"])]
+    values: Option<PathBuf>,
     /// Take entries too that no checkpoint has signed yet. Not from a gateway.
     #[arg(long, conflicts_with_all = ["online", "server"])]
     unsigned: bool,
@@ -193,7 +201,11 @@ fn offline(arguments: &Export) -> Outcome {
         packing,
         source,
     );
-    let written = write_all(chunks.doing(&target.doing)?, &target, to)?;
+    let mut chunks = chunks.doing(&target.doing)?;
+    if arguments.reveal {
+        chunks = chunks.revealing(opener(arguments)?);
+    }
+    let written = write_all(chunks, &target, to)?;
     target.keep()?;
     say::note(format_args!(
         "{written} entries as {}",
@@ -206,6 +218,17 @@ fn offline(arguments: &Export) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// Shows concealed values out of the store on this machine.
+fn opener(arguments: &Export) -> Outcome<Box<Opener>> {
+    let (named, dir) = (arguments.values.as_deref(), arguments.dir.as_deref());
+    let mut values = values::open(&values::beside(named, dir, &arguments.config)?)?;
+    Ok(Box::new(move |index, concealed| {
+        let kept = values.read(index, concealed);
+        let kept = kept.map_err(|error| error.to_string())?;
+        Ok(curfew_values::told(kept.fields, concealed))
+    }))
 }
 
 fn source(dir: &Path, reader: &LogReader) -> Outcome<Source> {
@@ -304,6 +327,9 @@ fn address(arguments: &Export) -> Outcome<String> {
             if let Some(place) = place {
                 pairs.append_pair(name, &place.to_string());
             }
+        }
+        if arguments.reveal {
+            pairs.append_pair("reveal", "true");
         }
     }
     let query = url.query().unwrap_or_default();

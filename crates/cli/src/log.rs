@@ -1,4 +1,5 @@
-//! `curfew log tail | search | verify | export | archive | receipt | reveal | erase | timestamp`.
+//! `curfew log tail | search | verify | export | archive | receipt | reveal | values | erase |
+//! timestamp`.
 
 mod archive;
 mod erase;
@@ -6,6 +7,7 @@ mod receipt;
 mod reveal;
 mod search;
 mod timestamp;
+pub(crate) mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +69,7 @@ pub(crate) enum LogCommand {
     Archive(archive::Archive),
     Receipt(receipt::Receipt),
     Reveal(reveal::Reveal),
+    Values(values::Values),
     Erase(erase::Erase),
     Timestamp(timestamp::Timestamp),
 }
@@ -120,6 +123,7 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             reveal::reveal(&arguments).await?;
             Ok(ExitCode::SUCCESS)
         }
+        LogCommand::Values(arguments) => values::values(&arguments),
         LogCommand::Erase(arguments) => {
             erase::erase(&arguments).await?;
             Ok(ExitCode::SUCCESS)

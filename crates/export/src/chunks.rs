@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use curfew_ledger::{Entries, LogReader, ReadError};
 
 use crate::format::{Exporter, Format, Packing, WriteError};
-use crate::record::{Source, Stream};
+use crate::record::{Opener, Source, Stream};
 
 /// Bytes of a piece, from where no more is added to it. A Parquet row group comes as one.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -23,6 +23,9 @@ pub enum ExportError {
     /// The log cannot be read.
     #[error("the log cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// What it commits to cannot be read.
+    #[error("the values beside the log cannot be read: {0}")]
+    Values(String),
     /// An entry cannot be written in this format.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -62,6 +65,8 @@ pub struct Chunks {
     at: u64,
     written: u64,
     stream: Stream,
+    /// Shows concealed values.
+    opener: Option<Box<Opener>>,
     /// None once it is whole.
     exporter: Option<Exporter<Outlet>>,
     outlet: Outlet,
@@ -95,9 +100,17 @@ impl Chunks {
             from: range.start,
             written: 0,
             stream: Stream::new(),
+            opener: None,
             exporter: Some(Exporter::new(format, packing, source, outlet.clone())?),
             outlet,
         })
+    }
+
+    /// The same, with what `opener` has in the place of concealed values.
+    #[must_use]
+    pub fn revealing(mut self, opener: Box<Opener>) -> Self {
+        self.opener = Some(opener);
+        self
     }
 
     /// The index behind the last entry that was read.
@@ -132,7 +145,14 @@ impl Chunks {
                 self.stream.learn(index, &bytes);
                 continue;
             }
-            exporter.push(self.stream.record(index, bytes))?;
+            let record = match &mut self.opener {
+                Some(opener) => {
+                    let record = self.stream.revealed(index, bytes, opener);
+                    record.map_err(ExportError::Values)?
+                }
+                None => self.stream.record(index, bytes),
+            };
+            exporter.push(record)?;
             self.written += 1;
             if self.outlet.len() >= CHUNK_BYTES {
                 break;

@@ -22,5 +22,5 @@ mod text;
 pub use chunks::{Chunks, ExportError};
 pub use curfew_ledger::LogReader;
 pub use format::{Exporter, Format, Packing, WriteError};
-pub use record::{Record, Source, Stream};
+pub use record::{Opener, Record, Source, Stream};
 pub use text::visible;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use curfew_authority::{Entry, Timestamp};
+use curfew_authority::{Concealed, Entry, Field, Timestamp};
 use curfew_ledger::Hash;
 use curfew_ledger::merkle::leaf_hash;
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,10 @@ impl Record {
     }
 }
 
+/// Gives the texts to be shown for the concealed values of an entry with this index.
+pub type Opener =
+    dyn FnMut(u64, &Concealed) -> Result<Vec<(Field, String)>, String> + Send + 'static;
+
 /// What is known of a session.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 struct Known {
@@ -161,12 +165,39 @@ impl Stream {
 
     /// The record of the next entry.
     pub fn record(&mut self, index: u64, bytes: Vec<u8>) -> Record {
+        let entry = Entry::from_bytes(&bytes).map_err(|error| error.to_string());
+        self.record_of(index, bytes, entry)
+    }
+
+    /// The same, with what `opener` has in the place of concealed values. The entry itself is given
+    /// as it stands in the log.
+    ///
+    /// # Errors
+    /// When `opener` cannot read what it has.
+    pub fn revealed(
+        &mut self,
+        index: u64,
+        bytes: Vec<u8>,
+        opener: &mut Opener,
+    ) -> Result<Record, String> {
+        let mut entry = Entry::from_bytes(&bytes).map_err(|error| error.to_string());
+        if let Some(action) = entry.as_mut().ok().and_then(|e| e.event.action_mut())
+            && !action.concealed.is_empty()
+        {
+            for (field, text) in opener(index, &action.concealed)? {
+                action.show(field, text);
+            }
+        }
+        Ok(self.record_of(index, bytes, entry))
+    }
+
+    fn record_of(&mut self, index: u64, bytes: Vec<u8>, entry: Result<Entry, String>) -> Record {
         let leaf = leaf_hash(&bytes);
-        let (time, mut facts) = match Entry::from_bytes(&bytes) {
+        let (time, mut facts) = match entry {
             Ok(entry) => (entry.time, kinds::facts(&entry.event)),
             // A ledger that holds anything else is for `curfew-verify` to judge; what it holds is
             // given on as it is.
-            Err(error) => (self.last_time(), unknown(&error.to_string())),
+            Err(problem) => (self.last_time(), unknown(&problem)),
         };
         self.last = time.as_micros();
         self.resolve(&mut facts);

@@ -27,7 +27,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use record::Record;
-pub use store::{Condemned, Fields, Kept, Reader, Shown, Store, Wiped};
+pub use store::{Condemned, Fields, Held, Kept, Reader, Shown, Store, Wiped, told};
 
 /// Why values cannot be kept or read.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{Concealed, Field, SubjectName};
+use curfew_authority::{Commitment, Concealed, Field, SubjectName};
 use curfew_ledger::Disk;
 use curfew_ledger::disk::{DiskFile, OpenMode};
 use zeroize::Zeroizing;
@@ -25,6 +25,28 @@ pub enum Shown {
     Missing,
     /// What is there is not what the entry commits to.
     Wrong,
+}
+
+impl Shown {
+    /// The value, or in its place what has become of it, with the commitment: `erased:…`,
+    /// `missing:…`, `wrong:…`.
+    pub fn told(self, commitment: &Commitment) -> String {
+        match self {
+            Self::Value(value) => value,
+            Self::Erased => format!("erased:{commitment}"),
+            Self::Missing => format!("missing:{commitment}"),
+            Self::Wrong => format!("wrong:{commitment}"),
+        }
+    }
+}
+
+/// The same of all fields of an entry.
+pub fn told(fields: Fields, concealed: &Concealed) -> Vec<(Field, String)> {
+    let told = |(field, shown): (Field, Shown)| {
+        let commitment = concealed.get(&field)?;
+        Some((field, shown.told(commitment)))
+    };
+    fields.into_iter().filter_map(told).collect()
 }
 
 /// What can be shown of an entry's concealed fields, in their order.
@@ -48,6 +70,10 @@ impl From<Opened> for Shown {
         }
     }
 }
+
+/// What a reader of many entries keeps from one to the next: the file it has read.
+#[derive(Debug, Default)]
+pub struct Held(Option<(u64, Content)>);
 
 /// The keys of a subject that are to be erased: no more in memory, not yet gone from the disk.
 #[derive(Clone, Debug)]
@@ -400,12 +426,36 @@ impl Store {
     /// # Errors
     /// Whatever the disk reports.
     pub fn read(&self, index: u64, concealed: &Concealed) -> Result<Fields, ValuesError> {
-        let names = files::names(&*self.disk, &self.dir)?;
-        let content = match files::holding(&names, index) {
-            Some(first) => Content::read(&*self.disk, &files::path_of(&self.dir, first))?,
-            None => Content::default(),
+        self.read_on(&mut Held::default(), index, concealed)
+    }
+
+    /// The same, for whoever reads one durable entry after the other, in order: a file is read once as
+    /// long as nothing is added to it. What is erased meanwhile is not shown all the same.
+    ///
+    /// # Errors
+    /// Whatever the disk reports.
+    pub fn read_on(
+        &self,
+        held: &mut Held,
+        index: u64,
+        concealed: &Concealed,
+    ) -> Result<Fields, ValuesError> {
+        let covers = |(first, content): &(u64, Content)| {
+            let last = content.records.last();
+            *first <= index && last.is_some_and(|(header, _)| index <= header.index)
         };
-        let record = content.find(index);
+        if !held.0.as_ref().is_some_and(covers) {
+            let names = files::names(&*self.disk, &self.dir)?;
+            held.0 = match files::holding(&names, index) {
+                Some(first) => {
+                    let path = files::path_of(&self.dir, first);
+                    Some((first, Content::read(&*self.disk, &path)?))
+                }
+                None => None,
+            };
+        }
+        let content = held.0.as_ref().map(|(_, content)| content);
+        let record = content.and_then(|content| content.find(index));
         let front = lock(&self.front);
         let slot = record.and_then(|(header, _)| front.slot(header.slot));
         Ok(shown(slot, record, concealed))

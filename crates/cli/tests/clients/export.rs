@@ -74,6 +74,13 @@ async fn the_log_is_exported_through_a_session() {
         "{odd:?}"
     );
 
+    let hidden = export(stage, folder.path(), &["--format", "csv", "--reveal"]).await;
+    assert!(
+        !hidden.success && hidden.err.contains("does not permit"),
+        "an auditor may read the log, and not what it conceals: {hidden:?}"
+    );
+    assert_eq!(hidden.out, "");
+
     let other = tempfile::tempdir().unwrap();
     let worker = stage.person("leaker", "worker").await;
     keep(other.path(), stage, &worker);

@@ -14,3 +14,4 @@ mod kill;
 mod kit;
 mod outage;
 mod twins;
+mod values;

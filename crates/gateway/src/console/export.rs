@@ -22,9 +22,10 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use curfew_authority::ClosedBy;
+use curfew_authority::{ClosedBy, Verb};
 use curfew_export::range::{self, Place};
-use curfew_export::{Chunks, Format, LogReader, Packing, Source};
+use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
+use curfew_values::{Held, Shown, Store};
 use futures_util::Stream;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -33,7 +34,7 @@ use tokio::time::timeout;
 use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use crate::permit::CutSignal;
+use crate::permit::{Cut, CutSignal};
 use crate::{Closing, Permit, Refusal, Registrar};
 
 /// Exports at once. Each holds what it knows of sessions, 13 MB of ended ones at most, and a piece:
@@ -71,6 +72,8 @@ pub(super) struct Sent {
     from: String,
     #[serde(default)]
     to: String,
+    #[serde(default)]
+    reveal: bool,
 }
 
 /// The same, checked.
@@ -80,6 +83,7 @@ struct Asked {
     packing: Packing,
     from: Option<Place>,
     to: Option<Place>,
+    reveal: bool,
 }
 
 impl Asked {
@@ -88,7 +92,7 @@ impl Asked {
             let text = rejection.body_text();
             let problem = text.rsplit_once("string: ").map(|(_, problem)| problem);
             Problem::bad_request(problem.unwrap_or(&text))
-                .with_hint("there are `format`, `from` and `to`")
+                .with_hint("there are `format`, `from`, `to`, and `reveal=true`")
         })?;
         let place = |name: &str, text: &str| match text {
             "" => Ok(None),
@@ -111,6 +115,7 @@ impl Asked {
             packing,
             from: place("from", &sent.from)?,
             to: place("to", &sent.to)?,
+            reveal: sent.reveal,
         })
     }
 
@@ -121,6 +126,9 @@ impl Asked {
             if let Some(place) = place {
                 text.push_str(&format!(" {name}={place}"));
             }
+        }
+        if self.reveal {
+            text.push_str(" reveal=true");
         }
         text
     }
@@ -149,7 +157,7 @@ pub(super) async fn api(
     sent: Result<Query<Sent>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let asked = Asked::of(sent, &viewer.visit.headers)?;
-    let permit = permitted(&portal, &viewer, &asked)
+    let permits = permitted(&portal, &viewer, &asked)
         .await
         .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
     let turn = Arc::clone(&portal.exports.0).try_acquire_owned();
@@ -163,7 +171,7 @@ pub(super) async fn api(
         Problem::unavailable("The log cannot be read at the moment")
     })?;
     let (chunks, range) = begun;
-    let body = Run::start(&portal, permit, turn, chunks);
+    let body = Run::start(&portal, permits, turn, chunks);
     let mut response = body.into_response();
     let headers = response.headers_mut();
     let kind = HeaderValue::from_static(format.media_type());
@@ -177,11 +185,78 @@ pub(super) async fn api(
     Ok(response)
 }
 
-/// Asks for the permit, and waits until that is recorded.
-async fn permitted(portal: &Portal, viewer: &Viewer, asked: &Asked) -> Result<Permit, Refusal> {
-    let permit = viewer.ask_to_search(portal, asked.recorded()).await?;
-    permit.recorded().await?;
-    Ok(permit)
+/// What an export rests on.
+struct Permits {
+    read: Permit,
+    /// To see what the log only commits to.
+    reveal: Option<Permit>,
+}
+
+impl Permits {
+    /// The signals that take them back.
+    fn cuts(&self) -> Cuts {
+        let reveal = self.reveal.as_ref().unwrap_or(&self.read);
+        Cuts([self.read.cut().clone(), reveal.cut().clone()])
+    }
+
+    fn close(self, closing: Closing) {
+        if let Some(reveal) = self.reveal {
+            reveal.close(closing);
+        }
+        self.read.close(closing);
+    }
+}
+
+/// Either of them ends the export.
+#[derive(Clone, Debug, Default)]
+struct Cuts([CutSignal; 2]);
+
+impl Cuts {
+    async fn fired(&self) -> Cut {
+        let [read, reveal] = &self.0;
+        tokio::select! {
+            cut = read.fired() => cut,
+            cut = reveal.fired() => cut,
+        }
+    }
+
+    fn have_fired(&self) -> bool {
+        self.0.iter().any(|cut| cut.now().is_some())
+    }
+}
+
+/// Asks for the permits, and waits until they are recorded.
+async fn permitted(portal: &Portal, viewer: &Viewer, asked: &Asked) -> Result<Permits, Refusal> {
+    let ask = |verb| viewer.ask_to_search(portal, verb, asked.recorded());
+    // The rarer right first: who lacks it has not read anything.
+    let reveal = if asked.reveal {
+        Some(ask(Verb::LogReveal).await?)
+    } else {
+        None
+    };
+    let read = ask(Verb::LogRead).await?;
+    read.recorded().await?;
+    if let Some(reveal) = &reveal {
+        reveal.recorded().await?;
+    }
+    Ok(Permits { read, reveal })
+}
+
+/// Shows concealed values as the store has them at that moment.
+fn opener(store: Option<Arc<Store>>) -> Box<Opener> {
+    let mut held = Held::default();
+    Box::new(move |index, concealed| {
+        let fields = match &store {
+            Some(store) => store
+                .read_on(&mut held, index, concealed)
+                .map_err(|error| error.to_string())?,
+            None => {
+                let missing = concealed.keys().map(|field| (*field, Shown::Missing));
+                missing.collect()
+            }
+        };
+        Ok(curfew_values::told(fields, concealed))
+    })
 }
 
 /// Finds the range, of signed entries alone: what leaves cannot be taken back.
@@ -190,6 +265,7 @@ async fn begin(portal: &Portal, asked: Asked) -> Option<(Box<Chunks>, Range<u64>
         portal.gateway.data.ledger(),
         portal.gateway.config.origin.clone(),
     );
+    let values = portal.gateway.values.clone();
     let found = tokio::task::spawn_blocking(move || {
         let failed = |error: &dyn std::fmt::Display| error.to_string();
         let reader = LogReader::open(&dir).map_err(|error| failed(&error))?;
@@ -203,7 +279,10 @@ async fn begin(portal: &Portal, asked: Asked) -> Option<(Box<Chunks>, Range<u64>
         let range = from..to.max(from);
         let source = Source::of(&origin);
         let chunks = Chunks::new(&reader, range.clone(), asked.format, asked.packing, source);
-        let chunks = chunks.map_err(|error| failed(&error))?;
+        let mut chunks = chunks.map_err(|error| failed(&error))?;
+        if asked.reveal {
+            chunks = chunks.revealing(opener(values));
+        }
         Ok::<_, String>((Box::new(chunks), range))
     });
     let error = match found.await {
@@ -233,7 +312,7 @@ struct Seen {
 /// An export under way.
 struct Run {
     chunks: Box<Chunks>,
-    permit: Permit,
+    permits: Permits,
     pieces: mpsc::Sender<Piece>,
     seen: Arc<Seen>,
     registrar: Registrar,
@@ -243,7 +322,7 @@ struct Run {
 impl Run {
     fn start(
         portal: &Portal,
-        permit: Permit,
+        permits: Permits,
         turn: OwnedSemaphorePermit,
         chunks: Box<Chunks>,
     ) -> Body {
@@ -251,12 +330,12 @@ impl Run {
         let seen = Arc::new(Seen::default());
         let flow = Flow {
             coming,
-            cut: permit.cut().clone(),
+            cut: permits.cuts(),
             seen: Arc::clone(&seen),
         };
         let run = Self {
             chunks,
-            permit,
+            permits,
             pieces,
             seen,
             registrar: portal.gateway.registrar.clone(),
@@ -271,23 +350,23 @@ impl Run {
     async fn go(self) {
         let Self {
             chunks,
-            permit,
+            permits,
             pieces,
             seen,
             registrar,
             _turn,
         } = self;
-        let cut = permit.cut().clone();
+        let cut = permits.cuts();
         let by = {
             // A person started it, and it runs: as with a statement, that is activity.
-            let _busy = permit.activity().busy();
+            let _busy = permits.read.activity().busy();
             tokio::select! {
                 biased;
                 cut = cut.fired() => cut.cause.closed_by(),
                 by = feed(chunks, pieces, &seen) => by,
             }
         };
-        permit.close(Closing {
+        permits.close(Closing {
             by,
             closed: registrar.now(),
             bytes_in: 0,
@@ -345,7 +424,7 @@ struct BrokenOff;
 /// The body of the answer.
 struct Flow {
     coming: mpsc::Receiver<Piece>,
-    cut: CutSignal,
+    cut: Cuts,
     seen: Arc<Seen>,
 }
 
@@ -358,7 +437,7 @@ impl Stream for Flow {
         }
         // A cut drops the sender, which wakes whoever waits here.
         let piece = ready!(self.coming.poll_recv(cx));
-        if self.cut.now().is_some() {
+        if self.cut.have_fired() {
             return Poll::Ready(Some(Err(BrokenOff)));
         }
         Poll::Ready(match piece {
@@ -404,7 +483,7 @@ mod tests {
         let (pieces, coming) = mpsc::channel(1);
         let flow = Flow {
             coming,
-            cut: CutSignal::default(),
+            cut: Cuts::default(),
             seen: Arc::default(),
         };
         (pieces, flow)
@@ -433,7 +512,7 @@ mod tests {
         let (pieces, mut flow) = flow();
         assert!(pieces.send(Piece::Bytes("late".into())).await.is_ok());
         let cause = crate::permit::CutCause::Shutdown;
-        flow.cut.fire(crate::permit::Cut::of(cause));
+        flow.cut.0[1].fire(crate::permit::Cut::of(cause));
         assert!(flow.next().await.unwrap().is_err());
         assert_eq!(flow.seen.bytes_out.load(Ordering::Relaxed), 0);
     }

@@ -6,6 +6,7 @@ use axum::extract::{Query as Fields, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use curfew_authority::Verb;
 use curfew_search::{Answer, Asked, Query, QueryError};
 use serde_json::Value;
 
@@ -43,7 +44,9 @@ pub(super) async fn permit(
     viewer: &mut Viewer,
     query: &Query,
 ) -> Result<Permit, Refusal> {
-    let permit = viewer.ask_to_search(portal, query.recorded()).await?;
+    let permit = viewer
+        .ask_to_search(portal, Verb::LogRead, query.recorded())
+        .await?;
     permit.recorded().await?;
     Ok(permit)
 }

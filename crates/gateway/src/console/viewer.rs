@@ -185,13 +185,14 @@ impl Viewer {
         self.ask_for(portal, action).await
     }
 
-    /// Asks for a permit to read the log, and says what is looked for there.
+    /// Asks for a permit to read the log, or what it conceals, and says what is looked for there.
     pub(super) async fn ask_to_search(
         &self,
         portal: &Portal,
+        verb: Verb,
         search: String,
     ) -> Result<Permit, Refusal> {
-        let mut action = self.visit.action(Verb::LogRead, None, self.passive);
+        let mut action = self.visit.action(verb, None, self.passive);
         action.search = Some(search);
         self.ask_for(portal, action).await
     }

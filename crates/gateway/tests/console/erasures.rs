@@ -43,6 +43,17 @@ async fn until_done(world: &World, wanted: usize) {
     panic!("the erasure is not done after a minute");
 }
 
+/// Has a subject's values erased by two people.
+pub(crate) async fn erased(asks: &mut Browser<'_>, approves: &mut Browser<'_>, subject: &str) {
+    let (status, body) = post(asks, "/erasures", subject).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{body}");
+    let entries = ledger(asks.world);
+    let erasure = newest(&entries, "erasure.requested").1["erasure"].as_str();
+    let approve = format!("/erasures/{}/approve", erasure.unwrap());
+    let (status, body) = post(approves, &approve, "").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{body}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_asks_another_approves_and_the_values_are_gone_while_the_log_still_holds() {
     let world = concealing().await;

@@ -252,3 +252,61 @@ async fn an_export_breaks_off_when_its_session_ends_and_never_looks_whole() {
         assert!(came < whole);
     }
 }
+
+/// The row of an entry in CSV, by the names of its columns.
+fn row(csv: &str, index: usize) -> std::collections::BTreeMap<String, String> {
+    let mut lines = csv::Reader::from_reader(csv.as_bytes());
+    let names = lines.headers().unwrap().clone();
+    let rows = lines.records().map(Result::unwrap);
+    let found = rows.map(|row| {
+        let cells = names.iter().zip(row.iter());
+        cells
+            .map(|(name, cell)| (name.to_owned(), cell.to_owned()))
+            .collect::<std::collections::BTreeMap<_, _>>()
+    });
+    let wanted = index.to_string();
+    found
+        .into_iter()
+        .find(|row| row["index"] == wanted)
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concealed_values_are_exported_to_those_who_may_see_them_and_recorded_as_revealed() {
+    let world = crate::values::concealing().await;
+    let mut bob = world.signed_in("bob").await;
+    assert_eq!(bob.get("/sessions").await.status, StatusCode::OK);
+    let mut ada = world.signed_in("ada").await;
+    let mut cli = approved(&world, &mut ada).await;
+    let listed = |entry: &Value| entry["verb"] == "session.list";
+    let index = ledger(&world).iter().rposition(listed).unwrap();
+    signed(&world, index as u64 + 1).await;
+
+    let plain = cli.get("/api/v1/log/export?format=csv").await;
+    let told = row(&plain.body, index);
+    assert!(told["path"].starts_with("commitment:"), "{told:?}");
+    let path = "/api/v1/log/export?format=csv&reveal=true";
+    let opened = cli.get(path).await;
+    let shown = row(&opened.body, index);
+    assert_eq!(shown["path"], "/sessions");
+    assert_eq!(shown["entry"], told["entry"], "as it stands in the log");
+
+    // Both rights, each with an entry of its own that ends.
+    let entries = ledger(&world);
+    for verb in ["log.read", "log.reveal"] {
+        let index = entries
+            .iter()
+            .rposition(|entry| entry["verb"] == verb && entry["kind"] == "action.allowed")
+            .unwrap();
+        let closed = closed(&world, index).await;
+        assert_eq!(closed["bytes_out"], opened.bytes.len(), "{verb}");
+        assert!(entries[index]["concealed"]["search"].is_string());
+    }
+
+    // An erasure is in force at once, in the middle of the file that was read too.
+    let mut cyd = world.signed_in("cyd").await;
+    crate::erasures::erased(&mut ada, &mut cyd, "bob").await;
+    let gone = row(&cli.get(path).await.body, index);
+    let commitment = told["path"].strip_prefix("commitment:").unwrap();
+    assert_eq!(gone["path"], format!("erased:{commitment}"));
+}

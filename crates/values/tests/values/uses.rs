@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_authority::{Commitment, Concealed, Field};
 use curfew_ledger::faulty::FaultyDisk;
-use curfew_values::{Reader, Shown};
+use curfew_values::{Held, Reader, Shown};
 
 use crate::kit::{DIR, concealed, name, open, shown, stage, told};
 
@@ -129,4 +129,32 @@ fn a_flipped_bit_never_shows_another_value() {
             }
         }
     }
+}
+
+#[test]
+fn whoever_reads_on_sees_what_came_since_and_nothing_that_was_erased_since() {
+    let disk = FaultyDisk::new();
+    let store = open(&disk, 0).unwrap();
+    for index in [3, 5, 6] {
+        let subject = if index == 6 { "ben" } else { "ann" };
+        stage(&store, index, subject).unwrap();
+        store.flush().unwrap();
+    }
+    store.durable(7);
+    let mut held = Held::default();
+    let mut read = |index| {
+        let mut fields = store.read_on(&mut held, index, &concealed(index)).unwrap();
+        fields.remove(0).1
+    };
+    assert_eq!(read(3), told(3));
+    assert_eq!(read(4), Shown::Missing);
+    stage(&store, 9, "ben").unwrap();
+    store.flush().unwrap();
+    let condemned = store.condemn(&name("ann"), 8);
+    assert_eq!(read(5), Shown::Erased, "its file was read before");
+    store.wipe(&condemned).unwrap();
+    assert_eq!(read(5), Shown::Erased);
+    assert_eq!(read(6), told(6));
+    assert_eq!(read(9), told(9), "it was added to the same file");
+    assert_eq!(read(10), Shown::Missing);
 }
