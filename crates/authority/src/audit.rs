@@ -417,6 +417,7 @@ impl Auditor {
             Event::LogPruned(told) => self.pruned(told.size, out),
             Event::GatewayStopped {}
             | Event::ClockStepped { .. }
+            | Event::ClockSyncChanged { .. }
             | Event::SignInRefused { .. }
             | Event::CredentialUnknown { .. } => {}
         }

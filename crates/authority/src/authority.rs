@@ -19,6 +19,7 @@ mod stamping;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod watching;
 mod witnessing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -97,6 +98,9 @@ struct State {
     /// How many entries were given up.
     #[serde(default)]
     pruned: u64,
+    /// It was noted whether the wall clock is kept in step.
+    #[serde(default)]
+    synced: Option<bool>,
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
@@ -136,6 +140,7 @@ impl Default for State {
             stamped: None,
             stamps_stopped: false,
             pruned: 0,
+            synced: None,
             last_start: None,
         }
     }

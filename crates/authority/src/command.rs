@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -33,6 +33,8 @@ pub enum Command {
         boot_id: String,
         /// The boot clock now, in microseconds.
         boot_us: u64,
+        /// How the wall clock stands, where the kernel says so.
+        wall: Option<WallClock>,
     },
     /// Stop work. Sessions live on; their deadlines keep running.
     StopGateway,
@@ -142,6 +144,8 @@ pub enum Command {
     Signing(SigningNews),
     /// Note what there is to say of timestamps over the log.
     Stamp(StampNews),
+    /// How the wall clock stands. Recorded where that is not as it was.
+    WatchClock(WallClock),
     /// Entries past their time are to be given up.
     Prune(LogPruned),
 }
@@ -277,6 +281,8 @@ pub struct Witnessed {
     pub witnesses: Vec<String>,
     /// The checkpoint with its signatures, as a signed note.
     pub checkpoint: String,
+    /// How the wall clock stands, where the kernel says so.
+    pub wall: Option<WallClock>,
 }
 
 /// A credential for a session that already lives.

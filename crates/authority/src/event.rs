@@ -21,7 +21,7 @@ use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
 pub use closed::{ActionClosed, ClosedBy};
-pub use notes::{LogPruned, LogTimestamped, SigningFault};
+pub use notes::{LogPruned, LogTimestamped, SigningFault, WallClock};
 
 /// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -73,6 +73,9 @@ pub enum Event {
         boot_id: String,
         /// The boot clock at this entry's time, in microseconds.
         boot_us: u64,
+        /// How the wall clock stood, as far as the kernel knows.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        wall: Option<WallClock>,
     },
     /// The gateway was told to stop and did.
     #[serde(rename = "gateway.stopped")]
@@ -82,6 +85,12 @@ pub enum Event {
     ClockStepped {
         /// Wall clock minus ledger time, in microseconds, after the step.
         wall_offset_us: i64,
+    },
+    /// The wall clock is kept in step with others from here on, or no longer is.
+    #[serde(rename = "clock.sync_changed")]
+    ClockSyncChanged {
+        /// How it stands now.
+        wall: WallClock,
     },
     /// This policy is in force from here on.
     #[serde(rename = "policy.loaded")]
@@ -341,6 +350,9 @@ pub enum Event {
         /// The checkpoint with the signatures of log and witnesses, as a signed note. The longest
         /// signatures are left out where not all fit.
         checkpoint: String,
+        /// How the wall clock stood, as far as the kernel knows.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        wall: Option<WallClock>,
     },
     /// For too long no checkpoint has been cosigned by a quorum of witnesses.
     #[serde(rename = "log.quorum_lost")]

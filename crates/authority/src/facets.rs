@@ -76,6 +76,7 @@ impl Event {
         "gateway.started",
         "gateway.stopped",
         "clock.stepped",
+        "clock.sync_changed",
         "policy.loaded",
         "resources.loaded",
         "account.changed",
@@ -117,6 +118,7 @@ impl Event {
             Self::GatewayStarted { .. } => "gateway.started",
             Self::GatewayStopped {} => "gateway.stopped",
             Self::ClockStepped { .. } => "clock.stepped",
+            Self::ClockSyncChanged { .. } => "clock.sync_changed",
             Self::PolicyLoaded { .. } => "policy.loaded",
             Self::ResourcesLoaded { .. } => "resources.loaded",
             Self::AccountChanged { .. } => "account.changed",
@@ -177,6 +179,7 @@ impl Event {
             | Self::GatewayStarted { .. }
             | Self::GatewayStopped {}
             | Self::ClockStepped { .. }
+            | Self::ClockSyncChanged { .. }
             | Self::PolicyLoaded { .. }
             | Self::ResourcesLoaded { .. }
             | Self::RecordingFailed { .. }

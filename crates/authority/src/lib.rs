@@ -38,7 +38,7 @@ pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
     DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, LogPruned, LogTimestamped,
-    RefusalCause, SigningFault,
+    RefusalCause, SigningFault, WallClock,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{

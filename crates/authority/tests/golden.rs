@@ -11,7 +11,7 @@ const GOLDEN: &str = include_str!("golden/entries.jsonl");
 const DOCS: &str = include_str!("../../../docs/ledger.md");
 
 /// How many kinds of entry there are. One more kind needs one more line.
-const KINDS: usize = 36;
+const KINDS: usize = 37;
 
 #[test]
 fn golden_entries_are_read_and_written_as_they_stand() {
@@ -148,8 +148,10 @@ proptest! {
 #[test]
 fn an_auditor_that_stands_for_entries_is_read_by_every_later_version() {
     const KEPT: &str = include_str!("golden/heir-2.json");
+    /// How many lines there were when it was kept.
+    const KEPT_ENTRIES: usize = 39;
     let mut auditor = Auditor::new();
-    for (index, line) in (0..).zip(GOLDEN.lines()) {
+    for (index, line) in (0..).zip(GOLDEN.lines().take(KEPT_ENTRIES)) {
         auditor.check(index, &Entry::from_bytes(line.as_bytes()).unwrap());
     }
     let inherited = Auditor::inherit(KEPT.trim_end().as_bytes()).unwrap();

@@ -47,6 +47,18 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("the wall clock was moved; it is {wall_offset_us} µs off ledger time"),
         ),
+        Event::ClockSyncChanged { wall } => {
+            let class = Class::Application(ApplicationActivity::Other("Clock Sync Changed"));
+            let (severity, text) = if wall.synced {
+                (
+                    Informational,
+                    "the wall clock is kept in step with others again",
+                )
+            } else {
+                (High, "the wall clock is not kept in step with others")
+            };
+            plain("clock.sync_changed", class, severity, text)
+        }
         Event::PolicyLoaded { digest, .. } => plain(
             "policy.loaded",
             Class::Entity {

@@ -7,12 +7,18 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use curfew_authority::{Authority, ClockSource, Timestamp};
+use curfew_authority::{Authority, ClockSource, Timestamp, WallClock};
+use rtime_clock::adjtime::{Timex, adjtimex};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
+
+/// Bits of the kernel's clock status (linux/timex.h): nobody keeps the clock in step, and the offset is
+/// in nanoseconds.
+const STA_UNSYNC: i32 = 0x0040;
+const STA_NANO: i32 = 0x2000;
 
 /// Where the last entry of an existing ledger left the clocks.
 #[derive(Clone, Debug)]
@@ -119,6 +125,24 @@ impl Clock {
         let ledger = i64::try_from(self.now().as_micros()).unwrap_or(i64::MAX);
         wall.saturating_sub(ledger)
     }
+}
+
+/// How the wall clock stands, where the kernel tells: in a sandbox it may not.
+pub(crate) fn wall() -> Option<WallClock> {
+    let mut timex = Timex::new();
+    // Nothing is to be changed: it is only asked.
+    adjtimex(&mut timex).ok()?;
+    let timex = timex.0;
+    let offset_us = if timex.status & STA_NANO == 0 {
+        timex.offset
+    } else {
+        timex.offset / 1_000
+    };
+    Some(WallClock {
+        synced: timex.status & STA_UNSYNC == 0,
+        offset_us,
+        error_us: u64::try_from(timex.maxerror).unwrap_or(0),
+    })
 }
 
 /// A timer on the boot clock with the kernel's own precision, where the runtime's wheel would

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Config, WebResource};
 use crate::control;
 use crate::data::{DataDir, DataError};
@@ -271,6 +271,7 @@ impl Core {
             clock: clock.source(),
             boot_id: clock.boot_id().to_owned(),
             boot_us: clock.boot_us(now),
+            wall: clock::wall(),
         })
         .await?;
         self.carry_out(Command::LoadResources {

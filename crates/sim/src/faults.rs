@@ -470,6 +470,7 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::GatewayStarted { .. }
         | Event::GatewayStopped {}
         | Event::ClockStepped { .. }
+        | Event::ClockSyncChanged { .. }
         | Event::PolicyLoaded { .. }
         | Event::ResourcesLoaded { .. }
         | Event::AccountChanged { .. }

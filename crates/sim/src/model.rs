@@ -105,6 +105,7 @@ impl Model {
             | Event::GatewayStarted { .. }
             | Event::GatewayStopped {}
             | Event::ClockStepped { .. }
+            | Event::ClockSyncChanged { .. }
             | Event::PolicyLoaded { .. }
             | Event::ResourcesLoaded { .. }
             | Event::SignInRefused { .. }

@@ -257,6 +257,7 @@ impl World {
             clock: ClockSource::Wall,
             boot_id: "sim".to_owned(),
             boot_us: self.now.as_micros(),
+            wall: None,
         });
     }
 

@@ -32,6 +32,7 @@ fn command_of(event: &Event) -> Option<Command> {
         clock,
         boot_id,
         boot_us,
+        wall,
     } = event
     {
         return Some(Command::StartGateway {
@@ -39,6 +40,7 @@ fn command_of(event: &Event) -> Option<Command> {
             clock: *clock,
             boot_id: boot_id.clone(),
             boot_us: *boot_us,
+            wall: *wall,
         });
     }
     if let Event::PolicyLoaded { text, .. } = event {

@@ -6,6 +6,7 @@ use crate::event::{AccountChange, EndReason, Entry, Event};
 use crate::ids::{CredentialId, SessionId, SubjectName};
 use crate::limits::Limits;
 use crate::policy::Policy;
+use crate::resource::Resource;
 use crate::session::{Credential, CredentialClass, LiveSession, Proof};
 use crate::time::Timestamp;
 
@@ -17,13 +18,11 @@ impl Authority {
         self.state.time = self.state.time.max(time);
         self.count(&entry.event);
         self.forget(time);
+        self.note(&entry.event, time);
         match &entry.event {
             Event::LogOpened { .. } => self.state.opened = true,
             Event::PolicyLoaded { text, .. } => self.load_policy_text(text),
-            Event::ResourcesLoaded { resources } => {
-                self.state.resources = with_gateway(resources.clone());
-                self.rulings().clear();
-            }
+            Event::ResourcesLoaded { resources } => self.replace_resources(resources),
             Event::AccountChanged {
                 subject, change, ..
             } => self.change_account(subject, change),
@@ -62,8 +61,8 @@ impl Authority {
             }
             // Not activity: otherwise asking twice would heal the idle limit that the first asking
             // had found passed. The re-authentication it leads to is.
-            Event::ActionSteppedUp { .. } => {}
-            Event::GatewayStopped {}
+            Event::ActionSteppedUp { .. }
+            | Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::SignInRefused { .. }
             | Event::SessionUsedAfterEnd { .. }
@@ -72,11 +71,9 @@ impl Authority {
             | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
-            | Event::LogWitnessed { .. } => {}
-            Event::ErasureRequested { .. }
-            | Event::ErasureApproved { .. }
-            | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
-            Event::GatewayStarted { .. }
+            | Event::LogWitnessed { .. }
+            | Event::GatewayStarted { .. }
+            | Event::ClockSyncChanged { .. }
             | Event::LogQuorumLost { .. }
             | Event::LogQuorumMet { .. }
             | Event::LogSigningFailed { .. }
@@ -84,7 +81,10 @@ impl Authority {
             | Event::LogTimestamped(_)
             | Event::LogTimestampsStopped { .. }
             | Event::LogTimestampsResumed { .. }
-            | Event::LogPruned(_) => self.note(&entry.event, time),
+            | Event::LogPruned(_) => {}
+            Event::ErasureRequested { .. }
+            | Event::ErasureApproved { .. }
+            | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
         }
     }
 
@@ -92,14 +92,20 @@ impl Authority {
     fn note(&mut self, event: &Event, time: Timestamp) {
         let state = &mut self.state;
         if let Event::GatewayStarted {
-            boot_id, boot_us, ..
+            boot_id,
+            boot_us,
+            wall,
+            ..
         } = event
         {
+            state.synced = wall.map(|wall| wall.synced);
             state.last_start = Some(Started {
                 time,
                 boot_id: boot_id.clone(),
                 boot_us: *boot_us,
             });
+        } else if let Event::ClockSyncChanged { wall } = event {
+            state.synced = Some(wall.synced);
         } else if let Event::LogQuorumLost { .. } | Event::LogQuorumMet { .. } = event {
             state.quorum_lost = matches!(event, Event::LogQuorumLost { .. });
         } else if let Event::LogSigningFailed { size, .. } = event {
@@ -115,6 +121,11 @@ impl Authority {
         } else if let Event::LogPruned(told) = event {
             state.pruned = told.size;
         }
+    }
+
+    fn replace_resources(&mut self, resources: &[Resource]) {
+        self.state.resources = with_gateway(resources.to_vec());
+        self.rulings().clear();
     }
 
     fn load_policy_text(&mut self, text: &str) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context};
+use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context, short};
 use super::judge::{Admission, Applicant, ended};
 use super::{Authority, Held, with_gateway};
 use crate::command::{Command, Decision, Denial, Refusal, Verdict};
@@ -19,8 +19,24 @@ use crate::time::Timestamp;
 impl Authority {
     /// The sessions that ran out while nothing flowed end at their deadlines. What an
     /// interruption kept from being recorded after its cause is caught up as well.
-    pub(super) fn start_gateway(&self, started: Event, now: Timestamp) -> Decision {
-        let mut events = vec![started];
+    pub(super) fn start_gateway(&self, command: &Command, now: Timestamp) -> Decision {
+        let mut events = Vec::new();
+        if let Command::StartGateway {
+            version,
+            clock,
+            boot_id,
+            boot_us,
+            wall,
+        } = command
+        {
+            events.push(Event::GatewayStarted {
+                version: short(version),
+                clock: *clock,
+                boot_id: short(boot_id),
+                boot_us: *boot_us,
+                wall: *wall,
+            });
+        }
         for (_, session) in self.due(now) {
             let Some(held) = self.held(&session) else {
                 continue;

@@ -51,20 +51,7 @@ impl Authority {
             Command::OpenLog { origin } => Decision::done(vec![Event::LogOpened {
                 origin: short(origin),
             }]),
-            Command::StartGateway {
-                version,
-                clock,
-                boot_id,
-                boot_us,
-            } => {
-                let started = Event::GatewayStarted {
-                    version: short(version),
-                    clock: *clock,
-                    boot_id: short(boot_id),
-                    boot_us: *boot_us,
-                };
-                self.start_gateway(started, now)
-            }
+            Command::StartGateway { .. } => self.start_gateway(command, now),
             Command::StopGateway => Decision::done(vec![Event::GatewayStopped {}]),
             Command::StepClock { wall_offset_us } => Decision::done(vec![Event::ClockStepped {
                 wall_offset_us: *wall_offset_us,
@@ -110,10 +97,28 @@ impl Authority {
                 Decision::done(vec![Event::RecordingResumed { refused: *refused }])
             }
             Command::Erasure(step) => self.erase(step, now),
-            Command::Witness(news) => Decision::done(self.witnessing(news)),
-            Command::Signing(news) => Decision::done(self.signing(news)),
-            Command::Stamp(news) => Decision::done(self.stamping(news)),
-            Command::Prune(told) => Decision::done(Self::pruning(told)),
+            Command::Witness(_)
+            | Command::Signing(_)
+            | Command::Stamp(_)
+            | Command::Prune(_)
+            | Command::WatchClock(_) => Decision::done(self.news(command)),
+        }
+    }
+
+    /// What there is to say of the log itself and of its keeper's clock.
+    fn news(&self, command: &Command) -> Vec<Event> {
+        if let Command::Witness(news) = command {
+            self.witnessing(news)
+        } else if let Command::Signing(news) = command {
+            self.signing(news)
+        } else if let Command::Stamp(news) = command {
+            self.stamping(news)
+        } else if let Command::Prune(told) = command {
+            Self::pruning(told)
+        } else if let Command::WatchClock(wall) = command {
+            self.watching(*wall)
+        } else {
+            Vec::new()
         }
     }
 

@@ -97,6 +97,7 @@ mod tests {
             asked: None,
             off_us: None,
             digest: "ab".repeat(32),
+            wall: None,
         }
     }
 

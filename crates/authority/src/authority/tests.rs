@@ -165,6 +165,7 @@ fn restart() -> Command {
         clock: ClockSource::Wall,
         boot_id: "b".into(),
         boot_us: 0,
+        wall: None,
     }
 }
 

@@ -31,6 +31,7 @@ impl Authority {
                 size: witnessed.size,
                 witnesses: names(&witnessed.witnesses),
                 checkpoint: witnessed.checkpoint.clone(),
+                wall: witnessed.wall,
             }],
             WitnessNews::QuorumLost { .. } if lost => Vec::new(),
             WitnessNews::QuorumLost {
@@ -97,6 +98,7 @@ mod tests {
                 size: 1,
                 witnesses: vec!["\u{1}".repeat(1_000); 100],
                 checkpoint: format!("{}{}", "\n".repeat(64), "a".repeat(len - 64)),
+                wall: None,
             })
         };
         assert_eq!(say(cosigned(CHECKPOINT_BYTES_MAX)), (1, false));
@@ -112,6 +114,7 @@ mod tests {
             size,
             witnesses: Vec::new(),
             checkpoint: text.to_owned(),
+            wall: None,
         };
         let found = |event: Event| {
             let mut auditor = Auditor::new();

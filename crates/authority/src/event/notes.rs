@@ -26,6 +26,21 @@ pub struct LogTimestamped {
     pub off_us: Option<i64>,
     /// SHA-256 of the whole answer that is kept, in lower-case hexadecimal.
     pub digest: String,
+    /// How the wall clock stood when it was kept, as far as the kernel knows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wall: Option<WallClock>,
+}
+
+/// How the host's wall clock stands: what the kernel knows by whoever keeps it (adjtimex(2)).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WallClock {
+    /// It is kept in step with other clocks (not STA_UNSYNC).
+    pub synced: bool,
+    /// What is still to be corrected, in microseconds.
+    pub offset_us: i64,
+    /// How far it may be off at most, in microseconds.
+    pub error_us: u64,
 }
 
 /// Which entries are given up, and what stands for them.

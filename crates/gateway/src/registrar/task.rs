@@ -18,7 +18,7 @@ use super::erase::{Approved, Erasing};
 use super::live::Live;
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
-use crate::clock::{Alarm, Clock};
+use crate::clock::{self, Alarm, Clock};
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
 
@@ -433,8 +433,19 @@ impl Task {
             self.carry_out(&command, self.clock.now());
         }
         self.wall_offset_us = offset;
+        self.watch_clock();
         self.look_for_space();
         self.erase_next();
+    }
+
+    /// Says it where the wall clock is not kept in step any more, or is again.
+    fn watch_clock(&mut self) {
+        if self.outage.is_some() {
+            return;
+        }
+        if let Some(wall) = clock::wall() {
+            self.carry_out(&Command::WatchClock(wall), self.clock.now());
+        }
     }
 
     async fn stop(

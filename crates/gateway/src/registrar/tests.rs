@@ -128,6 +128,7 @@ async fn bench_concealing(fields: &[Field]) -> Bench {
             clock: curfew_authority::ClockSource::Wall,
             boot_id: "b".into(),
             boot_us: 1,
+            wall: None,
         },
         Command::LoadResources {
             resources: vec![resource("shop"), resource("vault")],

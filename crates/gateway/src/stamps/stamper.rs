@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Setup;
 use super::ask::{AskError, Asker};
+use crate::clock;
 use crate::recorder::Durability;
 use crate::registrar::{Refusal, Registrar};
 
@@ -231,6 +232,7 @@ impl Stamper {
         let answered = self.registrar.now();
         let mut told = told(size, token, &response);
         told.asked = Some(asked);
+        told.wall = clock::wall();
         told.off_us = LogTimestamped::off(told.tsa_time, told.accuracy_us, asked, answered);
         let stamped = Stamped {
             checkpoint,
@@ -363,6 +365,7 @@ fn told(size: u64, token: Token, response: &[u8]) -> LogTimestamped {
         accuracy_us: token.accuracy_us,
         asked: None,
         off_us: None,
+        wall: None,
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }

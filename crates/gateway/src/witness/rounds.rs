@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
+use crate::clock;
 use crate::recorder::Durability;
 use crate::registrar::{Refusal, Registrar};
 
@@ -383,6 +384,7 @@ impl Rounds {
             size,
             witnesses: signers.into_iter().map(name).collect(),
             checkpoint,
+            wall: clock::wall(),
         });
         if self.record(news).await.is_ok() {
             self.noted = Some((Instant::now(), size));

@@ -266,6 +266,7 @@ async fn two_of_three_are_enough_and_a_restart_from_an_old_copy_shows() {
                 size,
                 witnesses,
                 checkpoint,
+                wall,
             },
         ),
     ] = noted.as_slice()
@@ -276,6 +277,11 @@ async fn two_of_three_are_enough_and_a_restart_from_an_old_copy_shows() {
     assert_eq!(witnesses.as_slice(), ["north", "south"]);
     let judged = stage.policy.judge(checkpoint.as_bytes(), &[]).unwrap();
     assert!(judged.met && judged.checkpoint.size == *size);
+    // How the clock stood, wherever the kernel tells.
+    let started = |event: &Event| matches!(event, Event::GatewayStarted { .. });
+    let started = stage.events(started, 1).await;
+    let told = matches!(&started[0].1, Event::GatewayStarted { wall: Some(_), .. });
+    assert_eq!(wall.is_some(), told);
 }
 
 fn list(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
