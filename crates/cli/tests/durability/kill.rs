@@ -80,7 +80,7 @@ async fn no_acknowledged_entry_is_lost_and_what_ran_out_meanwhile_has_ended() {
         "hardly any load: {}",
         acknowledged.len()
     );
-    drop(place.serve());
+    place.mend();
     let events = place.events();
     let recorded: BTreeSet<&str> = events
         .iter()

@@ -37,6 +37,9 @@ permit (principal, action, resource in Environment::"test");
 /// How long a start may take.
 const START: Duration = Duration::from_secs(20);
 
+/// How long it may take until everything is signed.
+const PUBLISHED: Duration = Duration::from_secs(60);
+
 /// A gateway's files, and how to run it.
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
@@ -296,6 +299,28 @@ impl Place {
             std::thread::sleep(Duration::from_millis(20));
         }
         served
+    }
+
+    /// Starts it once more, so that it mends what a kill has left, and kills it when it has.
+    pub(crate) fn mend(&self) {
+        let served = self.serve();
+        self.published();
+        served.kill();
+    }
+
+    /// Waits until all entries are under a checkpoint and that is in its place. A kill before can fall
+    /// between `checkpoints` and `checkpoint`, which a verifier rightly tells.
+    pub(crate) fn published(&self) {
+        let start = Instant::now();
+        loop {
+            let size = LogReader::open(&self.ledger()).unwrap().size();
+            let signed = curfew_export::range::checkpoint(&self.ledger());
+            if signed.is_some_and(|checkpoint| checkpoint.size == size) {
+                return;
+            }
+            assert!(start.elapsed() < PUBLISHED, "{size} entries are not signed");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Starts it where it cannot run, and gives what it says.

@@ -129,7 +129,7 @@ impl Work {
     /// After kill -9: everything that reached the app is on record, and the log holds.
     fn holds(self) {
         self.served.kill();
-        drop(self.place.serve());
+        self.place.mend();
         let events = self.place.events();
         let allowed = |path: &str| {
             events.iter().any(|event| {

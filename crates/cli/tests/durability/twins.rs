@@ -51,7 +51,7 @@ async fn the_second_of_two_gateways_on_one_log_stops() {
         said.contains("older copy") || said.contains("not the log"),
         "{said}"
     );
-    drop(places[winner].serve());
+    places[winner].mend();
     let (whole, report) = places[winner].verify();
     assert!(whole, "{report}");
 }

@@ -39,6 +39,7 @@ async fn concealed_values_are_exported_and_held_against_the_log_and_damage_is_to
         let url = place.url(&format!("/patients/{number}"));
         assert_eq!(client.post(url).send().await.unwrap().status(), 200);
     }
+    place.published();
     served.kill();
 
     let good = curfew(&place, &["log", "values", "--json"]);
