@@ -1,6 +1,7 @@
 //! One pass over a ledger on two cores: the ledger crate checks hashes and signatures, and beside
 //! it the authority's auditor judges each entry.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -102,6 +103,8 @@ struct Pass<'a> {
     totals: Totals,
     size: u64,
     unproven: Option<String>,
+    /// What entries say of tokens: some hundred bytes for each, of which there are few.
+    noted: BTreeMap<u64, String>,
     /// What is known where the newest checkpoint was reached.
     kept: Option<Kept>,
     findings: Vec<Found>,
@@ -216,6 +219,9 @@ impl Pass<'_> {
             && self.unproven.as_ref() == Some(&told.digest)
         {
             self.unproven = None;
+        }
+        if let Event::LogTimestamped(told) = &entry.event {
+            self.noted.insert(told.size, told.digest.clone());
         }
         if let Event::SessionStarted { .. } = &entry.event {
             self.totals.sessions.started += 1;
@@ -370,6 +376,7 @@ pub fn audit_onward(
         size: start.size,
         auditor: start.auditor,
         unproven: start.unproven,
+        noted: BTreeMap::new(),
         kept: None,
         findings: Vec::new(),
         findings_total: 0,
@@ -383,6 +390,7 @@ pub fn audit_onward(
         last: pass.totals.last,
         sessions: pass.totals.sessions,
         actions: pass.totals.actions,
+        noted: pass.noted,
         findings: pass.findings,
         findings_total: pass.findings_total,
         ..Report::of(what.dir)

@@ -1,5 +1,6 @@
 //! What a verification found, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
@@ -79,6 +80,9 @@ pub struct Report {
     /// What timestamp tokens say, where the authorities behind them were given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamps: Option<Timestamps>,
+    /// The SHA-256 that entries give of tokens, by the size these are over.
+    #[serde(skip)]
+    pub(crate) noted: BTreeMap<u64, String>,
     /// Sessions it tells of.
     pub sessions: Sessions,
     /// Actions allowed.
@@ -173,6 +177,7 @@ impl Report {
             last: None,
             witnesses: None,
             timestamps: None,
+            noted: BTreeMap::new(),
             sessions: Sessions::default(),
             actions: 0,
             faults: Vec::new(),

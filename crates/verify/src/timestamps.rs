@@ -1,5 +1,6 @@
 //! What timestamp tokens kept with a log say: how much of it existed at which time.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use curfew_authority::Timestamp;
 use curfew_ledger::{Checkpoint, Published, Receipt, VerifierKey};
 use curfew_timestamp::{Roots, Token};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::report::{Fault, Outcome, Report};
 
@@ -120,7 +122,10 @@ pub(crate) fn add(
     keys: &[VerifierKey],
 ) {
     let mut timestamps = Timestamps::default();
-    for &size in sizes {
+    // What an entry tells of must be there, whether or not it was when they were listed.
+    let told = report.noted.keys().copied();
+    let all: BTreeSet<u64> = sizes.iter().copied().chain(told).collect();
+    for size in all {
         match judge(report, log, size, roots, keys) {
             Judged::Holds(stamp) => timestamps.tokens.push(stamp),
             Judged::Refused(detail) => timestamps.refused.push(Refused { size, detail }),
@@ -153,9 +158,16 @@ fn judge(
 ) -> Judged {
     let stamped = match log.timestamp(size) {
         Ok(Some(stamped)) => stamped,
-        Ok(None) => return Judged::Refused("the checkpoint it is over is missing".to_owned()),
+        Ok(None) => {
+            return Judged::Refused("it or the checkpoint it is over is missing".to_owned());
+        }
         Err(error) => return Judged::Refused(error.to_string()),
     };
+    let digest = Sha256::digest(&stamped.response);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if report.noted.get(&size).is_some_and(|told| *told != digest) {
+        return Judged::Refused("it is not the one that an entry of the log tells of".to_owned());
+    }
     // Whoever asked had checked the nonce; it proves nothing to others.
     let token = curfew_timestamp::verify(&stamped.response, &stamped.checkpoint, None, roots);
     let Token {

@@ -9,6 +9,7 @@
 mod history;
 mod pruned;
 mod server;
+mod stamped;
 mod state;
 mod witnessed;
 
