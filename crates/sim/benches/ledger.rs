@@ -2,7 +2,8 @@
 //!
 //! A closed loop keeps a number of entries outstanding. Beside it, in the same run and in turns, the
 //! raw limit: a bare loop that writes the very batches the ledger has just written, each with one
-//! sync, into segments prepared in the same way. Then SQLite (WAL, synchronous=FULL) and fjall,
+//! sync, into segments prepared in the same way, with as many entries under way at once as the ledger
+//! had; and the same with as many batches under way as the ledger may have at most. Then SQLite (WAL, synchronous=FULL) and fjall,
 //! committing as many rows at a time as entries were outstanding, and the journal's daemon where it
 //! runs. Arguments: `--seconds N` for each measurement, `--rounds N`, `--at DIR`.
 #![allow(
@@ -113,6 +114,8 @@ struct Measured {
     per_second: f64,
     p50_us: f64,
     p99_us: f64,
+    /// Processor time of this whole program for each entry, whoever hands it over included.
+    cpu_ns: f64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -127,10 +130,23 @@ fn measured(count: u64, took: Duration, mut waited: Vec<u64>) -> Measured {
         per_second: count as f64 / took.as_secs_f64(),
         p50_us: at(50),
         p99_us: at(99),
+        cpu_ns: 0.0,
     }
 }
 
+/// Processor time that this program has had, user and system, in hundredths of a second.
+fn cpu_ticks() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = text.rsplit_once(')').unwrap().1.split_whitespace();
+    fields
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<f64>().unwrap())
+        .sum()
+}
+
 /// Keeps `depth` entries outstanding for a time. Gives also the batches that came of it.
+#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 fn ledger(folder: &Path, depth: usize, time: Duration) -> (Measured, Vec<u64>) {
     let key = LogKey::create(&folder.join("key"), "bench.example/log").unwrap();
     let options = Options::new(folder.join("ledger"), folder.join("guard"), key);
@@ -138,7 +154,7 @@ fn ledger(folder: &Path, depth: usize, time: Duration) -> (Measured, Vec<u64>) {
     let (writer, _) = Writer::create(options, Arc::new(RealDisk), watch.clone()).unwrap();
     settle();
     let mut entry = vec![b'x'; ENTRY_BYTES];
-    let begun = Instant::now();
+    let (begun, ticks) = (Instant::now(), cpu_ticks());
     let mut sent = 0_u64;
     loop {
         let now = Instant::now();
@@ -162,13 +178,15 @@ fn ledger(folder: &Path, depth: usize, time: Duration) -> (Measured, Vec<u64>) {
             sent += 1;
         }
     }
-    let took = begun.elapsed();
+    let (took, ticks) = (begun.elapsed(), cpu_ticks() - ticks);
     let mut flight = watch.flight.lock().unwrap();
     let (durable, waited) = (flight.durable, std::mem::take(&mut flight.waited));
     let batches = std::mem::take(&mut flight.batches);
     drop(flight);
     writer.close().unwrap();
-    (measured(durable, took, waited), batches)
+    let mut measured = measured(durable, took, waited);
+    measured.cpu_ns = ticks * 1e7 / durable.max(1) as f64;
+    (measured, batches)
 }
 
 /// Lets the disk come to rest: segments are prepared beside the first batches otherwise.
@@ -176,12 +194,17 @@ fn settle() {
     std::thread::sleep(Duration::from_millis(500));
 }
 
-/// Makes files of zeros, prepared like the ledger's segments: what is written goes into them.
+/// Makes files of zeros, prepared like the ledger's segments: what is written goes into them. Earlier
+/// ones are written over.
 fn zeroed(folder: &Path, bytes: u64) {
     let zeros = vec![0; 4 << 20];
     for n in 0..bytes.div_ceil(SEGMENT_BYTES) {
         let path = folder.join(format!("raw-{n}"));
-        let file = File::options().create_new(true).write(true).open(path);
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(path);
         let file = file.unwrap();
         let mut at = 0;
         while at < SEGMENT_BYTES {
@@ -215,8 +238,21 @@ fn plan(batches: &[u64]) -> Vec<(usize, u64, usize)> {
     batches.iter().map(place).collect()
 }
 
-/// Writes these batches and syncs each, no more; as many at once as the ledger has under way.
-fn raw(folder: &Path, batches: &[u64], depth: usize, time: Duration) -> Measured {
+/// How many batches make up `depth` entries, at most as many as the ledger may have under way.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a small number"
+)]
+fn lanes(depth: usize, batches: &[u64]) -> usize {
+    let mean = batches.iter().sum::<u64>() as f64 / batches.len() as f64;
+    let most = curfew_ledger::options::WRITES_IN_FLIGHT_LIMIT;
+    ((depth as f64 / mean).round() as usize).clamp(1, most)
+}
+
+/// Writes these batches and syncs each, no more; so many at once.
+fn raw(folder: &Path, batches: &[u64], lanes: usize, time: Duration) -> Measured {
     let plan = plan(batches);
     let files = plan.last().map_or(0, |(file, ..)| *file as u64 + 1);
     zeroed(folder, files * SEGMENT_BYTES);
@@ -247,7 +283,6 @@ fn raw(folder: &Path, batches: &[u64], depth: usize, time: Duration) -> Measured
         }
         (count, waited)
     };
-    let lanes = depth.min(curfew_ledger::options::WRITES_IN_FLIGHT_LIMIT);
     let (count, waited) = std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..lanes).map(|_| scope.spawn(lane)).collect();
         let all = lanes.into_iter().map(|lane| lane.join().unwrap());
@@ -329,37 +364,43 @@ fn middle(all: &[Measured]) -> Measured {
         per_second: of(|one| one.per_second),
         p50_us: of(|one| one.p50_us),
         p99_us: of(|one| one.p99_us),
+        cpu_ns: of(|one| one.cpu_ns),
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a mean is shown")]
 fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>) {
     let time = Duration::from_secs_f64(arguments.seconds);
-    let mut all: [Vec<Measured>; 4] = Default::default();
+    let mut all: [Vec<Measured>; 5] = Default::default();
     let (mut ratios, mut syncs, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         used.push(tempfile::tempdir_in(&arguments.at).unwrap());
         let folder = used.last().unwrap().path();
         let (ours, batches) = ledger(folder, depth, time);
-        let bare = raw(folder, &batches, depth, time * 4);
+        let bare = raw(folder, &batches, lanes(depth, &batches), time * 4);
+        let most = depth.min(curfew_ledger::options::WRITES_IN_FLIGHT_LIMIT);
+        let four = raw(folder, &batches, most, time * 4);
         ratios.push(ours.per_second / bare.per_second);
         syncs.push(ours.p50_us / bare.p50_us);
         sizes.push(batches.iter().sum::<u64>() as f64 / batches.len() as f64);
         let rivals = [sqlite(folder, depth, time), fjall(folder, depth, time)];
-        for (kept, one) in all.iter_mut().zip([ours, bare].into_iter().chain(rivals)) {
+        let ours = [ours, bare, four].into_iter();
+        for (kept, one) in all.iter_mut().zip(ours.chain(rivals)) {
             kept.push(one);
         }
     }
-    let [ours, bare, sqlite, fjall] = all.map(|all| middle(&all));
+    let [ours, bare, four, sqlite, fjall] = all.map(|all| middle(&all));
     println!(
-        "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.1} | {:.0} | {:.1} |",
+        "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} |",
         ours.per_second,
         ours.p50_us,
         ours.p99_us,
+        ours.cpu_ns,
         bare.per_second,
         median(ratios),
         bare.p50_us,
         median(syncs),
+        four.per_second,
         sqlite.per_second,
         ours.per_second / sqlite.per_second,
         fjall.per_second,
@@ -379,9 +420,9 @@ fn main() {
         arguments.rounds
     );
     println!(
-        "| outstanding | ledger/s | ack p50 µs | p99 µs | bare loop/s | ledger ÷ bare | bare sync p50 µs | ack ÷ bare sync | SQLite/s | ledger ÷ SQLite | fjall/s | ledger ÷ fjall |"
+        "| outstanding | ledger/s | ack p50 µs | p99 µs | processor ns | bare loop/s | ledger ÷ bare | bare sync p50 µs | ack ÷ bare sync | bare, most at once | SQLite/s | ledger ÷ SQLite | fjall/s | ledger ÷ fjall |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     // Removed at the end: for seconds after many files are deleted, ext4 makes new ones slowly.
     let mut used = Vec::new();
     for depth in DEPTHS {
