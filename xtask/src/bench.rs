@@ -25,7 +25,7 @@ pub(crate) struct Bench {
 
 /// Every measurement. One more is one line here and a `[[bench]]` target without harness that
 /// ends at once when it is given `--test`.
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench {
         name: "cut",
         about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
@@ -47,6 +47,14 @@ const BENCHES: [Bench; 4] = [
         about: "How fast entries are found in a log of ten million, beside reading all of it",
         package: "curfew-search",
         target: "search",
+        features: &[],
+        needs: &[],
+    },
+    Bench {
+        name: "storage",
+        about: "How much a sealed log takes on disk beside its entries; the argument is their number",
+        package: "curfew-verify",
+        target: "storage",
         features: &[],
         needs: &[],
     },
