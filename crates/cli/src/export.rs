@@ -182,11 +182,9 @@ fn offline(arguments: &Export) -> Outcome {
     } else {
         signed.min(reader.size())
     };
-    let end = |place: Option<Place>, otherwise: u64| match place {
-        Some(place) => range::first_at(&reader, place, size).doing("cannot read the log"),
-        None => Ok(otherwise),
-    };
-    let (from, to) = (end(arguments.from, 0)?, end(arguments.to, size)?);
+    let range = range::between(&reader, arguments.from, arguments.to, size);
+    let range = range.doing("cannot read the log")?;
+    let to = range.end;
     let source = source(&dir, &reader)?;
     let target = Target::new(arguments)?;
     let packing = if arguments.gzip {
@@ -194,13 +192,7 @@ fn offline(arguments: &Export) -> Outcome {
     } else {
         Packing::Plain
     };
-    let chunks = Chunks::new(
-        &reader,
-        from..to.max(from),
-        arguments.format,
-        packing,
-        source,
-    );
+    let chunks = Chunks::new(&reader, range, arguments.format, packing, source);
     let mut chunks = chunks.doing(&target.doing)?;
     if arguments.reveal {
         chunks = chunks.revealing(opener(arguments)?);

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -71,6 +72,25 @@ pub fn origin(dir: &Path, reader: &LogReader) -> Option<String> {
     } else {
         None
     }
+}
+
+/// The indexes between two places, of the first `size` entries and of those that are left. Without a
+/// place: from the first one that is left, to the last.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn between(
+    reader: &LogReader,
+    from: Option<Place>,
+    to: Option<Place>,
+    size: u64,
+) -> Result<Range<u64>, ReadError> {
+    let end = |place: Option<Place>, otherwise: u64| match place {
+        Some(place) => first_at(reader, place, size),
+        None => Ok(otherwise),
+    };
+    let from = end(from, reader.first().min(size))?;
+    Ok(from..end(to, size)?.max(from))
 }
 
 /// The index of the first entry that is left at or after a place, at most `size`.

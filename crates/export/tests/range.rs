@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use curfew_export::range::{Place, checkpoint, first_at, origin};
+use curfew_export::range::{Place, between, checkpoint, first_at, origin};
 use curfew_export::{Chunks, Exporter, Format, LogReader, Packing, Source, Stream};
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use flate2::read::MultiGzDecoder;
@@ -39,6 +39,15 @@ fn times_and_indexes_find_their_entries() {
     assert_eq!(at("2026-11-23"), 0);
     assert_eq!(at("2026-11-23T16:40:00.000105Z"), 5);
     assert_eq!(at("2026-11-24"), size);
+    let from = |from: &str, to: Option<&str>| {
+        let place = |text: &str| text.parse::<Place>().unwrap();
+        between(&reader, Some(place(from)), to.map(place), size).unwrap()
+    };
+    assert_eq!(between(&reader, None, None, size).unwrap(), 0..size);
+    assert_eq!(between(&reader, None, None, 7).unwrap(), 0..7);
+    assert_eq!(from("3", Some("9")), 3..9);
+    assert_eq!(from("9", Some("3")), 9..9);
+    assert_eq!(from("2026-11-24", None), size..size);
     assert!("yesterday".parse::<Place>().is_err());
 }
 

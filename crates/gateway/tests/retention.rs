@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use curfew_authority::{
     AccountChange, Actor, Command, Entry, Event, LogPruned, RefusalCause, Verdict,
 };
+use curfew_export::range::{Place, between};
+use curfew_export::{Chunks, Format, Packing, Source};
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_gateway::{Running, StartError};
@@ -126,6 +128,24 @@ async fn disable(running: &Running, subject: &str) {
     assert!(!matches!(verdict.await.unwrap(), Verdict::Refused(_)));
 }
 
+/// An export has what is left, and says from where.
+fn exported(reader: &LogReader) {
+    let (first, size) = (reader.first(), reader.size());
+    let zero = Some(Place::Index(0));
+    for range in [
+        between(reader, None, None, size),
+        between(reader, zero, None, size),
+    ] {
+        let range = range.unwrap();
+        assert_eq!(range, first..size);
+        let source = Source::of("curfew.test/log");
+        let (format, packing) = (Format::Csv, Packing::Plain);
+        let mut chunks = Chunks::new(reader, range, format, packing, source).unwrap();
+        while chunks.piece().unwrap().is_some() {}
+        assert_eq!(chunks.written(), size - first);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     let world = World::new("[log.retention]\nkeep = \"1s\"\nunarchived = true\n");
@@ -142,6 +162,7 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     let report = world.verified();
     assert_eq!(report.pruned, horizon);
     assert_eq!(world.reader().first(), horizon);
+    exported(&world.reader());
     let told = world.pruned();
     let last = told.iter().find(|told| told.size == horizon).unwrap();
     let kept = Horizon::read(&RealDisk, &world.dir()).unwrap().unwrap();

@@ -271,12 +271,8 @@ async fn begin(portal: &Portal, asked: Asked) -> Option<(Box<Chunks>, Range<u64>
         let reader = LogReader::open(&dir).map_err(|error| failed(&error))?;
         let signed = range::checkpoint(&dir).map_or(0, |checkpoint| checkpoint.size);
         let size = signed.min(reader.size());
-        let end = |place: Option<Place>, otherwise: u64| match place {
-            Some(place) => range::first_at(&reader, place, size).map_err(|error| failed(&error)),
-            None => Ok(otherwise),
-        };
-        let (from, to) = (end(asked.from, 0)?, end(asked.to, size)?);
-        let range = from..to.max(from);
+        let range = range::between(&reader, asked.from, asked.to, size);
+        let range = range.map_err(|error| failed(&error))?;
         let source = Source::of(&origin);
         let chunks = Chunks::new(&reader, range.clone(), asked.format, asked.packing, source);
         let mut chunks = chunks.map_err(|error| failed(&error))?;
