@@ -52,6 +52,8 @@ pub(crate) struct Records {
     /// The length when it was opened: what is appended later is not read.
     pub(crate) len_bytes: u64,
     path: std::path::PathBuf,
+    /// The record before the last one, once [`Records::last`] has looked for it.
+    pub(crate) before_last: Option<Vec<u8>>,
 }
 
 impl Records {
@@ -68,6 +70,7 @@ impl Records {
             offset: 0,
             len_bytes,
             path: path.to_path_buf(),
+            before_last: None,
         }))
     }
 
@@ -138,7 +141,7 @@ impl Records {
         let mut last = None;
         loop {
             match self.next()? {
-                Record::Note(_, note) => last = Some(note),
+                Record::Note(_, note) => self.before_last = last.replace(note),
                 Record::Torn | Record::End => return Ok(Ok(last)),
                 Record::Malformed => return Ok(Err(self.offset)),
             }

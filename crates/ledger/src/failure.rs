@@ -81,8 +81,8 @@ pub enum FailureKind {
         /// The entries found.
         size: u64,
     },
-    /// `checkpoint` is not the newest of `checkpoints`.
-    #[error("this is not the last of the checkpoints published")]
+    /// `checkpoint` is not the newest of `checkpoints`, nor the one before, as an interruption leaves it.
+    #[error("this is neither the last of the checkpoints published nor the one before")]
     NotNewest,
     /// What an earlier verification is said to have come to cannot be gone on from.
     #[error("{0}")]

@@ -264,6 +264,10 @@ fn swapped_files_and_records_are_named() {
     behind.put(Path::new("/log/checkpoint"), older.as_bytes());
     let failures = expect_named(&behind, Path::new("/log/checkpoint"), "an older checkpoint");
     assert_eq!(failures[0].kind, FailureKind::NotNewest);
+    // A writer that died while it published left the one before.
+    let before = records[4].split_once('\n').unwrap().1;
+    behind.put(Path::new("/log/checkpoint"), before.as_bytes());
+    check(&behind).unwrap();
     // Two frames of a segment change places, checksums and all.
     let disk = disk();
     let log = create(&disk, options());
