@@ -415,7 +415,9 @@ impl Auditor {
             | Event::LogTimestampsStopped { size, .. }
             | Event::LogTimestampsResumed { size } => self.timestamped(*size, out),
             Event::LogPruned(told) => self.pruned(told.size, out),
-            Event::GatewayStopped {}
+            // Whether its statement holds, the ledger says, which knows the keys.
+            Event::LogKeyRotated { .. }
+            | Event::GatewayStopped {}
             | Event::ClockStepped { .. }
             | Event::ClockSyncChanged { .. }
             | Event::SignInRefused { .. }

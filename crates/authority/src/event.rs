@@ -21,6 +21,7 @@ use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
 pub use closed::{ActionClosed, ClosedBy};
+use notes::is_default;
 pub use notes::{LogPruned, LogTimestamped, SigningFault, WallClock};
 
 /// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
@@ -410,11 +411,15 @@ pub enum Event {
     /// Entries past their time are given up; their hashes stay.
     #[serde(rename = "log.pruned")]
     LogPruned(LogPruned),
+    /// Another key signs from here on. Written while no gateway runs, at the time of the entry before.
+    #[serde(rename = "log.key_rotated")]
+    LogKeyRotated {
+        /// When, by the wall clock.
+        at: Timestamp,
+        /// The statement on it, a note signed by both keys that names the entries before and their root.
+        note: String,
+    },
 }
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// Why a credential of a live session opens nothing.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

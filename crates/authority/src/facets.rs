@@ -109,6 +109,7 @@ impl Event {
         "log.timestamps_stopped",
         "log.timestamps_resumed",
         "log.pruned",
+        "log.key_rotated",
     ];
 
     /// The JSON `kind`.
@@ -151,6 +152,7 @@ impl Event {
             Self::LogTimestampsStopped { .. } => "log.timestamps_stopped",
             Self::LogTimestampsResumed { .. } => "log.timestamps_resumed",
             Self::LogPruned(_) => "log.pruned",
+            Self::LogKeyRotated { .. } => "log.key_rotated",
         }
     }
 
@@ -192,7 +194,8 @@ impl Event {
             | Self::LogTimestamped(_)
             | Self::LogTimestampsStopped { .. }
             | Self::LogTimestampsResumed { .. }
-            | Self::LogPruned(_) => Facets::default(),
+            | Self::LogPruned(_)
+            | Self::LogKeyRotated { .. } => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {
                 subject: Some(subject),
                 actor: session_of(by),

@@ -6,6 +6,7 @@ mod database;
 mod demo;
 mod export;
 mod failure;
+mod key;
 mod log;
 mod login;
 mod policy;
@@ -50,6 +51,7 @@ enum Command {
     Connect(database::Connect),
     Psql(database::Psql),
     Sessions(sessions::Sessions),
+    Key(key::Key),
     Signer(signer::Signer),
     Witness(witness::Witness),
     #[command(hide = true)]
@@ -115,6 +117,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Connect(arguments) => database::connect(&arguments).await?,
         Command::Psql(arguments) => database::psql(&arguments).await?,
         Command::Sessions(arguments) => sessions::sessions(&arguments).await?,
+        Command::Key(arguments) => key::key(&arguments)?,
         Command::Signer(arguments) => signer::signer(arguments).await?,
         Command::Witness(arguments) => witness::witness(arguments).await?,
         Command::Log(arguments) => return log::log(arguments.command).await,

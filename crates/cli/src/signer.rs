@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use curfew_gateway::signer::server::{SignerServer, begin};
+use curfew_gateway::signer::server::{SignerServer, begin, prepare};
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::say;
@@ -22,6 +22,7 @@ pub(crate) struct Signer {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(Init),
+    Rotate(Rotate),
     Serve(Serve),
 }
 
@@ -35,6 +36,18 @@ struct Init {
     /// out only for a key that has signed none.
     #[arg(long, value_name = "CHECKPOINT")]
     from: Option<PathBuf>,
+}
+
+/// Makes the key that is to take this one's place, in KEY.next. Prints its verifier key.
+///
+/// Nothing changes yet: the signer goes on by the old key until the gateway's operator runs `curfew key
+/// rotate`, so that whoever took over the gateway alone cannot have the key changed. The signer may
+/// run meanwhile, and must run then.
+#[derive(Args, Debug)]
+struct Rotate {
+    /// The key file, 0600.
+    #[arg(long)]
+    key: PathBuf,
 }
 
 /// Answers the gateway until the process is ended. The gateway's `[log] signer` names the socket.
@@ -57,6 +70,14 @@ pub(crate) async fn signer(arguments: Signer) -> Outcome {
             let key = begin(&init.key, init.from.as_deref());
             say::line(key.map_err(|error| Failure::failed(&error))?);
             say::note("Next: `curfew signer serve`, and `signer = \"SOCKET\"` under `[log]`.");
+            Ok(())
+        }
+        Command::Rotate(rotate) => {
+            let key = prepare(&rotate.key);
+            say::line(key.map_err(|error| Failure::failed(&error))?);
+            say::note(
+                "Next: `curfew key rotate` where the gateway is, while it is stopped and this signer runs.",
+            );
             Ok(())
         }
         Command::Serve(serve) => {

@@ -367,6 +367,13 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             pruned(told),
         ),
+        Event::LogKeyRotated { note, .. } => {
+            let class = Class::Log(LogActivity::Other("Key Rotated"));
+            // Its lines are those of `curfew_ledger::rotation`; a reader verifies it there.
+            let line = |at: usize| note.split('\n').nth(at).unwrap_or("?");
+            let text = format!("after {} entries {} signs the log", line(2), line(5));
+            plain("log.key_rotated", class, Medium, text)
+        }
     }
 }
 

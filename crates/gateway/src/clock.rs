@@ -60,6 +60,11 @@ fn wall_us() -> u64 {
     micros(clock_gettime(ClockId::Realtime))
 }
 
+/// The wall clock, for what happens while ledger time stands still.
+pub(crate) fn wall_now() -> Timestamp {
+    Timestamp::from_micros(wall_us())
+}
+
 fn micros(moment: Timespec) -> u64 {
     let secs = u64::try_from(moment.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(moment.tv_nsec).unwrap_or(0);

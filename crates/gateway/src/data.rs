@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_identity::{Accounts, IdentityError, PasswordCost, VaultKey};
+use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::note::NoteError;
+use curfew_ledger::rotate::RotateError;
 use curfew_ledger::{
-    KeyError, LogKey, OpenError, Options, RealDisk, Recovered, VerifierKey, Writer,
+    KeyError, KeyFile, LogKey, OpenError, Options, RealDisk, Recovered, Signer, VerifierKey, Writer,
 };
 
 use curfew_values::{Store, ValuesError};
@@ -52,6 +54,12 @@ pub enum DataError {
         /// What is wrong with it.
         problem: NoteError,
     },
+    /// The key of the ledger, where it is being changed.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// The key of the ledger could not be changed.
+    #[error("the log's key is not changed: {0}")]
+    Rotate(#[from] RotateError),
     /// The ledger.
     #[error("the ledger cannot be opened: {0}")]
     Ledger(#[from] OpenError),
@@ -130,7 +138,12 @@ impl DataDir {
         self.root.join("keys/ledger.pub")
     }
 
-    fn ledger_key(&self) -> PathBuf {
+    /// The socket of whoever signs; none where the key is here.
+    pub(crate) fn signer(&self) -> Option<&Path> {
+        self.signer.as_deref()
+    }
+
+    pub(crate) fn ledger_key(&self) -> PathBuf {
         self.root.join("keys/ledger.key")
     }
 
@@ -138,17 +151,18 @@ impl DataDir {
         self.root.join("keys/gateway.key")
     }
 
-    fn options(&self) -> Result<Options, DataError> {
+    pub(crate) fn options(&self) -> Result<Options, DataError> {
+        Ok(match &self.signer {
+            Some(socket) => self.signed_by(RemoteSigner::new(socket, self.verifier()?)),
+            None => self.signed_by(KeyFile::open(Arc::new(RealDisk), &self.ledger_key())?),
+        })
+    }
+
+    pub(crate) fn signed_by(&self, signer: impl Signer + 'static) -> Options {
         let guard = self.root.join("guard/last-signed");
-        let mut options = match &self.signer {
-            Some(socket) => {
-                let signer = RemoteSigner::new(socket, self.verifier()?);
-                Options::new(self.ledger(), guard, signer)
-            }
-            None => Options::new(self.ledger(), guard, LogKey::load(&self.ledger_key())?),
-        };
+        let mut options = Options::new(self.ledger(), guard, signer);
         options.segment_bytes = self.segment_bytes;
-        Ok(options)
+        options
     }
 
     /// The verifier key itself.
@@ -228,8 +242,9 @@ impl DataDir {
         &self,
         durability: Arc<Durability>,
     ) -> Result<(Writer, Recovered), DataError> {
-        let options = self.options()?;
         let disk = Arc::new(RealDisk);
+        self.finish_rotation()?;
+        let options = self.options()?;
         // A ledger that has signed anything is never made anew: its guard says so.
         if options.guard.exists() {
             return Ok(Writer::open(options, disk, durability)?);
@@ -243,7 +258,7 @@ impl DataDir {
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
+pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
     move |source| DataError::File {
         path: path.display().to_string(),
         source,

@@ -129,6 +129,8 @@ pub struct Core {
     pub(crate) data: DataDir,
     pub(crate) durability: Arc<Durability>,
     pub(crate) values: Option<Arc<Store>>,
+    /// The statements on all changes of the key that signs the log, in its order.
+    pub(crate) rotations: Vec<String>,
 }
 
 /// A gateway that runs.
@@ -246,6 +248,7 @@ impl Core {
             data,
             durability: held,
             values,
+            rotations: replayed.rotations,
         };
         core.take_up_work(config, policy, &clock, recovered.size == 0)
             .await?;
@@ -303,8 +306,11 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let databases =
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
-    let followers = Followers::of(&config)?;
+    let mut followers = Followers::of(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
+    if let Some(retention) = &mut followers.retention {
+        retention.follow(&core.rotations)?;
+    }
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
         Some(address) => Some(bind(address).await?),
@@ -374,6 +380,10 @@ struct Followers {
 
 impl Followers {
     fn of(config: &Config) -> Result<Self, StartError> {
+        let data = DataDir::of(config);
+        data.master()?;
+        // Before anybody is told by which key the log is signed.
+        data.finish_rotation()?;
         let archive = archive(config)?;
         let covers = archive.as_ref().map(archive::Setup::progress);
         Ok(Self {

@@ -27,6 +27,7 @@ mod recorder;
 mod registrar;
 mod replay;
 mod retention;
+pub mod rotation;
 mod search;
 pub mod secret;
 pub mod signer;

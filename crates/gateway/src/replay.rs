@@ -18,11 +18,17 @@ pub(crate) struct Replayed {
     pub(crate) last: Option<LastSeen>,
     /// Erasures that were approved and are not done.
     pub(crate) approved: Vec<Approved>,
+    /// The statements on all changes of the key that signs the log, in its order.
+    pub(crate) rotations: Vec<String>,
 }
 
 /// Folds the ledger into the authority's state.
 pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
     let (mut authority, mut approved) = begin(recovered.horizon.as_ref())?;
+    let mut rotations = match &recovered.horizon {
+        Some(horizon) => horizon.milestone().statements(),
+        None => Vec::new(),
+    };
     let mut unproven = recovered.horizon.as_ref().map(Horizon::digest);
     for item in recovered.entries() {
         let failed = |index, problem| StartError::Replay { index, problem };
@@ -31,6 +37,9 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
         authority.apply(&entry);
         if let Event::ErasureApproved { erasure, .. } = &entry.event {
             approved.insert(erasure.clone(), index);
+        }
+        if let Event::LogKeyRotated { note, .. } = &entry.event {
+            rotations.push(note.clone());
         }
         if let Event::LogPruned(told) = &entry.event
             && unproven.as_ref() == Some(&told.digest)
@@ -54,6 +63,7 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
     });
     Ok(Replayed {
         approved: approved.collect(),
+        rotations,
         last: (recovered.size > 0).then(|| LastSeen::of(&authority)),
         authority,
     })

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use curfew_authority::{Auditor, Command, Entry, LogPruned, RecallError, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
+use curfew_ledger::rotate::RotateError;
 use curfew_ledger::{
-    Disk, FileError, Horizon, LogReader, Prunable, PruneError, ReadError, RealDisk, VerifierKey,
+    Disk, FileError, Horizon, KeyChain, LogReader, Prunable, PruneError, ReadError, RealDisk,
 };
 use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
@@ -99,7 +100,7 @@ pub(crate) struct Setup {
     config: Config,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
-    keys: Vec<VerifierKey>,
+    keys: KeyChain,
     keep: Duration,
     /// How many entries the archive covers, where they must be there.
     archived: Option<Arc<Progress>>,
@@ -118,11 +119,20 @@ impl Setup {
         Ok(Some(Self {
             dir: data.ledger(),
             disk: Arc::new(RealDisk),
-            keys: vec![data.verifier()?],
+            keys: KeyChain::new(&[data.verifier()?]),
             keep: retention.keep.0,
             archived: archive.filter(|_| !retention.unarchived),
             config: config.clone(),
         }))
+    }
+
+    /// Takes in the statements on all changes of the log's key: what is past its time was mostly signed
+    /// by an earlier one.
+    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), DataError> {
+        let notes = rotations.iter().map(String::as_str);
+        let keys = KeyChain::of(&self.keys.keys(), notes);
+        self.keys = keys.map_err(RotateError::from)?;
+        Ok(())
     }
 
     /// Gives up what is past its time, look after look, until the gateway stops.

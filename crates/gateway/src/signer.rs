@@ -15,7 +15,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use curfew_ledger::signer::Extends;
-use curfew_ledger::{Checkpoint, Hash, SignError, Signer, VerifierKey};
+use curfew_ledger::{Checkpoint, Hash, Rotation, SignError, Signer, VerifierKey};
 use serde::{Deserialize, Serialize};
 
 /// The version of the words.
@@ -52,14 +52,22 @@ enum Ask {
         old: u64,
         proof: Vec<String>,
     },
+    /// State that the key prepared beside yours takes its place after `checkpoint`, your last.
+    Rotate { checkpoint: String },
 }
 
 /// What is answered.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// The verifier key.
-    Key { verifier: String },
+    /// The verifier key, and the newest statement that it took the place of another.
+    Key {
+        verifier: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rotation: Option<String>,
+    },
+    /// The statement.
+    Rotated { note: String },
     /// The number asked for.
     FrameNonce { nonce: u64 },
     /// The signed note.
@@ -92,6 +100,8 @@ fn write_line(mut stream: &UnixStream, value: &impl Serialize) -> io::Result<()>
 pub struct RemoteSigner {
     socket: PathBuf,
     key: VerifierKey,
+    /// The key that signed until a rotation of which the log does not tell yet.
+    before: Option<VerifierKey>,
     /// The last size it is known to have signed.
     size: AtomicU64,
 }
@@ -102,8 +112,40 @@ impl RemoteSigner {
         Self {
             socket: socket.to_path_buf(),
             key,
+            before: None,
             size: AtomicU64::new(0),
         }
+    }
+
+    /// The same signer, which signs by another key since a rotation of which the log is yet to tell.
+    pub(crate) fn rotated_to(socket: &Path, rotation: &Rotation) -> Self {
+        Self {
+            before: Some(rotation.old.clone()),
+            ..Self::new(socket, rotation.new.clone())
+        }
+    }
+
+    /// The rotation from the key it is known by to the one it has now, with the statement on it; none
+    /// where it still has that key.
+    ///
+    /// # Errors
+    /// When it does not answer, or has a key that no such statement leads to.
+    pub(crate) fn rotated(&self) -> Result<Option<(Rotation, String)>, SignError> {
+        let answer = self.ask(Ask::Key {})?;
+        let Answer::Key { verifier, rotation } = answer else {
+            return Err(unexpected(&answer));
+        };
+        if verifier == self.key.to_string() {
+            return Ok(None);
+        }
+        let wrong = |why: String| SignError::Wrong(why);
+        let note = rotation.ok_or_else(|| wrong(format!("it signs by {verifier}")))?;
+        let rotation =
+            Rotation::verify(note.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+        if rotation.old != self.key || rotation.new.to_string() != verifier {
+            return Err(wrong(format!("its statement does not lead to {verifier}")));
+        }
+        Ok(Some((rotation, note)))
     }
 
     fn ask(&self, ask: Ask) -> Result<Answer, SignError> {
@@ -126,7 +168,7 @@ impl RemoteSigner {
     /// Asks whose key the signer has, and compares.
     fn check_key(&self) -> Result<(), SignError> {
         let answer = self.ask(Ask::Key {})?;
-        let Answer::Key { verifier } = &answer else {
+        let Answer::Key { verifier, .. } = &answer else {
             return Err(unexpected(&answer));
         };
         if *verifier == self.key.to_string() {
@@ -149,7 +191,10 @@ impl Signer for RemoteSigner {
     }
 
     fn verifiers(&self) -> Vec<VerifierKey> {
-        vec![self.key.clone()]
+        std::iter::once(&self.key)
+            .chain(&self.before)
+            .cloned()
+            .collect()
     }
 
     fn sign_checkpoint(
@@ -172,6 +217,9 @@ impl Signer for RemoteSigner {
             };
             let answer = self.ask(ask)?;
             if let Answer::Signed { note } = answer {
+                // What is signed from here on, is after the rotation.
+                let signed = Checkpoint::verify(note.as_bytes(), std::slice::from_ref(&self.key));
+                signed.map_err(|error| SignError::Wrong(error.to_string()))?;
                 self.size.store(checkpoint.size, Ordering::Relaxed);
                 return Ok(note);
             }
@@ -193,6 +241,15 @@ impl Signer for RemoteSigner {
             return Err(unexpected(&answer));
         };
         Ok(vec![nonce])
+    }
+
+    fn rotate(&self, checkpoint: &Checkpoint) -> Result<String, SignError> {
+        let checkpoint = checkpoint.to_string();
+        let answer = self.ask(Ask::Rotate { checkpoint })?;
+        let Answer::Rotated { note } = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(note)
     }
 }
 

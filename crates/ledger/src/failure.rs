@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::merkle::Hash;
 use crate::note::NoteError;
+use crate::rotation::RotationError;
 use crate::segment::CorruptionKind;
 
 /// Where something is wrong.
@@ -84,6 +85,12 @@ pub enum FailureKind {
     /// `checkpoint` is not the newest of `checkpoints`, nor the one before, as an interruption leaves it.
     #[error("this is neither the last of the checkpoints published nor the one before")]
     NotNewest,
+    /// A rotation of the log's key does not hold.
+    #[error("{0}")]
+    Rotation(RotationError),
+    /// The log is whole, and another's.
+    #[error("none of the keys that were given has ever signed this log")]
+    ForeignKeys,
     /// What an earlier verification is said to have come to cannot be gone on from.
     #[error("{0}")]
     Milestone(String),

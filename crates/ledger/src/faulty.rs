@@ -219,12 +219,22 @@ impl FaultyDisk {
 
     /// Puts a file there, durably; for planting damage.
     pub fn put(&self, path: &Path, bytes: &[u8]) {
+        self.put_as(path, bytes, false);
+    }
+
+    /// The same, for its owner alone (0600).
+    pub fn put_secret(&self, path: &Path, bytes: &[u8]) {
+        self.put_as(path, bytes, true);
+    }
+
+    fn put_as(&self, path: &Path, bytes: &[u8], secret: bool) {
         let mut state = self.lock();
         let id = state.inodes.len();
         let (cached, stored) = (bytes.to_vec(), bytes.to_vec());
         state.inodes.push(Inode {
             cached,
             stored,
+            secret,
             ..Inode::default()
         });
         state.names.insert(path.to_path_buf(), id);

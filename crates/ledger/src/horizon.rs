@@ -20,6 +20,7 @@ use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::entries::Entries;
 use crate::error::{FileError, PruneError};
+use crate::key_chain::KeyChain;
 use crate::milestone::Milestone;
 use crate::note::{Checkpoint, VerifierKey};
 use crate::segment::list_segments;
@@ -200,8 +201,8 @@ pub struct Prunable<'a> {
     pub dir: &'a Path,
     /// Where that is.
     pub disk: &'a Arc<dyn Disk>,
-    /// The keys of the log.
-    pub keys: &'a [VerifierKey],
+    /// The keys of the log, with all changes from one to the next.
+    pub keys: &'a KeyChain,
     /// Its present horizon.
     pub horizon: Option<&'a Horizon>,
 }
@@ -242,7 +243,7 @@ impl Prunable<'_> {
             return Ok(None);
         };
         Ok(Some(Place {
-            checkpoint: Checkpoint::verify(&note, self.keys)?,
+            checkpoint: self.keys.verify(&note)?,
             note,
             record_at,
             before,
@@ -275,8 +276,17 @@ impl Prunable<'_> {
         if builder.root() != place.checkpoint.root {
             return Err(PruneError::Root { size });
         }
+        let signing = self.keys.at(size);
+        let signed = |key: &&VerifierKey| {
+            signing.len() == 1 || Checkpoint::verify(&place.note, &[(*key).clone()]).is_ok()
+        };
+        // It was verified by one of them.
+        let signing = signing.iter().find(signed).cloned();
+        let rotations = self.keys.rotations().iter();
         Ok(Milestone {
             note: place.note.clone(),
+            signing: signing.ok_or(PruneError::Root { size })?,
+            rotations: rotations.filter(|r| r.size < size).cloned().collect(),
             builder,
             // Frames before it are gone: any that follows is later.
             epoch: 0,

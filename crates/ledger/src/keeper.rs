@@ -7,13 +7,15 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
 use crate::error::FileError;
 use crate::key::LogKey;
+use crate::key_file::{KeyFile, KeyFileError, replace_secret};
 use crate::merkle::{Hash, empty_root, verify_consistency};
 use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::signer::Signer as _;
 
 /// Why a keeper could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,9 @@ pub enum KeeperError {
     /// Its file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A rotation of the key could not be ended.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// There is no file yet, or it is gone.
     #[error(
         "{} is missing: without it the signer does not know what it has signed, and would sign \
@@ -90,6 +95,15 @@ pub enum KeepError {
         /// Entries signed.
         signed: u64,
     },
+    /// The key is to be changed after a checkpoint that is not the last one it signed.
+    #[error("the key can be changed after the {signed} entries that were signed, and no others")]
+    NotLast {
+        /// Entries signed.
+        signed: u64,
+    },
+    /// The key could not be changed.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// What was signed could not be remembered, so it is not given away.
     #[error(transparent)]
     File(#[from] FileError),
@@ -97,17 +111,22 @@ pub enum KeepError {
 
 /// A key, and the last checkpoint it has signed.
 pub struct Keeper {
-    key: LogKey,
+    name: String,
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    last: Mutex<Checkpoint>,
+    held: Mutex<Held>,
     _lock: Box<dyn DiskLock>,
+}
+
+struct Held {
+    key: KeyFile,
+    last: Checkpoint,
 }
 
 impl fmt::Debug for Keeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper")
-            .field("key", &self.key)
+            .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
@@ -126,7 +145,7 @@ impl Keeper {
     ) -> Result<(), KeeperError> {
         let note = match from {
             Some(note) => {
-                check(key, note, path)?;
+                check(&[key.verifier()], note, path)?;
                 note.to_vec()
             }
             None => {
@@ -158,7 +177,12 @@ impl Keeper {
     ///
     /// # Errors
     /// When it is missing, open to others, in use, or not what the key has signed.
-    pub fn open(disk: Arc<dyn Disk>, path: &Path, key: LogKey) -> Result<Keeper, KeeperError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        key: impl Into<KeyFile>,
+    ) -> Result<Keeper, KeeperError> {
+        let mut key = key.into();
         let mode = match disk.permissions(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeeperError::Missing {
@@ -182,12 +206,15 @@ impl Keeper {
         })?;
         let note =
             read_file(&*disk, path, NOTE_BYTES_MAX as u64).map_err(FileError::at("read", path))?;
-        let last = check(&key, &note, path)?;
+        let last = check(&key.verifiers(), &note, path)?;
+        if key.pending().is_some_and(|r| last.size > r.size) {
+            key.finish()?;
+        }
         Ok(Keeper {
-            key,
+            name: key.name().to_owned(),
             disk,
             path: path.to_path_buf(),
-            last: Mutex::new(last),
+            held: Mutex::new(Held { key, last }),
             _lock: lock,
         })
     }
@@ -195,28 +222,69 @@ impl Keeper {
     /// The name of the log.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.key.name()
+        &self.name
     }
 
-    /// The public half of the key.
+    /// The public half of the key that signs from now on.
     #[must_use]
     pub fn verifier(&self) -> VerifierKey {
-        self.key.verifier()
+        self.held().key.verifier()
+    }
+
+    /// The newest statement that the key took the place of another, or takes it after so many entries,
+    /// as a signed note.
+    #[must_use]
+    pub fn rotation(&self) -> Option<String> {
+        self.held().key.statement().map(str::to_owned)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of entries in the last checkpoint it signed.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.last
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .size
+        self.held().last.size
     }
 
     /// The number that marks frames of an epoch, see [`crate::Signer::frame_nonces`].
     #[must_use]
     pub fn frame_nonce(&self, epoch: u64) -> u64 {
-        self.key.frame_nonce(epoch)
+        self.held().key.frame_nonce(epoch)
+    }
+
+    /// States that the key prepared beside this one takes its place after the checkpoint `text`, which
+    /// must be the last one that was signed. Asked again, it states the same. See [`KeyFile`].
+    ///
+    /// # Errors
+    /// See [`KeepError`]. Nothing is stated then, unless a file may have been written all the same.
+    pub fn rotate(&self, text: &str) -> Result<String, KeepError> {
+        let checkpoint = self.parse(text)?;
+        let mut held = self.held();
+        let signed = held.last.size;
+        // Once the new key has signed, the question is answered by `rotation`.
+        if checkpoint != held.last {
+            return Err(KeepError::NotLast { signed });
+        }
+        Ok(held.key.hand_over(&checkpoint)?)
+    }
+
+    /// Reads a checkpoint of this log, and nothing else.
+    fn parse(&self, text: &str) -> Result<Checkpoint, KeepError> {
+        let checkpoint = Checkpoint::parse(text)?;
+        // Extension lines would be signed unread.
+        if checkpoint.to_string() != text {
+            return Err(NoteError::Checkpoint("more than origin, size and root").into());
+        }
+        if checkpoint.origin != self.name {
+            return Err(NoteError::Origin {
+                found: checkpoint.origin,
+                expected: self.name.clone(),
+            }
+            .into());
+        }
+        Ok(checkpoint)
     }
 
     /// Signs the checkpoint `text`, which `proof` shows to go on from the last one, of `old`
@@ -225,19 +293,9 @@ impl Keeper {
     /// # Errors
     /// See [`KeepError`]. Nothing is signed then.
     pub fn sign(&self, text: &str, old: u64, proof: &[Hash]) -> Result<String, KeepError> {
-        let checkpoint = Checkpoint::parse(text)?;
-        // Extension lines would be signed unread.
-        if checkpoint.to_string() != text {
-            return Err(NoteError::Checkpoint("more than origin, size and root").into());
-        }
-        if checkpoint.origin != self.key.name() {
-            return Err(NoteError::Origin {
-                found: checkpoint.origin,
-                expected: self.key.name().to_owned(),
-            }
-            .into());
-        }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let checkpoint = self.parse(text)?;
+        let mut held = self.held();
+        let Held { key, last } = &mut *held;
         let signed = last.size;
         if checkpoint.size < signed {
             return Err(KeepError::Shorter {
@@ -250,36 +308,28 @@ impl Keeper {
         }
         verify_consistency(signed, checkpoint.size, proof, &last.root, &checkpoint.root)
             .map_err(|_| KeepError::Fork { signed })?;
-        let note = note::sign(text, &[&self.key]);
+        let by_next = key.pending().is_some_and(|r| checkpoint.size > r.size);
+        if by_next {
+            key.settle()?;
+        }
+        let note = key.sign(text, checkpoint.size);
         if checkpoint != *last {
             // Where this fails it may have happened all the same; what it then remembers goes on
             // from what it knows, and the same question later leads on.
-            let replaced = self.replace(note.as_bytes());
+            let replaced = replace_secret(&*self.disk, &self.path, note.as_bytes());
             replaced.map_err(FileError::at("replace", &self.path))?;
             *last = checkpoint;
         }
-        Ok(note)
-    }
-
-    /// As [`crate::disk::replace_file_durably`], but the file stays its owner's alone.
-    fn replace(&self, note: &[u8]) -> io::Result<()> {
-        let mut temporary = self.path.as_os_str().to_os_string();
-        temporary.push(".tmp");
-        let temporary = Path::new(&temporary);
-        match self.disk.remove_file(temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if by_next {
+            // The statement is in what was signed. What fails here is made up for at the next start.
+            key.finish()?;
         }
-        let file = self.disk.open(temporary, OpenMode::CreateSecret)?;
-        file.write_all_at(note, 0)?;
-        file.sync_data()?;
-        self.disk.rename(temporary, &self.path)?;
-        self.disk.sync_dir(parent(&self.path))
+        Ok(note)
     }
 }
 
-fn check(key: &LogKey, note: &[u8], path: &Path) -> Result<Checkpoint, KeeperError> {
-    Checkpoint::verify(note, &[key.verifier()]).map_err(|error| KeeperError::Checkpoint {
+fn check(keys: &[VerifierKey], note: &[u8], path: &Path) -> Result<Checkpoint, KeeperError> {
+    Checkpoint::verify(note, keys).map_err(|error| KeeperError::Checkpoint {
         path: path.to_path_buf(),
         error,
     })

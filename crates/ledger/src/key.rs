@@ -17,7 +17,7 @@ use crate::note::{VerifierKey, check_name};
 const HEADER: &str = "curfew-log-key-1";
 
 /// Longest key file, in bytes: header 16, name 256, seed 44 in base64, three newlines; doubled.
-const KEY_FILE_BYTES_MAX: u64 = 1024;
+pub(crate) const KEY_FILE_BYTES_MAX: u64 = 1024;
 
 /// Why a key could not be created or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -100,11 +100,19 @@ impl LogKey {
     /// When the file exists, cannot be written, or the name is empty, longer than 256 bytes or has
     /// spaces, control characters or `+` in it.
     pub fn create(path: &Path, name: &str) -> Result<LogKey, KeyError> {
+        LogKey::create_on(&RealDisk, path, name)
+    }
+
+    /// The same on another disk.
+    ///
+    /// # Errors
+    /// As [`LogKey::create`].
+    pub fn create_on(disk: &dyn Disk, path: &Path, name: &str) -> Result<LogKey, KeyError> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut_slice()).map_err(|e| KeyError::Random(e.into()))?;
         let key = LogKey::from_seed(name, &seed)?;
         let text = Zeroizing::new(format!("{HEADER}\n{name}\n{}\n", STANDARD.encode(*seed)));
-        write_secret(&RealDisk, path, &text)?;
+        write_secret(disk, path, &text)?;
         Ok(key)
     }
 
@@ -113,11 +121,15 @@ impl LogKey {
     /// # Errors
     /// When it cannot be read, is malformed, or anybody but its owner may read or write it.
     pub fn load(path: &Path) -> Result<LogKey, KeyError> {
+        LogKey::load_on(&RealDisk, path)
+    }
+
+    pub(crate) fn load_on(disk: &dyn Disk, path: &Path) -> Result<LogKey, KeyError> {
         let malformed = |problem| KeyError::Malformed {
             path: path.to_path_buf(),
             problem,
         };
-        let bytes = read_secret(&RealDisk, path, KEY_FILE_BYTES_MAX)?;
+        let bytes = read_secret(disk, path, KEY_FILE_BYTES_MAX)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| malformed("not text"))?;
         let mut lines = text.lines();
         if lines.next() != Some(HEADER) {

@@ -7,8 +7,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::key_chain::KeyChain;
 use crate::merkle::Hash;
 use crate::note::{Checkpoint, NoteError, VerifierKey};
+use crate::rotation::{Rotation, is_chain};
 use crate::segment::payload_is;
 use crate::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
 
@@ -19,6 +21,9 @@ use crate::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
 pub struct Milestone {
     /// The signed checkpoint.
     pub(crate) note: Vec<u8>,
+    /// The key that has signed it, and the rotations before.
+    pub(crate) signing: VerifierKey,
+    pub(crate) rotations: Vec<Rotation>,
     pub(crate) builder: TileBuilder,
     /// The epoch of the newest frame.
     pub(crate) epoch: u64,
@@ -52,15 +57,33 @@ impl Milestone {
     /// The signed checkpoint it stands at.
     ///
     /// # Errors
-    /// When that is not signed by one of these keys, or is over another tree.
+    /// When that is not signed by one of these keys or one that the log's rotations lead to from
+    /// there, or is over another tree.
     pub fn checkpoint(&self, keys: &[VerifierKey]) -> Result<Checkpoint, MilestoneError> {
-        let checkpoint = Checkpoint::verify(&self.note, keys)?;
+        let chain = KeyChain::resume(keys, &self.rotations, &self.signing);
+        if !chain.is_anchored() {
+            // Says what is wrong with it by these keys.
+            Checkpoint::verify(&self.note, keys)?;
+            return Err(MilestoneError::Malformed);
+        }
+        self.own_checkpoint()
+    }
+
+    /// The same by the key it names itself, whoever that is.
+    pub(crate) fn own_checkpoint(&self) -> Result<Checkpoint, MilestoneError> {
+        let checkpoint = Checkpoint::verify(&self.note, std::slice::from_ref(&self.signing))?;
         let (size, root): (u64, Hash) = (self.builder.size(), self.builder.root());
         if (checkpoint.size, checkpoint.root) == (size, root) {
             Ok(checkpoint)
         } else {
             Err(MilestoneError::Root)
         }
+    }
+
+    /// The statements on the changes of the log's key before it, in the order of the log.
+    #[must_use]
+    pub fn statements(&self) -> Vec<String> {
+        self.rotations.iter().map(|r| r.note.clone()).collect()
     }
 
     /// As text, to be kept.
@@ -71,6 +94,11 @@ impl Milestone {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         put(&mut bytes, &self.note);
+        put(&mut bytes, self.signing.to_string().as_bytes());
+        bytes.extend_from_slice(&(self.rotations.len() as u64).to_be_bytes());
+        for rotation in &self.rotations {
+            put(&mut bytes, rotation.note.as_bytes());
+        }
         let (bundle, levels) = self.builder.parts();
         put(&mut bytes, bundle);
         for level in levels {
@@ -115,6 +143,16 @@ fn parse(mut rest: &[u8]) -> Option<Milestone> {
     let [size, epoch, record_at, before] =
         [number(rest)?, number(rest)?, number(rest)?, number(rest)?];
     let note = take(rest)?;
+    let signing = String::from_utf8(take(rest)?).ok()?;
+    let signing = VerifierKey::parse(&signing).ok()?;
+    // It may come from whoever has the log: each of them is held to its signatures, and to the one before.
+    let mut rotations = Vec::new();
+    for _ in 0..number(rest)? {
+        rotations.push(Rotation::verify(&take(rest)?).ok()?);
+    }
+    if !is_chain(&rotations, &signing, size) {
+        return None;
+    }
     let bundle = take(rest)?;
     let (_, width) = tiles_at(TileKind::Entries, size);
     if !payload_is(&bundle, width.into()) {
@@ -138,6 +176,8 @@ fn parse(mut rest: &[u8]) -> Option<Milestone> {
     }
     Some(Milestone {
         note,
+        signing,
+        rotations,
         builder: TileBuilder::from_parts(size, bundle, levels),
         epoch,
         record_at,

@@ -53,6 +53,14 @@ pub enum NoteError {
         /// The name of the key.
         name: String,
     },
+    /// A key of the log has signed, but it was not its turn.
+    #[error("signed by a key of this log that does not sign for {size} entries; {key} does")]
+    NotInForce {
+        /// The key whose turn it was.
+        key: String,
+        /// Number of entries in the checkpoint.
+        size: u64,
+    },
     /// The checkpoint is of another log.
     #[error("the checkpoint is of the log {found}, not of {expected}")]
     Origin {

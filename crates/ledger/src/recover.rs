@@ -106,7 +106,7 @@ pub(crate) fn recover(
     let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
     let first = cursor.segment.first;
     let base = builder_at(&**disk, dir, first).map_err(open_error)?;
-    let horizon = read_horizon(&**disk, dir, first, &keys)?;
+    let horizon = read_horizon(&**disk, dir, first)?;
     let mut scan = Scan::new(base.tree().clone());
     for size in signed.iter().map(|s| s.checkpoint.size) {
         if size < first {
@@ -156,13 +156,10 @@ pub(crate) fn recover(
     })
 }
 
-/// Where the log begins; `sealed` is where what is sealed ends.
-fn read_horizon(
-    disk: &dyn Disk,
-    dir: &Path,
-    sealed: u64,
-    keys: &[VerifierKey],
-) -> Result<Option<Horizon>, OpenError> {
+/// Where the log begins; `sealed` is where what is sealed ends. Its checkpoint may be an earlier key's,
+/// which is not at hand here: that it is of this log, the hashes show, and whoever makes use of what else
+/// is in it looks for the entry that names its digest.
+fn read_horizon(disk: &dyn Disk, dir: &Path, sealed: u64) -> Result<Option<Horizon>, OpenError> {
     let Some(horizon) = Horizon::read(disk, dir)? else {
         return Ok(None);
     };
@@ -170,11 +167,17 @@ fn read_horizon(
         path: dir.join(crate::horizon::FILE),
         problem,
     };
-    let signed = horizon.milestone().checkpoint(keys);
-    let size = signed.map_err(|error| wrong(error.to_string()))?.size;
+    let signed = horizon.milestone().own_checkpoint();
+    let signed = signed.map_err(|error| wrong(error.to_string()))?;
+    let size = signed.size;
     if size > sealed {
         let problem = format!("it is at entry {size}, and the log was sealed up to {sealed} only");
         return Err(wrong(problem));
+    }
+    // Out of full tiles alone: what of others there is, may not have been stored.
+    let found = builder_at(disk, dir, size).map_err(open_error)?;
+    if found.root() != signed.root {
+        return Err(wrong("the log does not go on from it".to_owned()));
     }
     Ok(Some(horizon))
 }

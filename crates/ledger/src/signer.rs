@@ -39,6 +39,17 @@ pub trait Signer: fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot: the log is not opened then.
     fn frame_nonces(&self, epoch: u64) -> Result<Vec<u64>, SignError>;
+
+    /// States that a key prepared beforehand takes this one's place after `checkpoint`, which covers
+    /// all of the log and is the newest it has signed: see [`crate::rotation`]. Gives the statement.
+    /// This signer must not be asked to sign more; the one that has both keys goes on.
+    ///
+    /// # Errors
+    /// When it cannot or will not. Whether it has stated it all the same, it tells when asked anew.
+    fn rotate(&self, checkpoint: &Checkpoint) -> Result<String, SignError> {
+        let _ = checkpoint;
+        Err(SignError::Refused("its key cannot be changed".to_owned()))
+    }
 }
 
 /// Proves that the checkpoint to be signed goes on from an earlier one.

@@ -185,7 +185,14 @@ impl TrustPolicy {
         };
         // The log that the checkpoint names, where the policy knows several.
         let keys = if named.is_empty() { keys } else { &named };
-        let checkpoint = Checkpoint::verify(note, keys)?;
+        self.judge_signed(note, Checkpoint::verify(note, keys)?)
+    }
+
+    /// Judges by whom `note` is cosigned, which was found to be the signed checkpoint `checkpoint`.
+    ///
+    /// # Errors
+    /// When any signature of a witness that the policy names is wrong.
+    pub fn judge_signed(&self, note: &[u8], checkpoint: Checkpoint) -> Result<Judged, NoteError> {
         let note = Note::parse(note)?;
         let (mut cosigned, mut missing) = (Vec::new(), Vec::new());
         let mut places = BTreeSet::new();

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::disk::read_file;
 use crate::error::{FileError, OpenError};
 use crate::horizon::{self, Horizon};
+use crate::key_chain::KeyChain;
 use crate::merkle::{Hash, verify_consistency};
 use crate::milestone::Milestone;
 use crate::note::Checkpoint;
@@ -26,7 +27,7 @@ impl Check<'_> {
             Some(from) => Some(self.trust(from, Path::new(EARLIER))?),
             None => None,
         };
-        self.from = self.what.from.cloned();
+        self.start_at(self.what.from.cloned());
         let horizon = match Horizon::read(&*self.what.disk, self.what.dir) {
             Ok(horizon) => horizon,
             Err(error) => {
@@ -38,16 +39,37 @@ impl Check<'_> {
             return Some(0);
         };
         let path = self.what.dir.join(horizon::FILE);
-        self.trust(horizon.milestone(), &path)?;
+        self.hold(horizon.milestone(), &path)?;
         if earlier.as_ref().is_some_and(|e| e.size >= horizon.size()) {
             return Some(horizon.size());
         }
-        self.from = Some(horizon.milestone().clone());
+        self.start_at(Some(horizon.milestone().clone()));
         if let Some(earlier) = earlier {
             self.goes_on(&earlier, Path::new(EARLIER))?;
         }
         self.check_pruned(horizon.milestone())?;
         Some(horizon.size())
+    }
+
+    /// Begins there, with the keys that had signed until then.
+    fn start_at(&mut self, from: Option<Milestone>) {
+        if let Some(from) = &from {
+            self.chain = KeyChain::resume(self.what.keys, &from.rotations, &from.signing);
+        }
+        self.from = from;
+    }
+
+    /// Makes sure that a milestone found with the log is one by keys that follow on each other. Whether
+    /// one of them is known is seen at the end: what comes after may lead to it.
+    fn hold(&mut self, milestone: &Milestone, path: &Path) -> Option<Checkpoint> {
+        match milestone.own_checkpoint() {
+            Ok(checkpoint) => Some(checkpoint),
+            Err(error) => {
+                let kind = FailureKind::Milestone(error.to_string());
+                self.fail(path, None, Some(milestone.size()), kind);
+                None
+            }
+        }
     }
 
     /// The checkpoint of a milestone that is signed as it must be.

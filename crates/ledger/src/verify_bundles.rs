@@ -8,7 +8,8 @@ use crate::disk::read_file;
 use crate::error::{FileError, OpenError};
 use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
-use crate::verify::{Check, FailureKind, Signed, Visitor};
+use crate::verify::{Check, FailureKind, Visitor};
+use crate::verify_signed::Signed;
 use crate::verify_walk::{Walk, progress};
 
 impl Check<'_> {
@@ -108,7 +109,7 @@ impl Check<'_> {
 }
 
 /// The full bundle that holds entry `index`.
-fn bundle_at(index: u64) -> Tile {
+pub(crate) fn bundle_at(index: u64) -> Tile {
     Tile {
         kind: TileKind::Entries,
         n: index / u64::from(TILE_WIDTH),

@@ -9,7 +9,8 @@ use crate::read::{Cursor, Step};
 use crate::recover::{TornTail, judge_end, open_error};
 use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
 use crate::tile::{TileBuilder, TileKind};
-use crate::verify::{Check, Progress, Signed, Visitor};
+use crate::verify::{Check, Progress, Visitor};
+use crate::verify_signed::Signed;
 use crate::verify_tiles::{check_partials, check_tile};
 
 /// What the pass over the entries carries along.
@@ -185,6 +186,9 @@ impl Check<'_> {
         visitor: &mut dyn Visitor,
     ) {
         let (newest, from_bundles) = (signed.newest, walk.from_bundles);
+        if let Some(note) = visitor.rotation(index, entry) {
+            self.rotate(index, &note, walk, signed);
+        }
         visitor.entry(index, entry);
         walk.builder.push(entry, |tile, bytes| {
             let required = tile.end_leaf().is_some_and(|end| end <= newest);

@@ -489,6 +489,7 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::LogTimestamped(_)
         | Event::LogTimestampsStopped { .. }
         | Event::LogTimestampsResumed { .. }
-        | Event::LogPruned(_) => None,
+        | Event::LogPruned(_)
+        | Event::LogKeyRotated { .. } => None,
     }
 }

@@ -124,7 +124,8 @@ impl Model {
             | Event::LogTimestamped(_)
             | Event::LogTimestampsStopped { .. }
             | Event::LogTimestampsResumed { .. }
-            | Event::LogPruned(_) => {}
+            | Event::LogPruned(_)
+            | Event::LogKeyRotated { .. } => {}
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::prng::Prng;
 
 /// How many kinds of entry there are.
 #[cfg(test)]
-pub(crate) const KINDS: usize = 24;
+pub(crate) const KINDS: usize = 25;
 
 /// How late this gateway carries out what falls due, at most: below what the auditor allows.
 const JITTER_US: u64 = 900_000;
@@ -290,6 +290,20 @@ impl World {
         self.catching_up = false;
     }
 
+    /// Changes the log's key while nothing runs, wherever the entries end.
+    fn rotate_key(&mut self) {
+        let Some(last) = self.entries.last() else {
+            return;
+        };
+        self.entries.push(Entry {
+            time: last.time,
+            event: Event::LogKeyRotated {
+                at: self.now,
+                note: String::new(),
+            },
+        });
+    }
+
     /// Stops, politely or in the middle of recording a decision, and starts again later.
     fn crash(&mut self) {
         if self.prng.chance(30) {
@@ -300,6 +314,9 @@ impl World {
                 .newest
                 .saturating_sub(usize::try_from(kept).unwrap_or(0));
             self.entries.truncate(self.entries.len() - lost);
+        }
+        if self.prng.chance(20) {
+            self.rotate_key();
         }
         // Recovery is the normal path: a fold over what was recorded.
         self.authority = Authority::new();

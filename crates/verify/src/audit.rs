@@ -14,6 +14,7 @@ use curfew_ledger::{Disk, Horizon, VerifierKey};
 
 use crate::place::place_of;
 use crate::report::{Fault, Found, Outcome, Report};
+use crate::rotations::KeyChange;
 use crate::state::{Kept, State, Totals};
 
 /// Most findings kept: the first ones name the cause, the rest mostly follow from it.
@@ -25,6 +26,12 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// Batches on their way: 32 × 64 KiB are 2 MiB, enough to even out a slow read.
 const BATCHES_MAX: usize = 32;
+
+/// The kind of entry that holds a statement on a rotation of the key.
+const ROTATED: &[u8] = b"\"kind\":\"log.key_rotated\"";
+
+/// So far into an entry its kind stands: after its version and its time.
+const HEAD_BYTES: usize = 128;
 
 /// What to verify, and against what.
 #[derive(Clone, Debug)]
@@ -155,6 +162,10 @@ impl Visitor for Feed<'_> {
         }
     }
 
+    fn rotation(&mut self, _index: u64, bytes: &[u8]) -> Option<Vec<u8>> {
+        statement_in(bytes)
+    }
+
     fn signed(&mut self, size: u64) {
         self.newest = size;
         if size == self.start {
@@ -166,6 +177,19 @@ impl Visitor for Feed<'_> {
     fn progress(&mut self, progress: Progress) {
         (self.progress)(progress);
     }
+}
+
+/// The statement on a rotation of the key that an entry holds.
+fn statement_in(bytes: &[u8]) -> Option<Vec<u8>> {
+    let head = bytes.get(..bytes.len().min(HEAD_BYTES))?;
+    // Cheap, since it is asked of every entry.
+    if !head.windows(ROTATED.len()).any(|part| part == ROTATED) {
+        return None;
+    }
+    let Event::LogKeyRotated { note, .. } = Entry::from_bytes(bytes).ok()?.event else {
+        return None;
+    };
+    Some(note.into_bytes())
 }
 
 /// Judges what comes, and gives the emptied batches back.
@@ -399,6 +423,8 @@ pub fn audit_onward(
     match verified {
         Ok(ledger) => {
             milestone = ledger.milestone;
+            report.keys = KeyChange::all(&ledger.keys);
+            report.chain = Some(ledger.keys);
             report.size = ledger.size;
             report.signed = Some(ledger.signed.size);
             report.root = ledger.signed.to_string().lines().nth(2).map(str::to_owned);

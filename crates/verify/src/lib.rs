@@ -13,6 +13,7 @@ pub mod cli;
 mod place;
 pub mod receipt;
 mod report;
+mod rotations;
 mod served;
 mod state;
 mod timestamps;

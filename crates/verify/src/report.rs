@@ -5,9 +5,11 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use curfew_authority::{SessionId, Timestamp};
+use curfew_ledger::KeyChain;
 use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
+use crate::rotations::KeyChange;
 use crate::timestamps::Timestamps;
 use crate::witnesses::Witnesses;
 
@@ -70,6 +72,12 @@ pub struct Report {
     pub tiles_only: bool,
     /// Bytes of an interrupted write after the last entry, which count for nothing.
     pub torn_bytes: Option<u64>,
+    /// Changes of the key that signs, each with the signatures of both keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyChange>,
+    /// The same for what else is signed.
+    #[serde(skip)]
+    pub(crate) chain: Option<KeyChain>,
     /// The time of the first entry.
     pub first: Option<Timestamp>,
     /// The time of the last entry.
@@ -173,6 +181,8 @@ impl Report {
             checkpoints: 0,
             tiles_only: false,
             torn_bytes: None,
+            keys: Vec::new(),
+            chain: None,
             first: None,
             last: None,
             witnesses: None,
@@ -306,6 +316,9 @@ impl Report {
                 "checkpoint  {signed} entries, root {root} ({} checkpoints checked)",
                 self.checkpoints
             )?;
+        }
+        for change in &self.keys {
+            writeln!(text, "key         {change}")?;
         }
         if let Some(witnesses) = &self.witnesses {
             writeln!(text, "witnesses   {witnesses}")?;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::Sessions;
 
 /// The first line of the file, with the number of its form.
-const HEAD: &str = "curfew-verify state 1";
+const HEAD: &str = "curfew-verify state 2";
 
 /// The largest file that is read: 256 MiB are some hundred thousand live sessions.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -178,7 +178,11 @@ fn judge(
         Ok(token) => token,
         Err(error) => return Judged::Refused(error.to_string()),
     };
-    let checkpoint = match Checkpoint::verify(&stamped.checkpoint, keys) {
+    let verified = match &report.chain {
+        Some(chain) => chain.verify(&stamped.checkpoint),
+        None => Checkpoint::verify(&stamped.checkpoint, keys),
+    };
+    let checkpoint = match verified {
         Ok(checkpoint) if checkpoint.size == size => checkpoint,
         Ok(checkpoint) => {
             let detail = format!("it is over {} entries", checkpoint.size);

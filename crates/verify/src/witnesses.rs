@@ -91,7 +91,18 @@ pub(crate) fn add(
         conclude(report, Witnesses::nobody(policy));
         return;
     };
-    match policy.judge(note, keys) {
+    // The logs that a policy names stand for the keys that theirs were replaced by, too.
+    let chain = report.chain.as_ref().filter(|chain| {
+        let mut logs = policy.logs().iter().peekable();
+        logs.peek().is_none() || logs.any(|log| chain.keys().contains(&log.key))
+    });
+    let judged = match chain {
+        Some(chain) => chain
+            .verify(note)
+            .and_then(|checkpoint| policy.judge_signed(note, checkpoint)),
+        None => policy.judge(note, keys),
+    };
+    match judged {
         Ok(judged) => {
             let problem = whole(report, log, &judged);
             let size = judged.checkpoint.size;

@@ -72,6 +72,7 @@ impl Authority {
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
             | Event::LogWitnessed { .. }
+            | Event::LogKeyRotated { .. }
             | Event::GatewayStarted { .. }
             | Event::ClockSyncChanged { .. }
             | Event::LogQuorumLost { .. }

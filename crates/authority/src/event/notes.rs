@@ -88,3 +88,8 @@ impl SigningFault {
         }
     }
 }
+
+/// Whether a field has nothing to say.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

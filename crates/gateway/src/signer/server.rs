@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_ledger::keeper::{KeepError, Keeper, KeeperError};
-use curfew_ledger::{KeyError, LogKey, RealDisk};
+use curfew_ledger::key_file::KeyFileError;
+use curfew_ledger::{KeyError, KeyFile, LogKey, RealDisk};
 use rustix::net::sockopt::socket_peercred;
 
 use super::{Answer, Ask, PATIENCE, Request, VERSION, hashes, read_line, write_line};
@@ -22,6 +23,9 @@ pub enum SignerError {
     /// Its key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Its key, where it is being changed.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     /// What it remembers.
     #[error(transparent)]
     Keeper(#[from] KeeperError),
@@ -71,6 +75,16 @@ pub fn begin(key: &Path, from: Option<&Path>) -> Result<String, SignerError> {
     Ok(key.verifier().to_string())
 }
 
+/// Makes the key that is to take the place of the one in the file `key`, beside it: KEY.next. It does so
+/// when the gateway's operator asks for it. Gives its verifier key.
+///
+/// # Errors
+/// When a change of the key is under way, or a file cannot be read or made.
+pub fn prepare(key: &Path) -> Result<String, SignerError> {
+    let key = KeyFile::open(Arc::new(RealDisk), key)?;
+    Ok(key.prepare()?.to_string())
+}
+
 /// A signer that listens.
 #[derive(Debug)]
 pub struct SignerServer {
@@ -86,7 +100,9 @@ impl SignerServer {
     /// # Errors
     /// When the key or what it has signed cannot be read, or the socket cannot be made.
     pub fn bind(key: &Path, socket: &Path, uid: u32) -> Result<Self, SignerError> {
-        let keeper = Keeper::open(Arc::new(RealDisk), &memory(key), LogKey::load(key)?)?;
+        let disk = Arc::new(RealDisk);
+        let held = KeyFile::open(disk.clone(), key)?;
+        let keeper = Keeper::open(disk, &memory(key), held)?;
         match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(socket)(error)),
             _ => {}
@@ -150,6 +166,16 @@ impl SignerServer {
             Ask::Key {} => {
                 return Answer::Key {
                     verifier: self.verifier(),
+                    rotation: self.keeper.rotation(),
+                };
+            }
+            Ask::Rotate { checkpoint } => {
+                return match self.keeper.rotate(&checkpoint) {
+                    Ok(note) => {
+                        tracing::info!(key = %self.verifier(), "the key was changed");
+                        Answer::Rotated { note }
+                    }
+                    Err(error) => refuse(&error),
                 };
             }
             Ask::FrameNonce { epoch } => {
@@ -171,12 +197,14 @@ impl SignerServer {
         match self.keeper.sign(&checkpoint, old, &proof) {
             Ok(note) => Answer::Signed { note },
             Err(KeepError::Elsewhere { size }) => Answer::Elsewhere { size },
-            Err(error) => {
-                tracing::error!(%error, "refused to sign");
-                Answer::Refused {
-                    problem: error.to_string(),
-                }
-            }
+            Err(error) => refuse(&error),
         }
+    }
+}
+
+fn refuse(error: &KeepError) -> Answer {
+    tracing::error!(%error, "refused to sign");
+    Answer::Refused {
+        problem: error.to_string(),
     }
 }

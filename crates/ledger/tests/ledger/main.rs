@@ -13,6 +13,8 @@ mod merkle;
 mod note;
 mod prune;
 mod receipt;
+mod rotation;
+mod rotation_forged;
 mod seal;
 mod signer;
 mod space;

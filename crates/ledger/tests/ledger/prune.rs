@@ -9,11 +9,16 @@ use curfew_ledger::faulty::{Fault, FaultyDisk, Kept};
 use curfew_ledger::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use curfew_ledger::verify::{Report, Verify, verify};
 use curfew_ledger::{
-    Checkpoint, Disk, Horizon, LogReader, Milestone, OpenError, Options, Prunable, PruneError,
-    Published, ReadError,
+    Checkpoint, Disk, Horizon, KeyChain, LogReader, Milestone, OpenError, Options, Prunable,
+    PruneError, Published, ReadError, Rotation, Signer,
 };
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::common::*;
+use crate::rotation::{entry_of, other, prove};
+use crate::rotation_forged::{Both, without};
 use crate::seal::{published, reader, sealing, wait_sealed};
 
 /// A log of 24,000 entries, sealed as far as can be, with a checkpoint at each 2,000 at
@@ -36,18 +41,22 @@ fn horizon(disk: &FaultyDisk) -> Option<Horizon> {
 
 /// What stands for the first entries, up to a checkpoint that covers at most `most`.
 fn made(disk: &FaultyDisk, most: u64) -> Option<Horizon> {
-    let (at, keys, earlier): (Arc<dyn Disk>, _, _) =
-        (Arc::new(disk.clone()), keys(), horizon(disk));
+    made_by(disk, most, &KeyChain::new(&keys()))
+}
+
+fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<Horizon> {
+    let (at, earlier): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), horizon(disk));
     let log = Prunable {
         dir: Path::new(DIR),
         disk: &at,
-        keys: &keys,
+        keys,
         horizon: earlier.as_ref(),
     };
     let place = log.checkpoint(most).unwrap()?;
     let mut next = earlier.as_ref().map_or(0, Horizon::size);
     let milestone = log.advance(&place, |index, bytes| {
-        assert_eq!((index, bytes), (next, entry(index).as_slice()));
+        assert!(bytes == entry(index) || bytes.starts_with(b"rotated "));
+        assert_eq!(index, next);
         next += 1;
         true
     });
@@ -164,7 +173,7 @@ fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
     let first = prune(&disk, 2_000);
     assert!(made(&disk, first).is_none());
 
-    let (at, keys): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), keys());
+    let (at, keys): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), KeyChain::new(&keys()));
     let kept = horizon(&disk);
     let log = Prunable {
         dir: Path::new(DIR),
@@ -183,7 +192,7 @@ fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
     log.advance(&place, |_, _| true).unwrap_err();
     // A checkpoint that is not signed.
     let other = curfew_ledger::LogKey::from_seed("example.com/curfew", &[8; 32]).unwrap();
-    let keys = [other.verifier()];
+    let keys = KeyChain::new(&[other.verifier()]);
     let log = Prunable { keys: &keys, ..log };
     assert!(matches!(log.checkpoint(6_000), Err(PruneError::Note(_))));
 }
@@ -354,4 +363,76 @@ fn wherever_it_is_cut_short_there_are_all_entries_or_a_horizon() {
         }
     }
     assert!(pruned > operations as u64, "{pruned}");
+}
+
+#[test]
+fn a_log_whose_key_was_changed_is_pruned_before_and_after_that() {
+    let disk = sealed();
+    let new = other(8);
+    let at = Checkpoint::verify(&note(&disk, 24_000), &keys()).unwrap();
+    let said = Rotation::sign(&at, &key(), &new).unwrap();
+    let by_new = |disk: &FaultyDisk, signer: Arc<dyn Signer>| {
+        let log = open(
+            disk,
+            Options {
+                signer,
+                ..sealing()
+            },
+        );
+        log.unwrap()
+    };
+    let log = by_new(&disk, Arc::new(Both(new.clone())));
+    log.append(&entry_of(&said));
+    for index in 24_001..50_000 {
+        log.append(&entry(index));
+        if index % 2_000 == 0 {
+            log.acks.wait_durable(index);
+            let covers = |note: &String| note.contains(&format!("\n{}\n", index + 1));
+            log.acks.wait(|state| {
+                state.published.iter().any(covers) || state.up_to_date.contains(&(index + 1))
+            });
+        }
+    }
+    log.acks.wait_durable(50_000);
+    wait_sealed(&disk);
+    log.writer.close().unwrap();
+    let chain = KeyChain::of(&[new.verifier()], [said.as_str()]).unwrap();
+    for (most, told) in [(9_000, 0), (40_000, 1)] {
+        let horizon = made_by(&disk, most, &chain).unwrap();
+        assert_eq!(horizon.milestone().statements().len(), told);
+        horizon.put(&disk, Path::new(DIR)).unwrap();
+        horizon.clear(&disk, Path::new(DIR)).unwrap();
+        for key in [key().verifier(), new.verifier()] {
+            let report = prove(&disk, &[key]).unwrap();
+            assert_eq!((report.size, report.pruned), (50_000, horizon.size()));
+            assert_eq!(report.keys.rotations().len(), 1);
+        }
+        assert!(prove(&disk, &[other(9).verifier()]).is_err());
+        by_new(&disk, Arc::new(new.clone())).writer.close().unwrap();
+    }
+    // A horizon that names a key which nobody handed the log over to.
+    let path = Path::new("/log/horizon");
+    let whole = String::from_utf8(disk.files()[path].clone()).unwrap();
+    let line = whole.lines().nth(1).unwrap();
+    let text = Rotation::sign(&at, &key(), &other(9)).unwrap();
+    let bad = without(&text, &key().verifier());
+    assert_ne!(bad, text);
+    let bytes = STANDARD.decode(line).unwrap();
+    let from = bytes
+        .windows(said.len())
+        .position(|part| part == said.as_bytes())
+        .unwrap();
+    let length = (bad.len() as u64).to_be_bytes();
+    let forged = [
+        &bytes[..from - 8],
+        &length,
+        bad.as_bytes(),
+        &bytes[from + said.len()..],
+    ]
+    .concat();
+    disk.put(
+        path,
+        whole.replace(line, &STANDARD.encode(forged)).as_bytes(),
+    );
+    assert!(prove(&disk, &[key().verifier()]).is_err());
 }

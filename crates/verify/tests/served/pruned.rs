@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew_verify::authority::{Auditor, Command, Entry, LogPruned, Span};
-use curfew_verify::ledger::{Disk, Horizon, Prunable, RealDisk};
+use curfew_verify::ledger::{Disk, Horizon, KeyChain, Prunable, RealDisk};
 
 use crate::history::Log;
 use crate::honest;
@@ -35,7 +35,8 @@ fn prepared(log: &mut Log) -> Horizon {
         // Sealing goes on when it is opened again.
         log.write();
     }
-    let (disk, keys, dir): (Arc<dyn Disk>, _, _) = (Arc::new(RealDisk), [log.key()], log.dir());
+    let (disk, keys, dir): (Arc<dyn Disk>, _, _) =
+        (Arc::new(RealDisk), KeyChain::new(&[log.key()]), log.dir());
     let prunable = Prunable {
         dir: &dir,
         disk: &disk,

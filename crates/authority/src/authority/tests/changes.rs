@@ -329,3 +329,56 @@ fn time_that_runs_backwards_never_lengthens_a_session() {
     };
     assert_eq!(grant.deadline.at, at(899 + 900));
 }
+
+#[test]
+fn a_key_changed_where_a_change_was_interrupted_makes_nothing_illegitimate() {
+    let mut authority = Authority::new();
+    let mut entries = Vec::new();
+    for (secs, command, kept) in [
+        (0, Command::OpenLog { origin: "t".into() }, 9),
+        (
+            0,
+            Command::LoadPolicy {
+                text: POLICY.into(),
+            },
+            9,
+        ),
+        (0, start(1, 0), 9),
+        // Its consequence was not recorded, and ends the session once the gateway starts again.
+        (1, change(AccountChange::PasswordSet), 1),
+    ] {
+        for event in authority
+            .decide(&command, at(secs))
+            .events
+            .into_iter()
+            .take(kept)
+        {
+            let time = at(secs);
+            let entry = Entry { time, event };
+            authority.apply(&entry);
+            entries.push(entry);
+        }
+    }
+    let rotated = Entry {
+        time: at(1),
+        event: Event::LogKeyRotated {
+            at: at(90),
+            note: String::new(),
+        },
+    };
+    authority.apply(&rotated);
+    entries.push(rotated);
+    for event in authority.decide(&restart(), at(100_000)).events {
+        let time = at(100_000);
+        entries.push(Entry { time, event });
+    }
+    assert!(matches!(
+        entries[entries.len() - 1].event,
+        Event::SessionEnded { .. }
+    ));
+    let mut auditor = crate::Auditor::new();
+    for (index, entry) in (0..).zip(&entries) {
+        assert_eq!(auditor.check(index, entry), [], "{entry:?}");
+    }
+    assert_eq!(auditor.finish(at(100_000)), []);
+}
