@@ -126,7 +126,12 @@ pub(crate) fn add(
     let told = report.noted.keys().copied();
     let all: BTreeSet<u64> = sizes.iter().copied().chain(told).collect();
     for size in all {
-        match judge(report, log, size, roots, keys) {
+        let missing = if sizes.contains(&size) {
+            "the checkpoint it is over is missing"
+        } else {
+            "an entry of the log tells of it, and it is missing"
+        };
+        match judge(report, log, (size, missing), roots, keys) {
             Judged::Holds(stamp) => timestamps.tokens.push(stamp),
             Judged::Refused(detail) => timestamps.refused.push(Refused { size, detail }),
             Judged::Broken(detail) => {
@@ -152,15 +157,13 @@ pub(crate) fn add(
 fn judge(
     report: &Report,
     log: &Published,
-    size: u64,
+    (size, missing): (u64, &str),
     roots: &Roots,
     keys: &[VerifierKey],
 ) -> Judged {
     let stamped = match log.timestamp(size) {
         Ok(Some(stamped)) => stamped,
-        Ok(None) => {
-            return Judged::Refused("it or the checkpoint it is over is missing".to_owned());
-        }
+        Ok(None) => return Judged::Refused(missing.to_owned()),
         Err(error) => return Judged::Refused(error.to_string()),
     };
     let digest = Sha256::digest(&stamped.response);

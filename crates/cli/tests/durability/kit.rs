@@ -28,11 +28,16 @@ use self::postgres::{ACCOUNT, PASSWORD};
 const POLICY: &str = r#"
 @id("long") @idle("1h") @reauth("2h") @lifetime("8h")
 permit (principal in Role::"worker", action == Action::"session.start", resource == Resource::"gateway");
+@id("erasers")
+permit (principal in Role::"worker", action == Action::"log.erase", resource == Resource::"gateway");
 @id("short") @idle("300ms") @reauth("2h") @lifetime("8h")
 permit (principal in Role::"guest", action == Action::"session.start", resource == Resource::"gateway");
 @id("work")
 permit (principal, action, resource in Environment::"test");
 "#;
+
+/// Whom its certificate names: the app, and Curfew's own pages.
+const NAMES: [&str; 2] = ["localhost", "curfew.localhost"];
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(20);
@@ -110,7 +115,7 @@ impl Place {
         let database = tokio::task::spawn_blocking(upstream_database)
             .await
             .unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(NAMES.map(str::to_owned)).unwrap();
         let ca = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
         let (web, postgres) = (free_port(), free_port());
         let config = format!(
@@ -338,6 +343,7 @@ impl Place {
         reqwest::Client::builder()
             .tls_certs_only([self.ca.clone()])
             .default_headers(headers)
+            .resolve(NAMES[1], SocketAddr::from((Ipv4Addr::LOCALHOST, self.web)))
             .timeout(Duration::from_secs(10))
             .build()
             .unwrap()

@@ -9,6 +9,7 @@
 )]
 
 mod disk;
+mod erase_kill;
 mod forward_kill;
 mod kill;
 mod kit;
