@@ -119,17 +119,6 @@ impl Setup {
     }
 }
 
-/// Up to where every receiver of a configuration has acknowledged, as its cursor says.
-pub(crate) fn acknowledged(config: &Config) -> Result<u64, String> {
-    let data = DataDir::of(config);
-    let mut least = u64::MAX;
-    for forward in &config.forward {
-        let cursor = Cursor::load(&data.cursor(&forward.name), &config.origin)?;
-        least = least.min(cursor.map_or(0, |cursor| cursor.next));
-    }
-    Ok(least)
-}
-
 /// Where a receiver begins that has no cursor at `path`; `signed` entries are so.
 fn first(config: &Config, forward: &Forward, signed: u64, path: &Path) -> Result<Cursor, String> {
     let from = match forward.start {

@@ -385,11 +385,13 @@ impl Followers {
         // Before anybody is told by which key the log is signed.
         data.finish_rotation()?;
         let archive = archive(config)?;
+        let forwards = forward::Setup::all(config)?;
+        let receivers = forwards.iter().map(forward::Setup::progress);
         let covers = archive.as_ref().map(archive::Setup::progress);
         Ok(Self {
-            forwards: forward::Setup::all(config)?,
+            retention: retention::Setup::new(config, receivers, covers)?,
+            forwards,
             archive,
-            retention: retention::Setup::new(config, covers)?,
             stamps: stamps(config)?,
             witnesses: witnesses(config)?,
         })

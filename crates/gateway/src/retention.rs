@@ -28,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use crate::Refusal;
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
-use crate::forward;
 use crate::registrar::Registrar;
 use crate::standing::Progress;
 
@@ -51,9 +50,6 @@ enum Trouble {
     /// The log cannot be read, or is not what was signed.
     #[error(transparent)]
     Prune(#[from] PruneError),
-    /// It cannot be read how far receivers have acknowledged.
-    #[error("{0}")]
-    Cursor(String),
     /// What stands for the part pruned before.
     #[error("what stands for the pruned part: {0}")]
     Recall(#[from] RecallError),
@@ -97,32 +93,39 @@ impl From<ReadError> for Trouble {
 /// How long entries are kept, and who must have them before they go.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    config: Config,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     keys: KeyChain,
-    keep: Duration,
-    /// How many entries the archive covers, where they must be there.
-    archived: Option<Arc<Progress>>,
+    keep: Span,
+    /// Time between two looks.
+    every: Duration,
+    /// Who must have entries before they go.
+    followers: Vec<Arc<Progress>>,
+    /// The archive is one of them.
+    archived: bool,
 }
 
 impl Setup {
-    /// `archive`: how many entries the archive covers, where there is one.
+    /// With the receivers, and the archive where there is one.
     pub(crate) fn new(
         config: &Config,
+        receivers: impl Iterator<Item = Arc<Progress>>,
         archive: Option<Arc<Progress>>,
     ) -> Result<Option<Self>, DataError> {
         let Some(retention) = &config.log.retention else {
             return Ok(None);
         };
         let data = DataDir::of(config);
+        let keep = retention.keep.0;
+        let archive = archive.filter(|_| !retention.unarchived);
         Ok(Some(Self {
             dir: data.ledger(),
             disk: Arc::new(RealDisk),
             keys: KeyChain::new(&[data.verifier()?]),
-            keep: retention.keep.0,
-            archived: archive.filter(|_| !retention.unarchived),
-            config: config.clone(),
+            keep: Span::from_micros(u64::try_from(keep.as_micros()).unwrap_or(u64::MAX)),
+            every: (keep / LOOKS).clamp(LOOK_MIN, LOOK_MAX),
+            archived: archive.is_some(),
+            followers: receivers.chain(archive).collect(),
         }))
     }
 
@@ -149,7 +152,6 @@ impl Setup {
             values,
             stopping: stopping.clone(),
         };
-        let every = (pruner.setup.keep / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
         let mut said = None;
         loop {
             let looked = tokio::select! {
@@ -167,7 +169,7 @@ impl Setup {
             said = trouble;
             tokio::select! {
                 () = stopping.cancelled() => return,
-                () = tokio::time::sleep(every) => {}
+                () = tokio::time::sleep(pruner.setup.every) => {}
             }
         }
     }
@@ -176,16 +178,13 @@ impl Setup {
     fn prepare(&self, now: Timestamp, stop: &AtomicBool) -> Result<Option<Horizon>, Trouble> {
         let earlier = Horizon::read(&*self.disk, &self.dir)?;
         let log = LogReader::open_on(&self.dir, Arc::clone(&self.disk))?;
-        let keep = Span::from_micros(u64::try_from(self.keep.as_micros()).unwrap_or(u64::MAX));
-        let Some(past) = now.as_micros().checked_sub(keep.as_micros()) else {
+        let Some(past) = now.as_micros().checked_sub(self.keep.as_micros()) else {
             return Ok(None);
         };
         let past = Place::Time(Timestamp::from_micros(past));
-        let mut most = first_at(&log, past, log.size())?;
-        most = most.min(forward::acknowledged(&self.config).map_err(Trouble::Cursor)?);
-        if let Some(archived) = &self.archived {
-            most = most.min(archived.has());
-        }
+        let past = first_at(&log, past, log.size())?;
+        let has = self.followers.iter().map(|follower| follower.has());
+        let most = has.fold(past, u64::min);
         let prunable = Prunable {
             dir: &self.dir,
             disk: &self.disk,
@@ -272,8 +271,8 @@ impl Pruner {
         let told = LogPruned {
             size: horizon.size(),
             digest: horizon.digest(),
-            keep: Span::from_micros(u64::try_from(self.setup.keep.as_micros()).unwrap_or(u64::MAX)),
-            archived: self.setup.archived.is_some(),
+            keep: self.setup.keep,
+            archived: self.setup.archived,
         };
         let recorded = self.registrar.command(Command::Prune(told)).await;
         recorded.map_err(Trouble::Unrecorded)?;

@@ -221,6 +221,21 @@ async fn nothing_goes_that_the_archive_does_not_have() {
     assert!(!archive.join("checkpoint").exists());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_goes_that_a_receiver_has_not_acknowledged() {
+    // Nobody listens there: the port is reserved and never assigned.
+    let world = World::new(
+        "[log.retention]\nkeep = \"1s\"\nunarchived = true\n\
+         [[forward]]\nname = \"siem\"\nkind = \"otlp\"\nurl = \"http://127.0.0.1:1/v1/logs\"\n",
+    );
+    let running = world.start().await.unwrap();
+    entries(&running, 1_500).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    running.stop().await.unwrap();
+    assert_eq!(world.horizon(), 0);
+    assert!(world.pruned().is_empty());
+}
+
 #[test]
 fn entries_may_be_gone_for_good_only_if_that_is_said() {
     let text = "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
