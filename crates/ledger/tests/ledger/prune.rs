@@ -280,7 +280,7 @@ fn a_horizon_past_what_is_sealed_is_refused() {
     let disk = sealed();
     prune(&disk, u64::MAX);
     let ahead = disk.files()[Path::new("/log/horizon")].clone();
-    let unsealed = disk_of_the_same_that_is_not_sealed();
+    let unsealed = crate::seal::unsealed(24_000);
     unsealed.put(Path::new("/log/horizon"), &ahead);
     let opened = open(
         &unsealed,
@@ -293,20 +293,6 @@ fn a_horizon_past_what_is_sealed_is_refused() {
         panic!("it was opened");
     };
     assert!(problem.contains("sealed up to 0"), "{problem}");
-}
-
-fn disk_of_the_same_that_is_not_sealed() -> FaultyDisk {
-    let disk = disk();
-    let log = create(
-        &disk,
-        Options {
-            segments_kept: usize::MAX,
-            ..sealing()
-        },
-    );
-    log.fill(24_000);
-    log.writer.close().unwrap();
-    disk
 }
 
 #[test]

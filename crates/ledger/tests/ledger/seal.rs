@@ -58,7 +58,7 @@ fn sealed(size: u64) -> FaultyDisk {
 }
 
 /// A closed log of this size, with all its segments.
-fn unsealed(size: u64) -> FaultyDisk {
+pub fn unsealed(size: u64) -> FaultyDisk {
     let disk = disk();
     let kept = Options {
         segments_kept: usize::MAX,
