@@ -186,7 +186,7 @@ pub(crate) fn text(
     }
 }
 
-fn arrived(record: &LogRecord) -> Arrived {
+pub(crate) fn arrived(record: &LogRecord) -> Arrived {
     let Some(Value::IntValue(index)) = attribute(record, "curfew.index") else {
         panic!("no index in {record:?}");
     };

@@ -14,6 +14,9 @@
 mod collector;
 mod hub;
 mod otlp;
+#[path = "../shared/person.rs"]
+mod person;
+mod rotel;
 mod rsyslog;
 mod standing;
 mod syslog;

@@ -18,7 +18,10 @@ async fn status(place: &Place) -> Status {
 }
 
 /// Looks until the one receiver stands as wanted.
-async fn until(place: &Place, wanted: impl Fn(&Status, &Follower) -> bool) -> (Status, Follower) {
+pub(crate) async fn until(
+    place: &Place,
+    wanted: impl Fn(&Status, &Follower) -> bool,
+) -> (Status, Follower) {
     let end = tokio::time::Instant::now() + LONG;
     loop {
         let status = status(place).await;
