@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_ledger::merkle::verify_consistency;
+use curfew_ledger::merkle::verify_growth;
 use curfew_ledger::note::Note;
 use curfew_ledger::tile::{TILE_WIDTH, Tile, TileKind, kinds, tiles_at};
 use curfew_ledger::{Checkpoint, Published};
@@ -326,7 +326,7 @@ fn check_prefix(
     }
     let proof = log.consistency_proof(old.size, new.size);
     let proof = proof.map_err(|error| ArchiveError::Log(error.to_string()))?;
-    verify_consistency(old.size, new.size, &proof, &old.root, &new.root).map_err(|_| refused)
+    verify_growth(old.size, new.size, &proof, &old.root, &new.root).map_err(|_| refused)
 }
 
 /// The tiles of a log of `size` entries that one of `before` did not have.

@@ -13,7 +13,7 @@ use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
 use crate::error::FileError;
 use crate::key::LogKey;
 use crate::key_file::{KeyFile, KeyFileError, replace_secret};
-use crate::merkle::{Hash, empty_root, verify_consistency};
+use crate::merkle::{Hash, empty_root, verify_growth};
 use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::signer::Signer as _;
 
@@ -306,7 +306,7 @@ impl Keeper {
         if old != signed {
             return Err(KeepError::Elsewhere { size: signed });
         }
-        verify_consistency(signed, checkpoint.size, proof, &last.root, &checkpoint.root)
+        verify_growth(signed, checkpoint.size, proof, &last.root, &checkpoint.root)
             .map_err(|_| KeepError::Fork { signed })?;
         let by_next = key.pending().is_some_and(|r| checkpoint.size > r.size);
         if by_next {

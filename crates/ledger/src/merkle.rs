@@ -234,7 +234,7 @@ pub fn inclusion_proof<N: Nodes>(
 }
 
 /// The proof that the tree of `first` leaves is a prefix of that of `second`; `None` when
-/// `first > second`. Empty when `first` is 0 or equal to `second`.
+/// `first > second`. Empty when `first` is 0 (see [`verify_growth`]) or equal to `second`.
 ///
 /// # Errors
 /// Those of `nodes`.
@@ -326,9 +326,12 @@ pub fn verify_inclusion(
 }
 
 /// Checks that the tree with `first` leaves and `first_root` is a prefix of the one with `second`
-/// leaves and `second_root`.
+/// leaves and `second_root`. From no leaves to some there is nothing to prove, and it is refused
+/// ([`ProofError::Range`]): such a tree is a prefix of every other, whatever the proof says. Who goes on
+/// from a tree of its own, which may be that one, asks [`verify_growth`].
 ///
-/// Source: RFC 9162 section 2.1.4.2. For `first == 0` the first root must be that of nothing.
+/// Source: RFC 9162 section 2.1.4.2; like RFC 6962 section 2.1.2 it defines proofs from `0 < first`
+/// alone. Equal sizes as in the vectors of transparency-dev/merkle.
 ///
 /// # Errors
 /// See [`ProofError`].
@@ -339,22 +342,13 @@ pub fn verify_consistency(
     first_root: &Hash,
     second_root: &Hash,
 ) -> Result<(), ProofError> {
-    if first > second {
+    if first > second || (first == 0 && second > 0) {
         return Err(ProofError::Range);
     }
-    if first == 0 || first == second {
-        let known = if first == 0 {
-            empty_root()
-        } else {
-            *second_root
-        };
-        // Two trees without leaves are the same one.
-        let same = known == *first_root && (second > 0 || known == *second_root);
-        return match (proof.is_empty(), same) {
-            (false, _) => Err(ProofError::Length),
-            (true, false) => Err(ProofError::Root),
-            (true, true) => Ok(()),
-        };
+    if first == second {
+        same_tree(proof, first_root, second_root)?;
+        let is_possible = first > 0 || *first_root == empty_root();
+        return is_possible.then_some(()).ok_or(ProofError::Root);
     }
     let (mut node, mut last) = (first - 1, second - 1);
     let shift = node.trailing_ones();
@@ -389,6 +383,37 @@ pub fn verify_consistency(
         last == 0,
         first_hash == *first_root && second_hash == *second_root,
     ) {
+        (false, _) => Err(ProofError::Length),
+        (true, false) => Err(ProofError::Root),
+        (true, true) => Ok(()),
+    }
+}
+
+/// Checks that a tree goes on from the one of `first` leaves that whoever asks has seen or made: a
+/// witness from what it cosigned, an archive from what it covers. From the tree without leaves any goes
+/// on, with no proof: it must only have been that one. `first` must not be taken from whoever gives the
+/// proof.
+///
+/// Source: [`verify_consistency`]; C2SP tlog-witness for `first == 0`, where the proof must be empty.
+///
+/// # Errors
+/// See [`ProofError`].
+pub fn verify_growth(
+    first: u64,
+    second: u64,
+    proof: &[Hash],
+    first_root: &Hash,
+    second_root: &Hash,
+) -> Result<(), ProofError> {
+    if first == 0 && second > 0 {
+        return same_tree(proof, first_root, &empty_root());
+    }
+    verify_consistency(first, second, proof, first_root, second_root)
+}
+
+/// Checks that two roots are one, for which there is no proof to be given.
+fn same_tree(proof: &[Hash], one: &Hash, other: &Hash) -> Result<(), ProofError> {
+    match (proof.is_empty(), one == other) {
         (false, _) => Err(ProofError::Length),
         (true, false) => Err(ProofError::Root),
         (true, true) => Ok(()),

@@ -7,7 +7,7 @@ use crate::disk::read_file;
 use crate::error::{FileError, OpenError};
 use crate::horizon::{self, Horizon};
 use crate::key_chain::KeyChain;
-use crate::merkle::{Hash, verify_consistency};
+use crate::merkle::{Hash, verify_growth};
 use crate::milestone::Milestone;
 use crate::note::Checkpoint;
 use crate::read::TilesAt;
@@ -111,7 +111,7 @@ impl Check<'_> {
                 return None;
             }
         };
-        if verify_consistency(earlier.size, size, &proof, &earlier.root, &root).is_err() {
+        if verify_growth(earlier.size, size, &proof, &earlier.root, &root).is_err() {
             let kind = FailureKind::Milestone("the log does not go on from it".to_owned());
             self.fail(path, None, Some(earlier.size), kind);
             return None;

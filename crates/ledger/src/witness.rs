@@ -26,7 +26,7 @@ use crate::cosignature::{COVERED_NAME_BYTES_MAX, Cosigner, CosignerKey};
 use crate::disk::{Disk, DiskLock, read_file, replace_file_durably};
 use crate::error::FileError;
 use crate::key::KeyError;
-use crate::merkle::{Hash, empty_root, verify_consistency};
+use crate::merkle::{Hash, empty_root, verify_growth};
 use crate::note::{Checkpoint, Note, NoteError, VerifierKey};
 use crate::witness_key;
 
@@ -270,12 +270,12 @@ impl Witness {
             return Err(AddError::Elsewhere { size: last.size });
         }
         let (old, new) = (last.size, checkpoint.size);
-        verify_consistency(old, new, &request.proof, &last.root, &checkpoint.root).map_err(
-            |_| AddError::Inconsistent {
+        verify_growth(old, new, &request.proof, &last.root, &checkpoint.root).map_err(|_| {
+            AddError::Inconsistent {
                 size: new,
                 cosigned: old,
-            },
-        )?;
+            }
+        })?;
         let mut answer = String::new();
         for cosigner in &self.cosigners {
             let line = cosigner.cosign(note.text(), seconds);

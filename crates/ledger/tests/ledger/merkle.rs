@@ -3,8 +3,8 @@
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use curfew_ledger::Hash;
 use curfew_ledger::merkle::{
-    CompactTree, Nodes, consistency_proof, empty_root, inclusion_proof, leaf_hash, node_hash, root,
-    verify_consistency, verify_inclusion,
+    CompactTree, Nodes, ProofError, consistency_proof, empty_root, inclusion_proof, leaf_hash,
+    node_hash, root, verify_consistency, verify_growth, verify_inclusion,
 };
 use curfew_ledger::tile::{TILE_WIDTH, Tile, TileBuilder, TileKind, tiles_at};
 use proptest::prelude::*;
@@ -128,22 +128,26 @@ proptest! {
         let old = root(&mut all, first).unwrap();
         let new = root(&mut all, second).unwrap();
         let proof = consistency_proof(&mut all, first, second).unwrap().unwrap();
-        prop_assert_eq!(verify_consistency(first, second, &proof, &old, &new), Ok(()));
+        prop_assert_eq!(verify_growth(first, second, &proof, &old, &new), Ok(()));
         let mut other = old;
         other.0[bit / 8] ^= 1 << (bit % 8);
-        prop_assert!(verify_consistency(first, second, &proof, &other, &new).is_err());
+        prop_assert!(verify_growth(first, second, &proof, &other, &new).is_err());
         if first > 0 {
-            prop_assert!(verify_consistency(first, second, &proof, &old, &other).is_err());
+            prop_assert!(verify_growth(first, second, &proof, &old, &other).is_err());
         }
         let mut longer = proof.clone();
         longer.push(other);
-        prop_assert!(verify_consistency(first, second, &longer, &old, &new).is_err());
+        prop_assert!(verify_growth(first, second, &longer, &old, &new).is_err());
         for at in 0..proof.len() {
             let mut changed = proof.clone();
             changed[at].0[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(verify_consistency(first, second, &changed, &old, &new).is_err());
+            prop_assert!(verify_growth(first, second, &changed, &old, &new).is_err());
         }
-        prop_assert!(verify_consistency(second + 1, second, &[], &old, &new).is_err());
+        prop_assert!(verify_growth(second + 1, second, &[], &old, &new).is_err());
+        // The published check is the same, but for what has nothing to prove.
+        let strict = verify_consistency(first, second, &proof, &old, &new);
+        let is_nothing = first == 0 && second > 0;
+        prop_assert_eq!(strict, if is_nothing { Err(ProofError::Range) } else { Ok(()) });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use curfew_ledger::merkle::verify_consistency;
+use curfew_ledger::merkle::verify_growth;
 use curfew_ledger::signer::Extends;
 use curfew_ledger::{Checkpoint, LogKey, Options, SignError, Signer, VerifierKey};
 
@@ -62,7 +62,7 @@ impl Signer for Careful {
         let mut last = self.last.lock().unwrap();
         if let Some(last) = &*last {
             let proof = extends.consistency_proof(last.size)?;
-            let whole = verify_consistency(
+            let whole = verify_growth(
                 last.size,
                 checkpoint.size,
                 &proof,

@@ -146,7 +146,12 @@ fn the_published_consistency_proofs_hold_and_nothing_near_them() {
     }
     let (empty, one) = (empty_root(), hash(LEAF_0));
     assert!(verify_consistency(1, 1, &[], &one, &one).is_ok());
+    assert!(verify_consistency(0, 0, &[], &empty, &empty).is_ok());
     let cases = [
+        // "Consistency check on empty tree is useless", and neither root of no leaves is that of some.
+        (0, 1, empty, one, vec![]),
+        (0, 8, empty, hash(ROOT_8), vec![]),
+        (0, 0, one, one, vec![]),
         (1, 0, one, one, vec![]),
         (2, 1, one, one, vec![]),
         (1, 2, one, one, vec![]),

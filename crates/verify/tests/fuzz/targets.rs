@@ -10,7 +10,7 @@ use std::sync::Arc;
 use curfew_verify::authority::{Auditor, Entry, Timestamp};
 use curfew_verify::ledger::merkle::{
     CompactTree, Nodes, consistency_proof, inclusion_proof, leaf_hash, verify_consistency,
-    verify_inclusion,
+    verify_growth, verify_inclusion,
 };
 use curfew_verify::ledger::note::Note;
 use curfew_verify::ledger::tile::Tile;
@@ -286,8 +286,12 @@ fn proof(corpus: &Corpus, prng: &mut Prng) {
     let claimed = changed(prng, whole.clone(), &corpus.leaves);
     let before = root(corpus, first);
     let (from, to) = (first as u64, size as u64);
-    let accepted = verify_consistency(from, to, &claimed, &before, &right).is_ok();
+    let accepted = verify_growth(from, to, &claimed, &before, &right).is_ok();
     assert_eq!(accepted, claimed == whole);
+    let accepted = verify_consistency(from, to, &claimed, &before, &right).is_ok();
+    let is_defined = first > 0 || size == 0;
+    assert_eq!(accepted, is_defined && claimed == whole);
+    let _ = verify_growth(prng.edge(), prng.edge(), &claimed, &before, &right);
     let _ = verify_consistency(prng.edge(), prng.edge(), &claimed, &before, &right);
 }
 
