@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! witness.key                    its keys, 0600
-//! logs/<SHA-256 of an origin>    the keys of that log, and the last checkpoint cosigned
+//! logs/<SHA-256 of an origin>    the keys of that log, those it had, and the last checkpoint cosigned
 //! lock                           held by the process that serves
 //! ```
 //!
@@ -46,11 +46,17 @@ pub const SIZE_TYPE: &str = "text/x.tlog.size";
 /// Longest file about a log, in bytes: a note as large as a request, and 64 keys.
 const STATE_BYTES_MAX: u64 = 128 * 1024;
 
+/// Most keys of a log, those it had included: 64 lines of at most 320 bytes.
+const KEYS_MAX: usize = 64;
+
 /// First line of the file about a log; then a line for each key, an empty one, the note.
 const HEADER: &str = "curfew-witness-log-1";
 
 /// Opens a line with a key.
 const KEY: &str = "key ";
+
+/// Opens a line with a key that is trusted no longer. It may have signed the checkpoint that is kept.
+const OLD_KEY: &str = "old ";
 
 /// Why a witness could not be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +85,15 @@ pub enum WitnessError {
     /// The origin of a log is longer than ML-DSA-44 cosignatures can cover.
     #[error("the name of a log has at most 255 bytes")]
     LongOrigin,
+    /// A log has had more keys than its file holds.
+    #[error("{0} has had {KEYS_MAX} keys already")]
+    TooManyKeys(String),
+    /// No log of that name has this key here.
+    #[error("no such key is trusted for a log {0}")]
+    NotTrusted(String),
+    /// The only key of a log.
+    #[error("it is the only key that {0} is known by: trust the one that takes its place first")]
+    OnlyKey(String),
 }
 
 /// Why a checkpoint was not cosigned, each with a status of its own.
@@ -94,9 +109,18 @@ pub enum AddError {
     /// 404: no log of that origin.
     #[error("the log {0} is not known here")]
     UnknownLog(String),
-    /// 403: no key that is known for the log has signed.
+    /// 403: no key that is known for the log has signed, or one that is known has signed something else.
     #[error(transparent)]
     Unsigned(NoteError),
+    /// 403: the log is known, and nobody who is known has signed.
+    #[error(
+        "{0} is known here, but not by the key that signed: if it has a new one, this witness must be \
+         told of it first"
+    )]
+    UnknownKey(String),
+    /// 403: a key has signed that was withdrawn.
+    #[error("signed by a key that {0} does not have any more")]
+    OldKey(String),
     /// 409: the proof must go on from the last checkpoint that was cosigned.
     #[error("the last size cosigned is {size}")]
     Elsewhere {
@@ -125,7 +149,7 @@ impl AddError {
     pub fn status(&self) -> u16 {
         match self {
             AddError::Malformed(_) | AddError::Note(_) => 400,
-            AddError::Unsigned(_) => 403,
+            AddError::Unsigned(_) | AddError::UnknownKey(_) | AddError::OldKey(_) => 403,
             AddError::UnknownLog(_) => 404,
             AddError::Elsewhere { .. } => 409,
             AddError::Inconsistent { .. } => 422,
@@ -147,6 +171,8 @@ pub struct Witness {
 struct Log {
     path: PathBuf,
     keys: Vec<VerifierKey>,
+    /// Trusted no longer.
+    old_keys: Vec<VerifierKey>,
     last: Mutex<Last>,
 }
 
@@ -192,20 +218,48 @@ impl Witness {
         if key.name().len() > COVERED_NAME_BYTES_MAX {
             return Err(WitnessError::LongOrigin);
         }
-        let path = dir.join("logs").join(file_name(key.name()));
-        let mut log = match read_file(disk, &path, STATE_BYTES_MAX) {
-            Ok(bytes) => Log::parse(&path, &bytes)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Log {
-                path: path.clone(),
-                keys: Vec::new(),
-                last: Mutex::new(Last::nothing()),
-            },
-            Err(error) => return Err(FileError::at("read", &path)(error).into()),
-        };
+        let mut log = Log::load(disk, dir, key)?.unwrap_or_else(|| Log {
+            path: path_of(dir, key),
+            keys: Vec::new(),
+            old_keys: Vec::new(),
+            last: Mutex::new(Last::nothing()),
+        });
         if log.keys.contains(key) {
             return Ok(false);
         }
+        log.old_keys.retain(|old| old != key);
+        if log.keys.len() + log.old_keys.len() == KEYS_MAX {
+            return Err(WitnessError::TooManyKeys(key.name().to_owned()));
+        }
         log.keys.push(key.clone());
+        let note = log.last().note.clone();
+        log.write(disk, &note)?;
+        Ok(true)
+    }
+
+    /// Has the witness in `dir` cosign nothing more that only this key of a log has signed. What it
+    /// cosigned stays so, and further keys of the log go on from there. Gives whether it was trusted
+    /// until now.
+    ///
+    /// # Errors
+    /// When the log has no other key, never had this one, the witness serves at the moment, or the disk
+    /// refuses.
+    pub fn distrust(disk: &dyn Disk, dir: &Path, key: &VerifierKey) -> Result<bool, WitnessError> {
+        let _lock = lock(disk, dir)?;
+        let name = || key.name().to_owned();
+        let log = Log::load(disk, dir, key)?;
+        let mut log = log.ok_or_else(|| WitnessError::NotTrusted(name()))?;
+        if log.old_keys.contains(key) {
+            return Ok(false);
+        }
+        if !log.keys.contains(key) {
+            return Err(WitnessError::NotTrusted(name()));
+        }
+        log.keys.retain(|known| known != key);
+        if log.keys.is_empty() {
+            return Err(WitnessError::OnlyKey(name()));
+        }
+        log.old_keys.push(key.clone());
         let note = log.last().note.clone();
         log.write(disk, &note)?;
         Ok(true)
@@ -260,7 +314,8 @@ impl Witness {
             .logs
             .get(&checkpoint.origin)
             .ok_or_else(|| AddError::UnknownLog(checkpoint.origin.clone()))?;
-        Checkpoint::verify(request.note, &log.keys).map_err(AddError::Unsigned)?;
+        let signed = Checkpoint::verify(request.note, &log.keys);
+        signed.map_err(|error| log.unsigned(error, request.note))?;
         if request.old > checkpoint.size {
             return Err(AddError::Malformed("the old size is above the new one"));
         }
@@ -320,6 +375,28 @@ impl Log {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The log of this key, where there is one.
+    fn load(disk: &dyn Disk, dir: &Path, key: &VerifierKey) -> Result<Option<Log>, WitnessError> {
+        let path = path_of(dir, key);
+        match read_file(disk, &path, STATE_BYTES_MAX) {
+            Ok(bytes) => Log::parse(&path, &bytes).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FileError::at("read", &path)(error).into()),
+        }
+    }
+
+    /// Why a note is not signed by a key of the log.
+    fn unsigned(&self, error: NoteError, note: &[u8]) -> AddError {
+        let origin = || self.keys.first().map_or("", VerifierKey::name).to_owned();
+        if Checkpoint::verify(note, &self.old_keys).is_ok() {
+            return AddError::OldKey(origin());
+        }
+        if matches!(error, NoteError::Unsigned { .. }) {
+            return AddError::UnknownKey(origin());
+        }
+        AddError::Unsigned(error)
+    }
+
     fn parse(path: &Path, bytes: &[u8]) -> Result<Log, WitnessError> {
         let fail = |problem: &dyn fmt::Display| WitnessError::State {
             path: path.to_path_buf(),
@@ -333,12 +410,17 @@ impl Log {
         if lines.next() != Some(HEADER) {
             return Err(fail(&"the first line is not curfew-witness-log-1"));
         }
-        let keys = lines
-            .map(|line| VerifierKey::parse(line.strip_prefix(KEY).unwrap_or_default()))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| fail(&error))?;
+        let (mut keys, mut old_keys) = (Vec::new(), Vec::new());
+        for line in lines {
+            let (kind, text) = match line.strip_prefix(OLD_KEY) {
+                Some(text) => (&mut old_keys, text),
+                None => (&mut keys, line.strip_prefix(KEY).unwrap_or_default()),
+            };
+            kind.push(VerifierKey::parse(text).map_err(|error| fail(&error))?);
+        }
         let origin = keys.first().ok_or_else(|| fail(&"no key"))?.name();
-        let one = keys.iter().all(|key| key.name() == origin);
+        let all: Vec<VerifierKey> = keys.iter().chain(&old_keys).cloned().collect();
+        let one = all.iter().all(|key| key.name() == origin);
         if !one
             || path
                 .file_name()
@@ -349,7 +431,7 @@ impl Log {
         let last = if note.is_empty() {
             Last::nothing()
         } else {
-            let signed = Checkpoint::verify(note.as_bytes(), &keys).map_err(|e| fail(&e))?;
+            let signed = Checkpoint::verify(note.as_bytes(), &all).map_err(|e| fail(&e))?;
             Last {
                 size: signed.size,
                 root: signed.root,
@@ -359,20 +441,27 @@ impl Log {
         Ok(Log {
             path: path.to_path_buf(),
             keys,
+            old_keys,
             last: Mutex::new(last),
         })
     }
 
     fn write(&self, disk: &dyn Disk, note: &str) -> Result<(), FileError> {
         let mut text = format!("{HEADER}\n");
-        for key in &self.keys {
-            text.push_str(&format!("{KEY}{key}\n"));
+        let keys = self.keys.iter().map(|key| (KEY, key));
+        for (kind, key) in keys.chain(self.old_keys.iter().map(|key| (OLD_KEY, key))) {
+            text.push_str(&format!("{kind}{key}\n"));
         }
         text.push('\n');
         text.push_str(note);
         let replaced = replace_file_durably(disk, &self.path, text.as_bytes());
         replaced.map_err(FileError::at("replace", &self.path))
     }
+}
+
+/// The file about the log of a key.
+fn path_of(dir: &Path, key: &VerifierKey) -> PathBuf {
+    dir.join("logs").join(file_name(key.name()))
 }
 
 fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, WitnessError> {

@@ -167,7 +167,10 @@ fn forks_rollbacks_and_strangers_get_the_status_of_the_specification() {
     let foreign = stranger
         .sign_checkpoint(&log.checkpoint(300), &NoProof)
         .unwrap();
-    assert_eq!(status(&witness, &request(200, &proof, &foreign)), 403);
+    let body = request(200, &proof, &foreign);
+    assert_eq!(status(&witness, &body), 403);
+    let told = witness.add_checkpoint(body.as_bytes(), NOW).unwrap_err();
+    assert!(told.to_string().contains("must be told of it"), "{told}");
     let altered = note.replacen("\n300\n", "\n301\n", 1);
     assert_eq!(status(&witness, &request(200, &proof, &altered)), 403);
     // Nothing of this moved it.
@@ -269,6 +272,59 @@ fn it_remembers_over_restarts_and_takes_further_keys() {
     disk.put(&state(), text.replacen("\n200\n", "\n100\n", 1).as_bytes());
     let altered = Witness::open(Arc::new(disk.clone()), Path::new(DIR));
     assert!(matches!(altered, Err(WitnessError::State { .. })));
+}
+
+#[test]
+fn a_key_that_was_withdrawn_leads_nowhere_and_its_successor_goes_on() {
+    let (disk, _) = made();
+    let dir = Path::new(DIR);
+    let (mut log, first) = (History::new(300), log_key().verifier());
+    let next = LogKey::from_seed(ORIGIN, &[9; 32]).unwrap();
+    let (body, going_on) = (log.ask(0, 200), log.ask(200, 256));
+    open(&disk).add_checkpoint(body.as_bytes(), NOW).unwrap();
+    // Without another key the log would be known by none.
+    let only = Witness::distrust(&disk, dir, &first);
+    assert!(matches!(only, Err(WitnessError::OnlyKey(_))), "{only:?}");
+    let unknown = Witness::distrust(&disk, dir, &next.verifier());
+    assert!(
+        matches!(unknown, Err(WitnessError::NotTrusted(_))),
+        "{unknown:?}"
+    );
+    let other = LogKey::from_seed("example.com/other", &[9; 32]).unwrap();
+    let unknown = Witness::distrust(&disk, dir, &other.verifier());
+    assert!(
+        matches!(unknown, Err(WitnessError::NotTrusted(_))),
+        "{unknown:?}"
+    );
+    assert!(Witness::trust(&disk, dir, &next.verifier()).unwrap());
+    {
+        let witness = open(&disk);
+        let serving = Witness::distrust(&disk, dir, &first);
+        assert!(matches!(serving, Err(WitnessError::Locked { .. })));
+        drop(witness);
+    }
+    assert!(Witness::distrust(&disk, dir, &first).unwrap());
+    assert!(!Witness::distrust(&disk, dir, &first).unwrap());
+
+    // What is kept is signed by the withdrawn key alone, and is gone on from all the same.
+    let witness = open(&disk);
+    assert_eq!(witness.logs().collect::<Vec<_>>(), [(ORIGIN, 200)]);
+    let refused = witness.add_checkpoint(going_on.as_bytes(), NOW);
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, AddError::OldKey(_)), "{refused}");
+    assert_eq!(refused.status(), 403);
+    let proof = consistency_proof(&mut log, 200, 300).unwrap().unwrap();
+    let note = next
+        .sign_checkpoint(&log.checkpoint(300), &NoProof)
+        .unwrap();
+    let body = request(200, &proof, &note);
+    witness.add_checkpoint(body.as_bytes(), NOW).unwrap();
+    drop(witness);
+    // Remembered over restarts; and whoever withdrew it by mistake takes it back.
+    let ask = log.ask(300, 300);
+    assert_eq!(status(&open(&disk), &ask), 403);
+    assert!(Witness::trust(&disk, dir, &first).unwrap());
+    assert!(open(&disk).add_checkpoint(ask.as_bytes(), NOW).is_ok());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use curfew_verify::ledger::cosignature::Algorithm;
 use curfew_verify::ledger::faulty::FaultyDisk;
 use curfew_verify::ledger::merkle::leaf_hash;
 use curfew_verify::ledger::{
-    Checkpoint, Cosigner, Hash, LogKey, Observer, Options, Published, RealDisk, Receipt,
+    Checkpoint, Cosigner, Hash, LogKey, Observer, Options, Published, RealDisk, Receipt, Rotation,
     VerifierKey, Witness, WriteError, Writer, witness,
 };
 use curfew_verify::{Audit, audit_onward};
@@ -82,6 +82,10 @@ pub(crate) struct Corpus {
     pub(crate) witness: FaultyDisk,
     /// Requests to it.
     pub(crate) requests: Vec<Vec<u8>>,
+    /// Statements on changes of the log's key, one after the other.
+    pub(crate) rotations: Vec<Rotation>,
+    /// Statements that the key's holder has signed nothing of.
+    pub(crate) forged: Vec<Vec<u8>>,
 }
 
 fn session(number: u8) -> SessionId {
@@ -314,6 +318,7 @@ impl Corpus {
         let leaves = own.iter().map(|bytes| leaf_hash(bytes)).collect();
         let golden = GOLDEN.lines().map(|line| line.as_bytes().to_vec());
         let lines = golden.chain(own.into_iter().take(20)).collect();
+        let (rotations, forged) = rotations(&signed);
         let (witness, requests) = witnessing(&vkey, &plain, &signed, &published);
         let names = cosigners.iter().map(|c| c.verifier().to_string());
         let key_texts: Vec<String> = names.chain([vkey.to_string()]).collect();
@@ -342,6 +347,8 @@ impl Corpus {
             leaves,
             witness,
             requests,
+            rotations,
+            forged,
         }
     }
 }
@@ -358,6 +365,23 @@ fn with_cosigned(plain: &[Vec<u8>], signed: &[Checkpoint], by: &[Cosigner]) -> V
         notes.push(note);
     }
     notes
+}
+
+/// The log's key and those that take its place, each after another checkpoint; and statements that go
+/// from them to a stranger's key, which has signed what its holder has not.
+fn rotations(signed: &[Checkpoint]) -> (Vec<Rotation>, Vec<Vec<u8>>) {
+    let key = |seed| LogKey::from_seed(ORIGIN, &[seed; 32]).unwrap();
+    let (mut honest, mut forged) = (Vec::new(), Vec::new());
+    for (checkpoint, seed) in signed.iter().zip(1..) {
+        // The first is the log's own.
+        let old = key(if seed == 1 { 1 } else { 10 + seed });
+        let sign = |new: &LogKey| Rotation::sign(checkpoint, &old, new).unwrap();
+        let (note, stolen) = (sign(&key(11 + seed)), sign(&key(99)));
+        let line = |note: &str| note.lines().nth(7).unwrap().to_owned();
+        forged.push(stolen.replace(&line(&stolen), &line(&note)).into_bytes());
+        honest.push(Rotation::verify(note.as_bytes()).unwrap());
+    }
+    (honest, forged)
 }
 
 fn policy(keys: &[String]) -> String {

@@ -16,7 +16,8 @@ use curfew_verify::ledger::note::Note;
 use curfew_verify::ledger::tile::Tile;
 use curfew_verify::ledger::verify::{Verify, Visitor, verify};
 use curfew_verify::ledger::{
-    Checkpoint, CosignerKey, Hash, RealDisk, Receipt, TrustPolicy, VerifierKey, Witness, witness,
+    Checkpoint, CosignerKey, Hash, KeyChain, RealDisk, Receipt, Rotation, TrustPolicy, VerifierKey,
+    Witness, witness,
 };
 use curfew_verify::{Audit, Outcome, State, audit};
 
@@ -38,7 +39,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 12] = [
+pub(crate) const TARGETS: [Target; 13] = [
     Target {
         name: "note",
         cases: 300,
@@ -68,6 +69,11 @@ pub(crate) const TARGETS: [Target; 12] = [
         name: "proof",
         cases: 2_000,
         case: proof,
+    },
+    Target {
+        name: "rotation",
+        cases: 1_000,
+        case: rotation,
     },
     Target {
         name: "entry",
@@ -217,6 +223,44 @@ fn receipt(corpus: &Corpus, prng: &mut Prng) {
         let index = usize::try_from(receipt.index).unwrap();
         let leaf = leaf_hash(&receipt.entry.unwrap());
         assert_eq!(corpus.leaves.get(index), Some(&leaf), "a forged receipt");
+    }
+}
+
+/// The bytes are a statement that holds only where both its keys have signed just that.
+fn rotation(corpus: &Corpus, prng: &mut Prng) {
+    let honest = corpus.rotations.iter().map(|r| r.note.clone().into_bytes());
+    let all: Vec<_> = honest.chain(corpus.forged.iter().cloned()).collect();
+    let original = prng.pick(&all);
+    let bytes = mutated(prng, original, &all);
+    let Ok(rotation) = Rotation::verify(&bytes) else {
+        let is_honest = corpus.rotations.iter().any(|r| r.note.as_bytes() == bytes);
+        assert!(!is_honest, "an honest statement is refused");
+        return;
+    };
+    assert_eq!(rotation.note.as_bytes(), bytes);
+    assert!(bytes.starts_with(rotation.to_string().as_bytes()));
+    let note = Note::parse(&bytes).unwrap();
+    for key in [&rotation.old, &rotation.new] {
+        assert!(note.verify(key).is_ok(), "not signed by {key}");
+    }
+    // Other lines may have come to it, which count for nothing; its text is one that was signed.
+    let plain = |rotation: &Rotation| Rotation {
+        note: String::new(),
+        ..rotation.clone()
+    };
+    let mut honest = corpus.rotations.iter().map(plain);
+    assert!(
+        honest.any(|honest| honest == plain(&rotation)),
+        "forged: {rotation}"
+    );
+    // Nothing is gone on to from it but what the honest log did.
+    let mut notes: Vec<&str> = corpus.rotations.iter().map(|r| r.note.as_str()).collect();
+    let at = prng.below(notes.len());
+    notes[at] = &rotation.note;
+    if let Ok(chain) = KeyChain::of(keys(corpus), notes) {
+        let last = corpus.rotations.last().unwrap();
+        assert_eq!(chain.signing(), Some(&last.new));
+        assert!(chain.is_anchored());
     }
 }
 
