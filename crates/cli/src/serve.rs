@@ -4,7 +4,7 @@ use clap::Args;
 use curfew_gateway::data::DataDir;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Doing, Exit, Failure, Outcome};
@@ -56,6 +56,8 @@ pub(crate) fn init(arguments: &Init) -> Outcome {
 }
 
 pub(crate) async fn serve(arguments: &Serve) -> Outcome {
+    // Before anything listens: whoever asks it to stop from then on is heard, once it has started.
+    let mut asked = Asked::listen()?;
     let loaded = configuration::load(&arguments.config.config)?;
     let running = curfew_gateway::start(loaded.config, &loaded.policy_name, &loaded.policy)
         .await
@@ -73,8 +75,8 @@ pub(crate) async fn serve(arguments: &Serve) -> Outcome {
             say::note(format_args!("databases:      postgresql on {postgres}"));
         }
     }
-    let asked = tokio::select! {
-        asked = until_asked(arguments.until_stdin_ends) => asked,
+    let ended = tokio::select! {
+        () = asked.wait(arguments.until_stdin_ends) => Ok(()),
         () = running.failed() => Err(Failure::hint(
             Exit::Failed,
             "the gateway failed and admits nothing more",
@@ -82,7 +84,7 @@ pub(crate) async fn serve(arguments: &Serve) -> Outcome {
         )),
     };
     let stopped = running.stop().await;
-    asked?;
+    ended?;
     stopped.map_err(|refusal| {
         Failure::failed(format_args!(
             "stopped, but the end could not be recorded: {refusal:?}"
@@ -99,15 +101,27 @@ fn start_failure(error: &curfew_gateway::StartError) -> Failure {
     Failure::failed(text)
 }
 
-async fn until_asked(or_stdin_ends: bool) -> Outcome {
-    let mut terminate = signal(SignalKind::terminate()).doing("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).doing("cannot listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = stdin_end(), if or_stdin_ends => {}
+/// The signals that ask it to stop, and do not end it any more from when this is made.
+struct Asked {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Asked {
+    fn listen() -> Outcome<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).doing("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).doing("cannot listen for SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn wait(&mut self, or_stdin_ends: bool) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = stdin_end(), if or_stdin_ends => {}
+        }
+    }
 }
 
 /// Waits for the end of standard input.
