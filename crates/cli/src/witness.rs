@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use curfew_gateway::witness::server::WitnessServer;
+use curfew_verify::ledger::witness::WitnessError;
 use curfew_verify::ledger::{RealDisk, VerifierKey, Witness as Keeper};
 
 use crate::failure::{Doing, Exit, Failure, Outcome};
@@ -25,7 +26,12 @@ pub(crate) struct Witness {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(Init),
-    Trust(Trust),
+    /// Cosigns for one more log, or takes one more key of a log, best before the log signs by it. Stop
+    /// the witness before, for a moment: logs ask again by themselves.
+    Trust(Keys),
+    /// Cosigns nothing more that only these keys have signed, after a log has changed to another one:
+    /// whoever has the old one, stolen perhaps, leads the witness nowhere. Stop the witness before.
+    Distrust(Keys),
     Serve(Serve),
 }
 
@@ -40,9 +46,8 @@ struct Init {
     name: String,
 }
 
-/// Cosigns for one more log, or takes one more key of a log. Stop the witness before.
 #[derive(Args, Debug)]
-struct Trust {
+struct Keys {
     /// The folder of the witness.
     dir: PathBuf,
     /// Verifier keys of logs, as `name+hash+base64`.
@@ -64,7 +69,18 @@ struct Serve {
 pub(crate) async fn witness(arguments: Witness) -> Outcome {
     match arguments.command {
         Command::Init(init) => make(&init.dir, &init.name),
-        Command::Trust(trust) => take(&trust.dir, &trust.keys),
+        Command::Trust(Keys { dir, keys }) => change(&keys, |key| {
+            let new = Keeper::trust(&RealDisk, &dir, key)?;
+            Ok(if new { "trusted" } else { "trusted already" })
+        }),
+        Command::Distrust(Keys { dir, keys }) => change(&keys, |key| {
+            let new = Keeper::distrust(&RealDisk, &dir, key)?;
+            Ok(if new {
+                "trusted no longer"
+            } else {
+                "not trusted"
+            })
+        }),
         Command::Serve(serve) => {
             let server = WitnessServer::bind(&serve.dir, serve.listen).await;
             let server = server.map_err(|error| Failure::failed(&error))?;
@@ -90,13 +106,23 @@ fn make(dir: &Path, name: &str) -> Outcome {
     Ok(())
 }
 
-fn take(dir: &Path, keys: &[String]) -> Outcome {
+fn change(
+    keys: &[String],
+    change: impl Fn(&VerifierKey) -> Result<&'static str, WitnessError>,
+) -> Outcome {
     for text in keys {
         let key = VerifierKey::parse(text)
             .map_err(|error| Failure::new(Exit::Usage, format_args!("{text}: {error}")))?;
-        let new = Keeper::trust(&RealDisk, dir, &key).map_err(|error| Failure::failed(&error))?;
-        let how = if new { "trusted" } else { "trusted already" };
+        let how = change(&key).map_err(|error| failure(&error))?;
         say::note(format_args!("{}: {how}", key.name()));
     }
     Ok(())
+}
+
+fn failure(error: &WitnessError) -> Failure {
+    let WitnessError::Locked { .. } = error else {
+        return Failure::failed(error);
+    };
+    let hint = "stop `curfew witness serve` for a moment: logs ask it again by themselves";
+    Failure::hint(Exit::Failed, error, hint)
 }

@@ -170,6 +170,9 @@ fn refused(error: &AddError) -> Answer {
     if matches!(error, AddError::Inconsistent { .. }) {
         // The log's key has signed a history that cannot be: the one thing a witness is there for.
         tracing::error!(%error, "REFUSED A FORKED LOG");
+    } else if matches!(error, AddError::OldKey(_)) {
+        // A stolen key, or an old copy of the log that goes on by it.
+        tracing::error!(%error, "REFUSED A WITHDRAWN KEY");
     } else {
         tracing::warn!(%error, "refused to cosign");
     }
