@@ -57,6 +57,20 @@ pub enum DataError {
     /// The key of the ledger, where it is being changed.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
+    /// Witnesses are configured, and know nothing of the key that is to sign.
+    #[error(
+        "the log has witnesses, which cosign nothing by a key that they do not know, and no new key was \
+         made that they could know"
+    )]
+    Unannounced,
+    /// The policy on witnesses does not name the key that is to sign.
+    #[error("{path}: {problem}")]
+    WitnessPolicy {
+        /// The file.
+        path: String,
+        /// What it lacks.
+        problem: String,
+    },
     /// The key of the ledger could not be changed.
     #[error("the log's key is not changed: {0}")]
     Rotate(#[from] RotateError),
@@ -78,6 +92,8 @@ pub struct DataDir {
     segment_bytes: u64,
     /// The socket of whoever signs; the key is in the data folder otherwise.
     signer: Option<PathBuf>,
+    /// The policy on witnesses, where there are some.
+    witnesses: Option<PathBuf>,
 }
 
 impl DataDir {
@@ -87,6 +103,7 @@ impl DataDir {
             root: config.data.clone(),
             segment_bytes: config.tuning.segment_mib.saturating_mul(1024 * 1024),
             signer: config.log.signer.clone(),
+            witnesses: config.log.witness.as_ref().map(|w| w.policy.clone()),
         }
     }
 
@@ -141,6 +158,11 @@ impl DataDir {
     /// The socket of whoever signs; none where the key is here.
     pub(crate) fn signer(&self) -> Option<&Path> {
         self.signer.as_deref()
+    }
+
+    /// The policy on witnesses; none where there are none.
+    pub fn witnesses(&self) -> Option<&Path> {
+        self.witnesses.as_deref()
     }
 
     pub(crate) fn ledger_key(&self) -> PathBuf {

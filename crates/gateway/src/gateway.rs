@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp, Verdict};
 use curfew_identity::Accounts;
+use curfew_ledger::rotate::RotateError;
 use curfew_values::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
@@ -308,9 +309,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let mut followers = Followers::of(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
-    if let Some(retention) = &mut followers.retention {
-        retention.follow(&core.rotations)?;
-    }
+    followers.follow(&core.rotations)?;
     let (web_listener, web) = bind(config.listen.web).await?;
     let database = match config.listen.postgres {
         Some(address) => Some(bind(address).await?),
@@ -397,12 +396,28 @@ impl Followers {
         })
     }
 
+    /// Takes in the statements on all changes of the log's key.
+    fn follow(&mut self, rotations: &[String]) -> Result<(), StartError> {
+        let wrong = |error| DataError::from(RotateError::from(error));
+        if let Some(retention) = &mut self.retention {
+            retention.follow(rotations).map_err(wrong)?;
+        }
+        if let Some(stamps) = &mut self.stamps {
+            stamps.follow(rotations).map_err(wrong)?;
+        }
+        if let Some(witnesses) = &mut self.witnesses {
+            witnesses.follow(rotations).map_err(wrong)?;
+        }
+        Ok(())
+    }
+
     fn standing(&self, durability: &Arc<Durability>, data: &DataDir) -> Standing {
         let receivers = self.forwards.iter().map(forward::Setup::progress);
         let archive = self.archive.iter().map(archive::Setup::progress);
+        let witnesses = self.witnesses.iter().map(witness::Setup::progress);
         Standing::new(
-            receivers.chain(archive).collect(),
-            (self.witnesses.is_some(), self.stamps.is_some()),
+            receivers.chain(archive).chain(witnesses).collect(),
+            self.stamps.is_some(),
             durability,
             data.ledger(),
         )

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use curfew_authority::{Auditor, Command, Entry, LogPruned, RecallError, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
-use curfew_ledger::rotate::RotateError;
 use curfew_ledger::{
     Disk, FileError, Horizon, KeyChain, LogReader, Prunable, PruneError, ReadError, RealDisk,
+    RotationError,
 };
 use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
@@ -131,10 +131,9 @@ impl Setup {
 
     /// Takes in the statements on all changes of the log's key: what is past its time was mostly signed
     /// by an earlier one.
-    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), DataError> {
+    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
         let notes = rotations.iter().map(String::as_str);
-        let keys = KeyChain::of(&self.keys.keys(), notes);
-        self.keys = keys.map_err(RotateError::from)?;
+        self.keys = KeyChain::of(&self.keys.keys(), notes)?;
         Ok(())
     }
 

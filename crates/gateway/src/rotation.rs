@@ -15,11 +15,12 @@ use std::sync::Arc;
 use curfew_authority::{Entry, Event};
 use curfew_ledger::disk::replace_file_durably;
 use curfew_ledger::rotate::{RotateError, begin, complete};
-use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError};
+use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError, VerifierKey};
 
 use crate::clock::wall_now;
 use crate::data::{DataDir, DataError, at};
 use crate::signer::RemoteSigner;
+use crate::witness;
 
 /// What a change of the key came to.
 #[derive(Clone, Debug)]
@@ -79,7 +80,8 @@ impl DataDir {
     /// Changes the key that signs the log, to the prepared one where there is one. A change that was begun and cut short is brought to its end instead. The gateway must be stopped; whoever signs for it must run.
     ///
     /// # Errors
-    /// When the log is in use, cannot be signed, or the disk refuses. It can be tried again.
+    /// When the log is in use, cannot be signed, or the disk refuses; when there are witnesses, and no key
+    /// was prepared that they could know of, or their policy does not name it. It can be tried again.
     pub fn rotate_key(&self) -> Result<Rotated, DataError> {
         self.master()?;
         if let Some(rotation) = self.finish_rotation()? {
@@ -88,10 +90,7 @@ impl DataDir {
         let disk = Arc::new(RealDisk);
         if self.signer().is_none() {
             let key = KeyFile::open(disk.clone(), &self.ledger_key())?;
-            // One that cannot be read is of no use to anybody.
-            if key.prepared().ok().flatten().is_none() {
-                key.prepare()?;
-            }
+            self.have_next(&key)?;
         }
         begin(self.options()?, disk)?;
         match self.finish_rotation()? {
@@ -99,6 +98,33 @@ impl DataDir {
             // Only if somebody else brought it to its end just now.
             None => Err(DataError::Missing(self.ledger_key().display().to_string())),
         }
+    }
+
+    /// Makes sure that there is a key to change to, and that the log's witnesses can know of it.
+    fn have_next(&self, key: &KeyFile) -> Result<(), DataError> {
+        // One that cannot be read is of no use to anybody.
+        let next = key.prepared().ok().flatten();
+        match (next, self.witnesses()) {
+            (None, None) => key.prepare().map(drop)?,
+            (Some(_), None) => {}
+            (None, Some(_)) => return Err(DataError::Unannounced),
+            (Some(next), Some(policy)) => {
+                let checked = witness::check_next_key(policy, &next);
+                checked.map_err(|problem| DataError::WitnessPolicy {
+                    path: policy.display().to_string(),
+                    problem,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the policy on the log's witnesses lacks once this verifier key signs; none where there is
+    /// no policy, or nothing is lacking.
+    pub fn witnesses_lack(&self, key: &str) -> Option<String> {
+        let (policy, key) = (self.witnesses()?, VerifierKey::parse(key).ok()?);
+        let lacks = witness::check_next_key(policy, &key).err()?;
+        Some(format!("{}: {lacks}", policy.display()))
     }
 
     /// Brings a rotation to its end that was stated. Without one it does nothing.
@@ -181,7 +207,7 @@ fn note_of(entry: &[u8]) -> Option<String> {
 mod tests {
     use std::path::PathBuf;
 
-    use curfew_ledger::{Checkpoint, VerifierKey};
+    use curfew_ledger::Checkpoint;
 
     use super::*;
     use crate::config::Config;

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_ledger::{Published, VerifierKey};
+use curfew_ledger::{KeyChain, Published, RotationError, VerifierKey};
 use curfew_timestamp::{ROOTS_BYTES_MAX, Roots};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +49,7 @@ pub(crate) struct Setup {
     asker: Asker,
     roots: Roots,
     config: config::Timestamps,
-    key: VerifierKey,
+    keys: KeyChain,
     /// Witnesses are configured, so that checkpoints with their signatures are to be had.
     is_witnessed: bool,
     log: Published,
@@ -72,10 +72,18 @@ impl Setup {
             asker: asker.map_err(StampSetupError::Unreachable)?,
             roots,
             config: config.clone(),
-            key,
+            keys: KeyChain::new(&[key]),
             is_witnessed,
             log: Published::new(ledger),
         })
+    }
+
+    /// Takes in the statements on all changes of the log's key: what was stamped last may be signed by
+    /// an earlier one.
+    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
+        let notes = rotations.iter().map(String::as_str);
+        self.keys = KeyChain::of(&self.keys.keys(), notes)?;
+        Ok(())
     }
 
     /// Has checkpoints stamped until the ledger is closed, and then the last one.

@@ -181,24 +181,21 @@ fn before(now: Timestamp, passed: Duration) -> Timestamp {
 #[derive(Debug)]
 pub(crate) struct Standing {
     followers: Vec<Arc<Progress>>,
-    has_witnesses: bool,
     has_timestamps: bool,
     durability: Arc<Durability>,
     ledger: PathBuf,
 }
 
 impl Standing {
-    /// Of the log in `ledger`, which these follow besides its witnesses and its timestamping
-    /// authority, if there are any.
+    /// Of the log in `ledger`, which these follow besides its timestamping authority, if there is one.
     pub(crate) fn new(
         followers: Vec<Arc<Progress>>,
-        (has_witnesses, has_timestamps): (bool, bool),
+        has_timestamps: bool,
         durability: &Arc<Durability>,
         ledger: PathBuf,
     ) -> Self {
         Self {
             followers,
-            has_witnesses,
             has_timestamps,
             durability: Arc::clone(durability),
             ledger,
@@ -213,15 +210,10 @@ impl Standing {
             .iter()
             .map(|progress| progress.look(moment, reader))
             .collect();
-        let mut by_count = |kind: Kind, has: u64| {
+        if self.has_timestamps {
+            let (kind, has) = (Kind::Timestamps, self.durability.stamped());
             let progress = Progress::new(kind, kind.as_str(), Some(has));
             followers.push(progress.look(moment, reader));
-        };
-        if self.has_witnesses {
-            by_count(Kind::Witnesses, self.durability.witnessed());
-        }
-        if self.has_timestamps {
-            by_count(Kind::Timestamps, self.durability.stamped());
         }
         // After the followers, so that none has more than is signed.
         let checkpoint = self.durability.checkpoints();

@@ -20,13 +20,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use curfew_ledger::trust::{POLICY_BYTES_MAX, TrustPolicy};
-use curfew_ledger::{Published, VerifierKey};
+use curfew_ledger::{KeyChain, Published, RotationError, VerifierKey};
 use http::Uri;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::recorder::Durability;
 use crate::registrar::Registrar;
+use crate::standing::{Kind, Progress};
 use ask::Asker;
 use rounds::Rounds;
 
@@ -53,8 +54,12 @@ pub(crate) struct Setup {
     urls: Vec<Uri>,
     asker: Asker,
     config: config::Witnesses,
+    /// The key that signs now.
     key: VerifierKey,
+    /// Those that have signed.
+    keys: KeyChain,
     log: Published,
+    progress: Arc<Progress>,
 }
 
 impl Setup {
@@ -75,9 +80,34 @@ impl Setup {
             urls,
             asker: Asker::new(log.clone()).map_err(WitnessSetupError::Tls)?,
             config: config.clone(),
+            keys: KeyChain::new(std::slice::from_ref(&key)),
             key,
             log,
+            progress: Progress::new(Kind::Witnesses, Kind::Witnesses.as_str(), None),
         })
+    }
+
+    /// How far a quorum has cosigned, as it is told to others.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Takes in the statements on all changes of the log's key: what was cosigned last may be signed by
+    /// an earlier one.
+    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
+        let notes = rotations.iter().map(String::as_str);
+        self.keys = KeyChain::of(&self.keys.keys(), notes)?;
+        Ok(())
+    }
+
+    /// Number of entries in the checkpoint that a quorum is known to have cosigned.
+    fn kept(&self) -> u64 {
+        let judged = self.log.witnessed().ok().flatten().and_then(|note| {
+            let checkpoint = self.keys.verify(&note).ok()?;
+            self.policy.judge_signed(&note, checkpoint).ok()
+        });
+        let judged = judged.filter(|judged| judged.met);
+        judged.map_or(0, |judged| judged.checkpoint.size)
     }
 
     /// Has every checkpoint cosigned until the ledger is closed, and then the last one.
@@ -96,6 +126,30 @@ impl Setup {
     }
 }
 
+/// What is wrong with a policy whose `log` lines do not name the key that signs.
+fn unlisted(key: &VerifierKey) -> String {
+    format!(
+        "it has `log` lines, and none for the key that signs this log. Add the line `log {key}`, and \
+         leave those of the keys before it"
+    )
+}
+
+/// Makes sure that the policy in `path` will do once `key` signs the log. What else may be wrong with
+/// it is for the gateway's start to say.
+pub(crate) fn check_next_key(path: &Path, key: &VerifierKey) -> Result<(), String> {
+    let Some(policy) = fs::read(path)
+        .ok()
+        .and_then(|bytes| TrustPolicy::parse(&bytes).ok())
+    else {
+        return Ok(());
+    };
+    let logs = policy.logs();
+    if logs.is_empty() || logs.iter().any(|log| log.key == *key) {
+        return Ok(());
+    }
+    Err(unlisted(key))
+}
+
 /// Reads the policy, and where each witness is.
 fn read(path: &Path, key: &VerifierKey) -> Result<(TrustPolicy, Vec<Uri>), String> {
     let len = fs::metadata(path).map_err(|error| error.to_string())?.len();
@@ -109,7 +163,7 @@ fn read(path: &Path, key: &VerifierKey) -> Result<(TrustPolicy, Vec<Uri>), Strin
     }
     let logs = policy.logs();
     if !logs.is_empty() && !logs.iter().any(|log| log.key == *key) {
-        return Err(format!("it names other logs, not this one: {key}"));
+        return Err(unlisted(key));
     }
     let url = |witness: &curfew_ledger::trust::TrustedWitness| {
         let name = &witness.name;
@@ -168,7 +222,11 @@ mod tests {
             assert!(text.contains(url), "{text}");
         }
         let good = format!("witness a {vkey} https://w.example/w/\nquorum a\n");
-        assert!(refused(&format!("log {other}\n{good}")).contains("not this one"));
+        let unlisted = refused(&format!("log {other}\n{good}"));
+        assert!(
+            unlisted.contains(&format!("Add the line `log {key}`")),
+            "{unlisted}"
+        );
         assert!(refused(&format!("{good}quorum b\n")).starts_with("line 3: "));
         fs::write(&path, format!("log {key}\n{good}")).unwrap();
         let (_, urls) = read(&path, &key).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{Command, LogTimestamped, StampNews, Timestamp};
-use curfew_ledger::{Checkpoint, FileError, Published, Stamped, VerifierKey};
+use curfew_ledger::{FileError, KeyChain, Published, Stamped};
 use curfew_timestamp::{Roots, Token, verify};
 use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep_until};
@@ -55,7 +55,7 @@ enum Trouble {
 pub(super) struct Stamper {
     asker: Asker,
     roots: Arc<Roots>,
-    key: VerifierKey,
+    keys: KeyChain,
     is_witnessed: bool,
     log: Published,
     registrar: Registrar,
@@ -85,7 +85,7 @@ impl Stamper {
         Self {
             asker: setup.asker,
             roots: Arc::new(setup.roots),
-            key: setup.key,
+            keys: setup.keys,
             is_witnessed: setup.is_witnessed,
             log: setup.log,
             registrar,
@@ -208,7 +208,7 @@ impl Stamper {
                 false => None,
             };
             let size = |note: &[u8]| {
-                let checkpoint = Checkpoint::verify(note, std::slice::from_ref(&self.key));
+                let checkpoint = self.keys.verify(note);
                 checkpoint.ok().map(|checkpoint| checkpoint.size)
             };
             let found = note.and_then(|note| size(&note).map(|size| (size, note)));
@@ -256,7 +256,7 @@ impl Stamper {
             return Ok(None);
         };
         let there = |problem: String| Trouble::There { size, problem };
-        let checkpoint = Checkpoint::verify(&held.checkpoint, std::slice::from_ref(&self.key));
+        let checkpoint = self.keys.verify(&held.checkpoint);
         let checkpoint = checkpoint.map_err(|error| there(error.to_string()))?;
         if checkpoint.size != size {
             return Err(there(format!("it is over {} entries", checkpoint.size)));

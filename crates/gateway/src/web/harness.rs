@@ -157,8 +157,8 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
-        let (none, ledger) = ((false, false), core.data.ledger());
-        let standing = Standing::new(Vec::new(), none, &core.durability, ledger);
+        let ledger = core.data.ledger();
+        let standing = Standing::new(Vec::new(), false, &core.durability, ledger);
         let gateway = Arc::new(Gateway {
             registrar: core.registrar,
             accounts: core.accounts,

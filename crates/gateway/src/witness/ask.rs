@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use curfew_ledger::witness::{ANSWER_BYTES_MAX, SIZE_TYPE, cosigned, request, told_size};
-use curfew_ledger::{CosignerKey, Hash, Published};
+use curfew_ledger::{CosignerKey, Hash, Published, VerifierKey};
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Uri};
 
@@ -32,6 +32,19 @@ pub(super) enum AskError {
         told: u64,
         /// What there is.
         size: u64,
+    },
+    /// It does not know the log, or the key that signs for it (403 and 404 of C2SP tlog-witness).
+    #[error(
+        "it does not know this key of the log ({status}: {words}). Until it does, it cosigns nothing: \
+         whoever runs it must let it know {key} (`curfew witness trust DIR KEY`, where it is Curfew's)"
+    )]
+    Unknown {
+        /// The status.
+        status: StatusCode,
+        /// What it says of it.
+        words: String,
+        /// The key it should know.
+        key: String,
     },
     /// It refuses.
     #[error("it refuses with {status}: {words}")]
@@ -67,6 +80,8 @@ pub(super) struct Question<'a> {
     pub(super) key: &'a CosignerKey,
     /// The last size it has cosigned, as far as is known.
     pub(super) known: u64,
+    /// The log's key, by which the checkpoint is signed.
+    pub(super) log: &'a VerifierKey,
     /// The signed checkpoint.
     pub(super) note: &'a str,
     /// Number of entries in it.
@@ -145,9 +160,13 @@ impl Asker {
         }
         let words = String::from_utf8_lossy(&body);
         let words = words.trim().chars().filter(|c| !c.is_control());
-        Err(AskError::Refused {
-            status,
-            words: words.take(WORDS_MAX).collect(),
+        let words = words.take(WORDS_MAX).collect();
+        let key = question.log.to_string();
+        Err(match status {
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                AskError::Unknown { status, words, key }
+            }
+            status => AskError::Refused { status, words },
         })
     }
 

@@ -1,12 +1,13 @@
 //! Round after round: the newest checkpoint to all witnesses, until a quorum has cosigned it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, Timestamp, WitnessNews, Witnessed};
-use curfew_ledger::Published;
 use curfew_ledger::trust::TrustPolicy;
+use curfew_ledger::{Published, VerifierKey};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use http::Uri;
@@ -17,6 +18,7 @@ use super::ask::{AskError, Asked, Asker, Question};
 use crate::clock;
 use crate::recorder::Durability;
 use crate::registrar::{Refusal, Registrar};
+use crate::standing::Progress;
 
 /// How long a round may take. A witness far away needs under a second.
 const ROUND_TIME: Duration = Duration::from_secs(5);
@@ -45,13 +47,19 @@ struct Peer {
     failures: u32,
     /// When it may be asked again.
     again: Instant,
+    /// What went wrong the last time; none where it cosigned.
+    trouble: Option<(Discriminant<AskError>, String)>,
 }
 
 impl Peer {
-    fn failed(&mut self, now: Instant) {
+    /// Gives whether this kind of failure is new.
+    fn failed(&mut self, now: Instant, error: &AskError) -> bool {
+        let kind = discriminant(error);
+        let before = self.trouble.replace((kind, error.to_string()));
         let wait = BACKOFF.saturating_mul(1_u32 << self.failures.min(6));
         self.failures = self.failures.saturating_add(1);
         self.again = now + wait.min(BACKOFF_MAX);
+        before.is_none_or(|(before, _)| before != kind)
     }
 }
 
@@ -94,7 +102,9 @@ impl Current {
 pub(super) struct Rounds {
     policy: Arc<TrustPolicy>,
     asker: Arc<Asker>,
+    key: Arc<VerifierKey>,
     log: Published,
+    progress: Arc<Progress>,
     registrar: Registrar,
     durability: Arc<Durability>,
     alarm_after: Duration,
@@ -119,16 +129,15 @@ impl Rounds {
             size: 0,
             failures: 0,
             again: now,
+            trouble: None,
         };
-        let kept = setup.log.witnessed().ok().flatten();
-        let judged = kept.and_then(|note| setup.policy.judge(&note, &[setup.key]).ok());
-        let witnessed = judged
-            .filter(|judged| judged.met)
-            .map_or(0, |judged| judged.checkpoint.size);
+        let witnessed = setup.kept();
         Self {
             policy: Arc::new(setup.policy),
             asker: Arc::new(setup.asker),
+            key: Arc::new(setup.key),
             log: setup.log,
+            progress: setup.progress,
             registrar,
             durability,
             alarm_after: setup.config.alarm_after.0,
@@ -143,7 +152,7 @@ impl Rounds {
     }
 
     pub(super) async fn run(&mut self) {
-        self.durability.reached_witnesses(self.witnessed);
+        self.reached();
         let lost = self
             .registrar
             .query(|authority, _| authority.is_quorum_lost());
@@ -214,12 +223,14 @@ impl Rounds {
             }
             silent.insert(at);
             let (asker, policy) = (Arc::clone(&self.asker), Arc::clone(&self.policy));
-            let (note, url, known) = (Arc::clone(&note), peer.url.clone(), peer.size);
+            let (note, log) = (Arc::clone(&note), Arc::clone(&self.key));
+            let (url, known) = (peer.url.clone(), peer.size);
             asks.push(async move {
                 let question = Question {
                     url: &url,
                     key: &policy.witnesses()[at].key,
                     known,
+                    log: &log,
                     note: &note,
                     size,
                 };
@@ -269,6 +280,7 @@ impl Rounds {
                     tracing::warn!(%witness, "this witness cosigns again");
                 }
                 peer.failures = 0;
+                peer.trouble = None;
                 if let Some(current) = &mut self.current {
                     current.lines.insert(at, lines);
                 }
@@ -282,11 +294,26 @@ impl Rounds {
             return;
         };
         // Said once: it is tried again for as long as it takes.
-        if peer.failures == 0 {
+        if peer.failed(Instant::now(), error) {
             let witness = &self.policy.witnesses()[at].name;
             tracing::error!(%witness, %error, "this witness does not cosign");
         }
-        peer.failed(Instant::now());
+    }
+
+    /// Tells how many entries a quorum has cosigned.
+    fn reached(&self) {
+        self.durability.reached_witnesses(self.witnessed);
+        self.progress.reached(self.witnessed);
+    }
+
+    /// What stands in the way, by witness.
+    fn troubles(&self) -> String {
+        let peers = self.peers.iter().zip(self.policy.witnesses());
+        let told = peers.filter_map(|(peer, witness)| {
+            let (_, trouble) = peer.trouble.as_ref()?;
+            Some(format!("{}: {trouble}", witness.name))
+        });
+        told.collect::<Vec<_>>().join("; ")
     }
 
     fn is_met(&self) -> bool {
@@ -316,7 +343,7 @@ impl Rounds {
         }
         self.witnessed = self.witnessed.max(size);
         self.unmet = None;
-        self.durability.reached_witnesses(self.witnessed);
+        self.reached();
         count
     }
 
@@ -324,6 +351,8 @@ impl Rounds {
     async fn tell(&mut self) {
         let Some(current) = &self.current else { return };
         if self.witnessed < current.size {
+            self.progress
+                .failed("no quorum of witnesses cosigns", self.troubles());
             self.tell_lost().await;
             return;
         }
