@@ -23,6 +23,7 @@ enum Command {
 
 /// Makes the key that `curfew key rotate` is to change to, and prints its verifier key, so that
 /// witnesses and whoever checks the log can be told in time. Nothing else changes; the gateway may run.
+/// A log with witnesses needs it: they cosign nothing by a key that they do not know.
 #[derive(Args, Debug)]
 struct Prepare {
     #[command(flatten)]
@@ -37,7 +38,8 @@ struct Prepare {
 /// old key is removed. Where it is cut short, run it again, or start the gateway: what was begun is
 /// brought to its end.
 ///
-/// With `[log] signer` the signer makes its new key first, with `curfew signer rotate`, and must run.
+/// With `[log.witness]` prepare the key first, and have each witness know it. With `[log] signer` the
+/// signer makes its new key first, with `curfew signer rotate`, and must run.
 #[derive(Args, Debug)]
 struct Rotate {
     #[command(flatten)]
@@ -48,7 +50,9 @@ pub(crate) fn key(arguments: &Key) -> Outcome {
     match &arguments.command {
         Command::Prepare(Prepare { config }) => {
             let data = DataDir::of(&configuration::config(&config.config)?);
-            say::line(data.prepare_key().map_err(|error| failure(&error))?);
+            let key = data.prepare_key().map_err(|error| failure(&error))?;
+            tell_witnesses(&data, &key);
+            say::line(key);
             say::note("Next: `curfew key rotate`, while the gateway is stopped.");
             Ok(())
         }
@@ -73,14 +77,44 @@ fn rotate(data: &DataDir) -> Outcome {
     say::note(format_args!(
         "From entry {size} on another key signs the log. The one until then: {old}"
     ));
-    say::note("Give the new verifier key to whoever checks the log, and to its witnesses:");
+    if data.witnesses().is_some() {
+        tell_witnesses(data, &new);
+        say::note(format_args!(
+            "Once they cosign by the new key, have them withdraw the old one: `curfew witness distrust \
+             DIR {old}`"
+        ));
+    }
+    say::note("Give the new verifier key to whoever checks the log:");
     say::line(new);
     say::note("Back up the folder `keys`, and destroy older copies of the key.");
     Ok(())
 }
 
+/// Says what witnesses must know of a key before they cosign by it.
+fn tell_witnesses(data: &DataDir, key: &str) {
+    if data.witnesses().is_none() {
+        return;
+    }
+    say::note(format_args!(
+        "Each witness must know this key before the log signs by it, or cosigns nothing more: `curfew \
+         witness trust DIR {key}`"
+    ));
+    if let Some(lacking) = data.witnesses_lack(key) {
+        say::note(lacking);
+    }
+}
+
 fn failure(error: &DataError) -> Failure {
     let text = error.to_string();
+    if matches!(error, DataError::Unannounced) {
+        let hint = "run `curfew key prepare`, and have each witness know the key that it prints \
+                    (docs/witness.md); then run this again";
+        return Failure::hint(Exit::Failed, text, hint);
+    }
+    if matches!(error, DataError::WitnessPolicy { .. }) {
+        let hint = "the gateway would not start with this policy. Nothing was changed";
+        return Failure::hint(Exit::Failed, text, hint);
+    }
     if text.contains("another process") {
         let hint = "stop `curfew serve` first: a key is changed between two runs";
         return Failure::hint(Exit::Failed, text, hint);

@@ -76,7 +76,9 @@ pub(crate) async fn signer(arguments: Signer) -> Outcome {
             let key = prepare(&rotate.key);
             say::line(key.map_err(|error| Failure::failed(&error))?);
             say::note(
-                "Next: `curfew key rotate` where the gateway is, while it is stopped and this signer runs.",
+                "If the log has witnesses, let each know this key now, and add a `log` line with it to the \
+                 policy on them where that has such lines. \
+                 Next: `curfew key rotate` where the gateway is, while it is stopped and this signer runs.",
             );
             Ok(())
         }

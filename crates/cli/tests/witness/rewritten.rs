@@ -1,171 +1,21 @@
-//! A log with three witnesses, all of them processes of their own: one is killed and comes back from
-//! an old copy, one never comes. Then whoever holds key and disk rewrites the log, and is found out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_types
-)]
+//! A log with three witnesses: one is killed and comes back from an old copy, one never comes. Then
+//! whoever holds key and disk rewrites the log, and is found out.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command as Process, Output, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 
 use curfew_ledger::{
     AppendError, Checkpoint, LogKey, LogReader, Observer, Options, Published, RealDisk, Receipt,
     VerifierKey, WriteError, Writer,
 };
 
-const POLICY: &str = r#"
-@id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
-permit (principal, action == Action::"session.start", resource == Resource::"gateway");
-"#;
-
-/// How long anything may take on a machine that has much to do.
-const LONG: Duration = Duration::from_secs(60);
-
-fn curfew(arguments: &[&str]) -> Output {
-    let mut process = Process::new(env!("CARGO_BIN_EXE_curfew"));
-    process.args(arguments).output().unwrap()
-}
-
-#[track_caller]
-fn done(arguments: &[&str]) -> String {
-    let output = curfew(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// A process that goes with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(arguments: &[&str]) -> Self {
-        let mut process = Process::new(env!("CARGO_BIN_EXE_curfew"));
-        let started = process.args(arguments).stderr(Stdio::null()).spawn();
-        Self(started.unwrap())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Where nobody listens, now or later: each has a loopback address of its own, so that nothing else
-/// is given its port while it is down.
-fn free_address() -> SocketAddr {
-    static GIVEN: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let last = GIVEN.fetch_add(1, Ordering::Relaxed);
-    let own = Ipv4Addr::new(127, 1 + high % 254, low, last);
-    let listener = TcpListener::bind((own, 0)).unwrap();
-    listener.local_addr().unwrap()
-}
-
-struct Place {
-    dir: PathBuf,
-    address: String,
-    vkey: String,
-}
-
-impl Place {
-    /// `kind` 0 is its Ed25519 key, 1 its ML-DSA-44 key.
-    fn new(folder: &Path, name: &str, kind: usize, log: &str) -> Self {
-        let dir = folder.join(name);
-        let text = dir.to_str().unwrap();
-        let keys = done(&[
-            "witness",
-            "init",
-            text,
-            "--name",
-            &format!("{name}.example"),
-        ]);
-        done(&["witness", "trust", text, log]);
-        Self {
-            vkey: keys.lines().nth(kind).unwrap().to_owned(),
-            address: free_address().to_string(),
-            dir,
-        }
-    }
-
-    fn serve(&self) -> Running {
-        let dir = self.dir.to_str().unwrap();
-        Running::start(&["witness", "serve", dir, "--listen", &self.address])
-    }
-
-    fn state(&self) -> (PathBuf, Vec<u8>) {
-        let mut files = std::fs::read_dir(self.dir.join("logs")).unwrap();
-        let path = files.next().unwrap().unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        (path, bytes)
-    }
-}
-
-/// Configuration and data of a gateway; gives the log's verifier key.
-fn set_up(dir: &Path) -> String {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
-    std::fs::write(dir.join("policy.cedar"), POLICY).unwrap();
-    let config = "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-                  portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
-                  [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-                  [log.witness]\npolicy = \"witness.policy\"\nalarm_after = \"500ms\"\n";
-    std::fs::write(dir.join("curfew.toml"), config).unwrap();
-    done(&[
-        "init",
-        "--config",
-        dir.join("curfew.toml").to_str().unwrap(),
-    ]);
-    let key = std::fs::read_to_string(dir.join("data/keys/ledger.pub")).unwrap();
-    key.trim().to_owned()
-}
-
-/// Waits until a quorum has cosigned more than `size` entries, and gives how many.
-#[track_caller]
-fn witnessed(ledger: &Path, size: u64) -> u64 {
-    let end = Instant::now() + LONG;
-    loop {
-        let note = Published::new(ledger).witnessed().unwrap_or_default();
-        let found = note.map_or(0, |note| {
-            let text = String::from_utf8(note).unwrap();
-            text.lines().nth(1).unwrap().parse().unwrap()
-        });
-        if found > size {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited for {LONG:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-struct Verified {
-    code: i32,
-    text: String,
-}
-
-fn verify(arguments: &[&str]) -> Verified {
-    let output = curfew(&[&["log", "verify"], arguments].concat());
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Verified {
-        code: output.status.code().unwrap(),
-        text,
-    }
-}
+use crate::kit::{Place, Running, curfew, done, set_up, verify, witnessed};
 
 #[test]
 fn a_witnessed_log_cannot_be_rewritten_even_by_whoever_has_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let log = set_up(dir);
+    let log = set_up(dir, "");
     let north = Place::new(dir, "north", 0, &log);
     let south = Place::new(dir, "south", 1, &log);
     let east = Place::new(dir, "east", 0, &log);
