@@ -40,6 +40,11 @@ impl Timestamp {
         Self::from_micros(self.0.saturating_add(span.0))
     }
 
+    /// This moment less `span`, or the first that can be told.
+    pub const fn saturating_sub(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+
     /// The span from `earlier` to here; zero when `earlier` lies later.
     pub const fn saturating_since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
@@ -96,6 +101,11 @@ impl Span {
     /// A span of `secs` seconds.
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(1_000_000))
+    }
+
+    /// A span as long as the standard library's duration, or the longest that can be told.
+    pub fn from_duration(duration: std::time::Duration) -> Self {
+        Self(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Microseconds.

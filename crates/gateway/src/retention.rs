@@ -122,7 +122,7 @@ impl Setup {
             dir: data.ledger(),
             disk: Arc::new(RealDisk),
             keys: KeyChain::new(&[data.verifier()?]),
-            keep: Span::from_micros(u64::try_from(keep.as_micros()).unwrap_or(u64::MAX)),
+            keep: Span::from_duration(keep),
             every: (keep / LOOKS).clamp(LOOK_MIN, LOOK_MAX),
             archived: archive.is_some(),
             followers: receivers.chain(archive).collect(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use curfew_authority::{Entry, SigningFault, Timestamp};
+use curfew_authority::{Entry, SigningFault, Span, Timestamp};
 use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -173,8 +173,7 @@ impl Progress {
 
 /// The ledger time so long ago.
 fn before(now: Timestamp, passed: Duration) -> Timestamp {
-    let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
-    Timestamp::from_micros(now.as_micros().saturating_sub(passed))
+    now.saturating_sub(Span::from_duration(passed))
 }
 
 /// All followers of a log.

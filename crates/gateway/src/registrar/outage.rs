@@ -54,7 +54,7 @@ impl Outage {
 
     /// The moment from which live traffic must be cut, unless it has been.
     pub(super) fn grace_end(&self, grace: Duration) -> Option<Timestamp> {
-        let grace = Span::from_micros(u64::try_from(grace.as_micros()).unwrap_or(u64::MAX));
+        let grace = Span::from_duration(grace);
         (!self.grace_over).then(|| self.since.saturating_add(grace))
     }
 
