@@ -173,9 +173,22 @@ impl Setup {
         }
     }
 
-    /// What stands for all entries that may go at `now`; `None` where none may.
-    fn prepare(&self, now: Timestamp, stop: &AtomicBool) -> Result<Option<Horizon>, Trouble> {
-        let earlier = Horizon::read(&*self.disk, &self.dir)?;
+    /// Removes what `horizon`, which is in place, stands for, as far as it is still there.
+    fn clear(&self, horizon: &Horizon, values: Option<&Store>) -> Result<(), Trouble> {
+        horizon.clear(&*self.disk, &self.dir)?;
+        if let Some(values) = values {
+            values.forget(horizon.size())?;
+        }
+        Ok(())
+    }
+
+    /// What stands for all entries that may go at `now`, after `earlier`; `None` where none may.
+    fn prepare(
+        &self,
+        earlier: Option<&Horizon>,
+        now: Timestamp,
+        stop: &AtomicBool,
+    ) -> Result<Option<Horizon>, Trouble> {
         let log = LogReader::open_on(&self.dir, Arc::clone(&self.disk))?;
         let Some(past) = now.as_micros().checked_sub(self.keep.as_micros()) else {
             return Ok(None);
@@ -188,12 +201,12 @@ impl Setup {
             dir: &self.dir,
             disk: &self.disk,
             keys: &self.keys,
-            horizon: earlier.as_ref(),
+            horizon: earlier,
         };
         let Some(place) = prunable.checkpoint(most)? else {
             return Ok(None);
         };
-        let mut auditor = match &earlier {
+        let mut auditor = match earlier {
             Some(earlier) => Auditor::inherit(earlier.state())?,
             None => Auditor::new(),
         };
@@ -214,7 +227,7 @@ impl Setup {
             return Ok(None);
         }
         let state = auditor.bequeath()?;
-        Ok(Some(Horizon::new(milestone, earlier.as_ref(), state)))
+        Ok(Some(Horizon::new(milestone, earlier, state)))
     }
 }
 
@@ -239,11 +252,18 @@ struct Pruner {
 
 impl Pruner {
     async fn look(&self, checkpoints: &Checkpoints) -> Result<(), Trouble> {
-        self.clear().await?;
-        let (setup, now) = (self.setup.clone(), self.registrar.now());
+        let (setup, values) = (self.setup.clone(), self.values.clone());
+        let now = self.registrar.now();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let prepared = tokio::task::spawn_blocking(move || setup.prepare(now, &told));
+        let prepared = tokio::task::spawn_blocking(move || {
+            let earlier = Horizon::read(&*setup.disk, &setup.dir)?;
+            if let Some(earlier) = &earlier {
+                // What an interruption has left.
+                setup.clear(earlier, values.as_deref())?;
+            }
+            setup.prepare(earlier.as_ref(), now, &told)
+        });
         // Reading may take long: whoever stops must not wait for it.
         let guard = self.stopping.clone();
         let watched = tokio::spawn(async move {
@@ -257,10 +277,12 @@ impl Pruner {
         };
         let size = horizon.size();
         self.record(&horizon, checkpoints.clone()).await?;
-        let setup = self.setup.clone();
-        let put = tokio::task::spawn_blocking(move || horizon.put(&*setup.disk, &setup.dir));
+        let (setup, values) = (self.setup.clone(), self.values.clone());
+        let put = tokio::task::spawn_blocking(move || {
+            horizon.put(&*setup.disk, &setup.dir)?;
+            setup.clear(&horizon, values.as_deref())
+        });
         put.await??;
-        self.clear().await?;
         tracing::info!(size, "entries past their time are given up");
         Ok(())
     }
@@ -285,21 +307,5 @@ impl Pruner {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Trouble::Unsigned),
         }
-    }
-
-    /// Removes what the present horizon stands for, as far as it is still there.
-    async fn clear(&self) -> Result<(), Trouble> {
-        let (setup, values) = (self.setup.clone(), self.values.clone());
-        let cleared = tokio::task::spawn_blocking(move || {
-            let Some(horizon) = Horizon::read(&*setup.disk, &setup.dir)? else {
-                return Ok(());
-            };
-            horizon.clear(&*setup.disk, &setup.dir)?;
-            if let Some(values) = values {
-                values.forget(horizon.size())?;
-            }
-            Ok(())
-        });
-        cleared.await?
     }
 }
