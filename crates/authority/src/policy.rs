@@ -107,6 +107,9 @@ pub struct Explanation {
     pub idle: Option<(Span, RuleId)>,
     /// The longest age of authentication, and the rule that gives it.
     pub reauth: Option<(Span, RuleId)>,
+    /// The longest age of authentication that is built in for what is asked, where that is less than any
+    /// rule gives: no rule can lengthen it.
+    pub fresh: Option<Span>,
     /// The longest life, and the rule that gives it.
     pub lifetime: Option<(Span, RuleId)>,
     /// The assurance level, and the rule that gives it.

@@ -161,7 +161,11 @@ fn show(explanation: &Explanation, network: &str) {
         ("lifetime", &explanation.lifetime),
     ];
     for (name, limit) in limits {
-        if let Some((span, rule)) = limit {
+        if let ("reauth", Some(span)) = (name, explanation.fresh) {
+            say::line(format_args!(
+                "  {name:<10} {span:<10} built in: erasing takes a fresh sign-in, whatever the rules say"
+            ));
+        } else if let Some((span, rule)) = limit {
             say::line(format_args!("  {name:<10} {span:<10} from {rule}"));
         }
     }

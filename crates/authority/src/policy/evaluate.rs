@@ -71,10 +71,20 @@ impl Policy {
                 .filter_map(|rule| pick(&rule.demands).map(|value| (value, rule.id.clone())))
                 .min()
         }
+        let by_rules = ruling(&applied);
+        let ruling = always_fresh(by_rules.clone(), question.verb);
+        let fresh = if let Ruling::Permit { demands, .. } = &ruling
+            && ruling != by_rules
+        {
+            demands.reauth
+        } else {
+            None
+        };
         Explanation {
-            ruling: always_fresh(ruling(&applied), question.verb),
+            ruling,
             idle: least(permits(), |demands| demands.idle),
             reauth: least(permits(), |demands| demands.reauth),
+            fresh,
             lifetime: least(permits(), |demands| demands.lifetime),
             assurance: least(permits(), |demands| {
                 demands.assurance.map(std::cmp::Reverse)

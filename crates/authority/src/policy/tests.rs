@@ -31,6 +31,10 @@ fn database(name: &str) -> Resource {
 
 /// What a policy of `rules` says of ann the dba who writes to `orders` from 10.0.0.1.
 fn explain(rules: &str) -> Explanation {
+    explain_of(Verb::SqlWrite, &database("orders"), rules)
+}
+
+fn explain_of(verb: Verb, resource: &Resource, rules: &str) -> Explanation {
     let policy = Policy::parse("p.cedar", &format!("{rules}{SESSIONS}")).unwrap();
     let subject = "ann".parse().unwrap();
     let roles = BTreeSet::from(["dba".parse().unwrap()]);
@@ -41,8 +45,8 @@ fn explain(rules: &str) -> Explanation {
     policy.explain(&Question {
         subject: &subject,
         roles: &roles,
-        resource: &database("orders"),
-        verb: Verb::SqlWrite,
+        resource,
+        verb,
         context: &context,
         aal: Aal::Two,
     })
@@ -223,6 +227,30 @@ fn the_strictest_limits_win_and_each_is_explained() {
     assert_eq!(told.record, Some((RecordLevel::Witnessed, id("a"))));
     let lines: Vec<usize> = told.applied.iter().map(|rule| rule.line).collect();
     assert_eq!(lines, [2, 1]);
+}
+
+#[test]
+fn a_limit_that_is_built_in_is_told_where_no_rule_is_as_strict() {
+    let erase = |reauth: &str, verb: Verb| {
+        let action = verb.as_str();
+        let rule = format!(
+            "@id(\"e\") {reauth} permit (principal, action == Action::\"{action}\", resource == Resource::\"gateway\");"
+        );
+        let told = explain_of(verb, &Resource::gateway(), &rule);
+        let Ruling::Permit { demands, .. } = told.ruling else {
+            panic!("{told:?}");
+        };
+        let by_rule = told.reauth.map(|(span, _)| span);
+        (demands.reauth, by_rule, told.fresh)
+    };
+    let minutes = |n: u64| Some(Span::from_secs(60 * n));
+    let of = |reauth| erase(reauth, Verb::LogErase);
+    assert_eq!(of(""), (minutes(5), None, minutes(5)));
+    let longer = (minutes(5), minutes(60), minutes(5));
+    assert_eq!(of("@reauth(\"1h\")"), longer);
+    assert_eq!(of("@reauth(\"5m\")"), (minutes(5), minutes(5), None));
+    assert_eq!(of("@reauth(\"1m\")"), (minutes(1), minutes(1), None));
+    assert_eq!(erase("", Verb::LogReveal), (None, None, None));
 }
 
 #[test]
