@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use curfew_ledger::{Entries, LogReader, ReadError};
 
 use crate::format::{Exporter, Format, Packing, WriteError};
-use crate::record::{Opener, Source, Stream};
+use crate::record::{HorizonError, Opener, Source, Stream};
 
 /// Bytes of a piece, from where no more is added to it. A Parquet row group comes as one.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -23,6 +23,9 @@ pub enum ExportError {
     /// The log cannot be read.
     #[error("the log cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// It cannot be told whose the sessions of a pruned log are.
+    #[error(transparent)]
+    Horizon(#[from] HorizonError),
     /// What it commits to cannot be read.
     #[error("the values beside the log cannot be read: {0}")]
     Values(String),
@@ -83,23 +86,28 @@ impl Chunks {
     /// Of the entries in `range`, which must not go beyond the log.
     ///
     /// # Errors
-    /// When the format cannot begin.
+    /// When the format cannot begin, or what stands for the entries of a pruned log that are gone
+    /// cannot be read.
     pub fn new(
         reader: &LogReader,
         range: Range<u64>,
         format: Format,
         packing: Packing,
         source: Source,
-    ) -> Result<Self, WriteError> {
+    ) -> Result<Self, ExportError> {
         let outlet = Outlet::default();
         // Whose the sessions are is said at their start, which may lie before the range.
-        let first = if range.is_empty() { range.end } else { 0 };
+        let (first, stream) = if range.is_empty() {
+            (range.end, Stream::new())
+        } else {
+            (0, Stream::before(reader)?)
+        };
         Ok(Self {
             entries: reader.range(first..range.end),
             at: first,
             from: range.start,
             written: 0,
-            stream: Stream::new(),
+            stream,
             opener: None,
             exporter: Some(Exporter::new(format, packing, source, outlet.clone())?),
             outlet,

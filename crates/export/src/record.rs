@@ -1,14 +1,15 @@
 //! One neutral view of an entry, and the stream that makes it.
 //!
 //! An entry names its session and no more. The stream remembers whose sessions these are, so that
-//! every record names its subject.
+//! every record names its subject. Of a pruned log it begins with what stands for the entries that are
+//! gone, which knows the sessions that lived then.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use curfew_authority::{Concealed, Entry, Field, Timestamp};
-use curfew_ledger::Hash;
+use curfew_authority::{Auditor, Concealed, Entry, Field, RecallError, SessionView, Timestamp};
 use curfew_ledger::merkle::leaf_hash;
+use curfew_ledger::{FileError, Hash, LogReader};
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Class, Facts, Outcome, Severity};
@@ -122,6 +123,17 @@ pub struct Stream {
     last: u64,
 }
 
+/// Why it is not known whose sessions those of a pruned log are.
+#[derive(Debug, thiserror::Error)]
+pub enum HorizonError {
+    /// What stands for the pruned part cannot be read.
+    #[error("the log's horizon cannot be read: {0}")]
+    File(#[from] FileError),
+    /// It says nothing that this version understands.
+    #[error("the log's horizon: {0}")]
+    Recall(#[from] RecallError),
+}
+
 /// Where the kind stands: behind version and time (27 characters with their quotes).
 const KIND_AT: usize = r#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","#.len();
 
@@ -151,6 +163,36 @@ impl Stream {
     /// A stream that knows no session yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A stream that knows the sessions which began before the first entry that `log` still has: those
+    /// that lived there, and those that had ended within a day. The first entry of all: none.
+    ///
+    /// # Errors
+    /// When what stands for the entries that are gone cannot be read.
+    pub fn before(log: &LogReader) -> Result<Self, HorizonError> {
+        let mut stream = Self::new();
+        if let Some(horizon) = log.horizon()? {
+            let auditor = Auditor::inherit(horizon.state())?;
+            stream.inherit(
+                auditor.authority().live(),
+                auditor.authority().lately_ended(),
+            );
+        }
+        Ok(stream)
+    }
+
+    fn inherit(&mut self, live: Vec<SessionView>, ended: Vec<SessionView>) {
+        for view in live {
+            let (session, known) = known(view);
+            self.live.insert(session, known);
+        }
+        for view in ended {
+            let (session, known) = known(view);
+            self.order.push_back(session.clone());
+            self.ended.insert(session, known);
+        }
+        self.forget();
     }
 
     /// Takes note of an entry without making a record of it.
@@ -236,6 +278,15 @@ impl Stream {
         }
     }
 
+    /// Lets go of the sessions that ended first, where there are too many.
+    fn forget(&mut self) {
+        while self.order.len() > ENDED_KEPT_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.ended.remove(&oldest);
+            }
+        }
+    }
+
     fn remember(&mut self, index: u64, facts: &Facts) {
         let Some(session) = &facts.session else {
             return;
@@ -256,11 +307,7 @@ impl Stream {
                     self.ended.insert(session.clone(), known);
                     self.order.push_back(session.clone());
                 }
-                while self.order.len() > ENDED_KEPT_MAX {
-                    if let Some(oldest) = self.order.pop_front() {
-                        self.ended.remove(&oldest);
-                    }
-                }
+                self.forget();
             }
             "action.allowed" if matches!(facts.verb, Some("sql.connect" | "web.connect")) => {
                 if let (Some(known), Some(resource)) = (self.live.get_mut(session), &facts.resource)
@@ -283,6 +330,18 @@ impl Stream {
             _ => {}
         }
     }
+}
+
+/// The session's name, and what its start said of it. What it had open then, nobody has kept.
+fn known(view: SessionView) -> (String, Known) {
+    let known = Known {
+        subject: view.subject.to_string(),
+        roles: view.roles.iter().map(ToString::to_string).collect(),
+        address: Some(view.context.address),
+        network: Some(view.context.network),
+        connections: BTreeMap::new(),
+    };
+    (view.session.to_string(), known)
 }
 
 fn unknown(problem: &str) -> Facts {
@@ -369,5 +428,35 @@ mod tests {
         stream.learn(41, opened.as_bytes());
         let record = stream.record(42, closed.as_bytes().to_vec());
         assert_eq!(record.facts.resource.as_deref(), Some("orders"));
+    }
+
+    #[test]
+    fn sessions_from_before_a_horizon_are_known_whether_they_live_or_have_ended() {
+        let lines: Vec<&str> = GOLDEN.lines().collect();
+        let mut auditor = Auditor::new();
+        let mut ended = None;
+        for (index, line) in (0..).zip(&lines) {
+            let entry = Entry::from_bytes(line.as_bytes()).unwrap();
+            auditor.check(index, &entry);
+            ended = ended.or(auditor.authority().lately_ended().first().cloned());
+            if ended.is_some() {
+                break;
+            }
+        }
+        let ended = ended.unwrap();
+        let mut live = ended.clone();
+        live.session = "s_0123456789abcdef01234567".parse().unwrap();
+        let mut stream = Stream::new();
+        stream.inherit(vec![live.clone()], vec![ended.clone()]);
+        for view in [live, ended] {
+            let entry = format!(
+                r#"{{"v":1,"time":"2026-11-23T16:40:00.000114Z","kind":"credential.revoked","session":"{}","credential":"c_00112233445566778899aabb"}}"#,
+                view.session
+            );
+            let facts = stream.record(50, entry.into_bytes()).facts;
+            assert_eq!(facts.subject.as_deref(), Some("ann"));
+            assert_eq!(facts.roles, ["admin", "dba"]);
+            assert_eq!(facts.network.as_deref(), Some("office"));
+        }
     }
 }

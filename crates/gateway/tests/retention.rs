@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 #![allow(clippy::disallowed_methods, reason = "tests may wait and read files")]
 
+#[path = "shared/person.rs"]
+mod person;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use curfew_authority::{
-    AccountChange, Actor, Command, Entry, Event, LogPruned, RefusalCause, Verdict,
+    AccountChange, Actor, Command, Entry, Event, LogPruned, RefusalCause, Verb, Verdict,
 };
 use curfew_export::range::{Place, between};
 use curfew_export::{Chunks, Format, Packing, Source};
@@ -18,6 +21,7 @@ use curfew_gateway::data::DataDir;
 use curfew_gateway::{Running, StartError};
 use curfew_ledger::verify::{Report, Verify, verify};
 use curfew_ledger::{Horizon, LogReader, RealDisk, VerifierKey};
+use person::Person;
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("1h") @lifetime("8h")
@@ -128,10 +132,11 @@ async fn disable(running: &Running, subject: &str) {
     assert!(!matches!(verdict.await.unwrap(), Verdict::Refused(_)));
 }
 
-/// An export has what is left, and says from where.
-fn exported(reader: &LogReader) {
+/// An export has what is left, and says from where. Gives it.
+fn exported(reader: &LogReader) -> String {
     let (first, size) = (reader.first(), reader.size());
     let zero = Some(Place::Index(0));
+    let mut text = Vec::new();
     for range in [
         between(reader, None, None, size),
         between(reader, zero, None, size),
@@ -141,15 +146,31 @@ fn exported(reader: &LogReader) {
         let source = Source::of("curfew.test/log");
         let (format, packing) = (Format::Csv, Packing::Plain);
         let mut chunks = Chunks::new(reader, range, format, packing, source).unwrap();
-        while chunks.piece().unwrap().is_some() {}
+        text.clear();
+        while let Some(piece) = chunks.piece().unwrap() {
+            text.extend(piece);
+        }
         assert_eq!(chunks.written(), size - first);
     }
+    String::from_utf8(text).unwrap()
+}
+
+/// Whose the entries of this kind are, as an export says.
+fn subjects(exported: &str, kind: &str) -> Vec<String> {
+    let mut table = csv::Reader::from_reader(exported.as_bytes());
+    let head = table.headers().unwrap().clone();
+    let column = |name: &str| head.iter().position(|head| head == name).unwrap();
+    let (kinds, subjects) = (column("kind"), column("subject"));
+    let rows = table.records().map(Result::unwrap);
+    let of_kind = rows.filter(|row| &row[kinds] == kind);
+    of_kind.map(|row| row[subjects].to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     let world = World::new("[log.retention]\nkeep = \"1s\"\nunarchived = true\n");
     let running = world.start().await.unwrap();
+    let ana = Person::new(running.registrar()).await;
     disable(&running, "eve").await;
     entries(&running, 1_500).await;
     world.wait("entries go", || world.horizon() > 0).await;
@@ -170,16 +191,27 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     assert_eq!((last.keep.as_micros(), last.archived), (1_000_000, false));
     assert!(!world.dir().join("tile/entries/000").exists());
 
+    // As if it had been interrupted before the last bundle went.
+    let left = format!("tile/entries/{:03}", horizon / 256 - 1);
+    let left = world.dir().join(left);
+    std::fs::write(&left, "").unwrap();
     // Eve is disabled by an entry that is gone.
     let running = world.start().await.unwrap();
+    world.wait("what was left goes", || !left.exists()).await;
     let disabled = running.registrar().query(|authority, _| {
         let subject = "eve".parse().unwrap();
         authority.is_disabled(&subject)
     });
     assert!(disabled.await.unwrap());
+    // Whose session this is, an entry says that is gone too.
+    let refused = ana.ask(running.registrar(), Verb::WebRead, "nothing").await;
+    assert!(refused.is_err());
     entries(&running, 10).await;
     running.stop().await.unwrap();
     world.verified();
+    let exported = exported(&world.reader());
+    assert_eq!(subjects(&exported, "action.denied"), ["ana"]);
+    assert!(subjects(&exported, "session.started").is_empty());
 
     let path = world.dir().join("horizon");
     let forged = std::fs::read_to_string(&path).unwrap();

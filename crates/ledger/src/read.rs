@@ -221,6 +221,15 @@ impl LogReader {
         self.first
     }
 
+    /// What stands for the entries before the first one that is left; `None` where all are. The log may
+    /// have been pruned further since it was opened: this is how it stands now.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn horizon(&self) -> Result<Option<Horizon>, FileError> {
+        Horizon::read(&*self.disk, &self.dir)
+    }
+
     /// Looks again how far the log goes, and gives its size.
     ///
     /// # Errors

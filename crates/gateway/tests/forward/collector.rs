@@ -42,8 +42,8 @@ pub(crate) struct Seen {
     pub(crate) taken: Vec<Arrived>,
     /// What of that it has acknowledged, by index.
     pub(crate) acknowledged: Vec<u64>,
-    /// The records of the last request.
-    pub(crate) last: Vec<LogRecord>,
+    /// The same as records.
+    pub(crate) records: Vec<LogRecord>,
     /// Records a request, and when it came.
     pub(crate) requests: Vec<(usize, std::time::Instant)>,
     /// Refuses any request with more records than this, with 413.
@@ -164,11 +164,14 @@ fn take(seen: &mut Seen, told: &ExportLogsServiceRequest, signed: u64) -> Reply 
             seen.acknowledged
                 .extend(arrived.iter().map(|one| one.index));
             seen.taken.extend(arrived);
+            seen.records.extend(records);
         }
-        Reply::TakeInSilence => seen.taken.extend(arrived),
+        Reply::TakeInSilence => {
+            seen.taken.extend(arrived);
+            seen.records.extend(records);
+        }
         Reply::Refuse(..) => {}
     }
-    seen.last = records;
     reply
 }
 

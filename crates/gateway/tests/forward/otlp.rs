@@ -3,10 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use curfew_authority::Verb;
+use curfew_ledger::{Horizon, RealDisk};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
 use super::collector::{Collector, Reply, attribute, text};
-use super::{Place, nothing_is_missing, record, wait};
+use super::person::Person;
+use super::{LONG, Place, nothing_is_missing, record, wait};
 
 pub(crate) async fn stage() -> (Place, Collector, String) {
     let place = Place::new();
@@ -45,7 +48,7 @@ async fn a_collector_gets_each_entry_once_and_in_order_over_restarts_between_bat
     assert_eq!(taken, place.expected(taken.len() as u64));
     collector.see(|seen| {
         assert!(seen.requests.iter().all(|(count, _)| *count <= 256));
-        let last = seen.last.last().unwrap();
+        let last = seen.records.last().unwrap();
         assert_eq!(last.event_name, "curfew.sign_in.refused");
         assert!(text(&last.body).unwrap().starts_with("{\"v\":1,"));
         let address = attribute(last, "client.address");
@@ -199,5 +202,37 @@ async fn one_that_starts_now_gets_what_comes_after_its_first_start_whatever_happ
     let end = taken.last().unwrap().index + 1;
     assert!(end >= size);
     assert_eq!(taken, place.expected(end).split_off(first as usize));
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_a_session_name_its_subject_although_its_start_is_gone() {
+    let (place, collector, forward) = stage().await;
+    let forward = format!(
+        "{forward}[log.retention]\nkeep = \"1s\"\nunarchived = true\n[tuning]\nsegment_mib = 1\n"
+    );
+    let running = place.start(&forward).await;
+    let ana = Person::new(running.registrar()).await;
+    let end = tokio::time::Instant::now() + LONG;
+    while Horizon::size_at(&RealDisk, &place.ledger()).unwrap() == 0 {
+        assert!(tokio::time::Instant::now() < end, "nothing goes");
+        record(&running, 100).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    running.stop().await.unwrap();
+
+    // What was learned before is forgotten.
+    let running = place.start(&forward).await;
+    let refused = ana.ask(running.registrar(), Verb::WebRead, "nothing").await;
+    assert!(refused.is_err());
+    let denied = wait("what was refused", || {
+        collector.see(|seen| {
+            let mut records = seen.records.iter();
+            let denied = records.find(|record| record.event_name == "curfew.action.denied");
+            denied.cloned()
+        })
+    });
+    let name = attribute(&denied.await, "user.name");
+    assert_eq!(name, Some(Value::StringValue("ana".to_owned())));
     running.stop().await.unwrap();
 }
