@@ -141,6 +141,8 @@ pub enum FindingKind {
     SigningWrong,
     /// A timestamp is said to be over what was not there yet.
     TimestampedWrong,
+    /// What is said of the archive contradicts the entries before it.
+    ArchivingWrong,
     /// Entries are said to be given up that were not there yet, or were given up before.
     PrunedWrong,
 }
@@ -182,6 +184,7 @@ impl FindingKind {
             Self::WitnessedWrong => "witnessed_wrong",
             Self::SigningWrong => "signing_wrong",
             Self::TimestampedWrong => "timestamped_wrong",
+            Self::ArchivingWrong => "archiving_wrong",
             Self::PrunedWrong => "pruned_wrong",
         }
     }
@@ -414,6 +417,9 @@ impl Auditor {
             Event::LogTimestamped(LogTimestamped { size, .. })
             | Event::LogTimestampsStopped { size, .. }
             | Event::LogTimestampsResumed { size } => self.timestamped(*size, out),
+            Event::LogArchivingFailed(_) | Event::LogArchivingResumed { .. } => {
+                self.archiving(&entry.event, now, out);
+            }
             Event::LogPruned(told) => self.pruned(told.size, out),
             // Whether its statement holds, the ledger says, which knows the keys.
             Event::LogKeyRotated { .. }

@@ -5,6 +5,7 @@
 //! kept beside it (timers, rulings once made) can be lost without changing any answer.
 
 mod apply;
+mod archiving;
 mod ask;
 mod bounds;
 mod change;
@@ -95,6 +96,9 @@ struct State {
     stamped: Option<(u64, Timestamp)>,
     /// It was noted that such tokens have stopped.
     stamps_stopped: bool,
+    /// It was noted that the log is not archived.
+    #[serde(default)]
+    archiving_failed: bool,
     /// How many entries were given up.
     #[serde(default)]
     pruned: u64,
@@ -139,6 +143,7 @@ impl Default for State {
             substance: 0,
             stamped: None,
             stamps_stopped: false,
+            archiving_failed: false,
             pruned: 0,
             synced: None,
             last_start: None,

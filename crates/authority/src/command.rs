@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::event::{
     AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -144,6 +144,8 @@ pub enum Command {
     Signing(SigningNews),
     /// Note what there is to say of timestamps over the log.
     Stamp(StampNews),
+    /// Note what there is to say of the archive.
+    Archive(ArchiveNews),
     /// How the wall clock stands. Recorded where that is not as it was.
     WatchClock(WallClock),
     /// Entries past their time are to be given up.
@@ -247,6 +249,18 @@ pub enum StampNews {
     /// They come again. Recorded where it was that they had stopped.
     Resumed {
         /// Number of entries in the checkpoint that has one now.
+        size: u64,
+    },
+}
+
+/// What there is to say of the log's archive.
+#[derive(Clone, Copy, Debug)]
+pub enum ArchiveNews {
+    /// For too long the log could not be archived. Recorded once until it is again.
+    Failed(LogArchivingFailed),
+    /// It is archived again. Recorded where it was that it is not.
+    Resumed {
+        /// Number of entries that the archive covers now.
         size: u64,
     },
 }

@@ -24,7 +24,9 @@ use crate::time::{Span, Timestamp};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
 pub use closed::{ActionClosed, ClosedBy};
 use notes::is_default;
-pub use notes::{LogPruned, LogTimestamped, SigningFault, WallClock};
+pub use notes::{
+    ArchivingFault, LogArchivingFailed, LogPruned, LogTimestamped, SigningFault, WallClock,
+};
 
 /// The largest entry in bytes: what a tlog-tiles bundle can carry (16-bit length).
 pub const ENTRY_BYTES_MAX: usize = 65_535;
@@ -408,6 +410,15 @@ pub enum Event {
     #[serde(rename = "log.timestamps_resumed")]
     LogTimestampsResumed {
         /// Number of entries in the checkpoint that has one now.
+        size: u64,
+    },
+    /// For too long the log could not be archived. It is whole where it is.
+    #[serde(rename = "log.archiving_failed")]
+    LogArchivingFailed(LogArchivingFailed),
+    /// It is archived again, up to its newest checkpoint.
+    #[serde(rename = "log.archiving_resumed")]
+    LogArchivingResumed {
+        /// Number of entries that the archive covers now.
         size: u64,
     },
     /// Entries past their time are given up; their hashes stay.

@@ -108,6 +108,8 @@ impl Event {
         "log.timestamped",
         "log.timestamps_stopped",
         "log.timestamps_resumed",
+        "log.archiving_failed",
+        "log.archiving_resumed",
         "log.pruned",
         "log.key_rotated",
     ];
@@ -151,6 +153,8 @@ impl Event {
             Self::LogTimestamped(_) => "log.timestamped",
             Self::LogTimestampsStopped { .. } => "log.timestamps_stopped",
             Self::LogTimestampsResumed { .. } => "log.timestamps_resumed",
+            Self::LogArchivingFailed(_) => "log.archiving_failed",
+            Self::LogArchivingResumed { .. } => "log.archiving_resumed",
             Self::LogPruned(_) => "log.pruned",
             Self::LogKeyRotated { .. } => "log.key_rotated",
         }
@@ -166,6 +170,8 @@ impl Event {
                 | Self::LogTimestamped(_)
                 | Self::LogTimestampsStopped { .. }
                 | Self::LogTimestampsResumed { .. }
+                | Self::LogArchivingFailed(_)
+                | Self::LogArchivingResumed { .. }
                 | Self::LogPruned(_)
         )
     }
@@ -194,6 +200,8 @@ impl Event {
             | Self::LogTimestamped(_)
             | Self::LogTimestampsStopped { .. }
             | Self::LogTimestampsResumed { .. }
+            | Self::LogArchivingFailed(_)
+            | Self::LogArchivingResumed { .. }
             | Self::LogPruned(_)
             | Self::LogKeyRotated { .. } => Facets::default(),
             Self::AccountChanged { subject, by, .. } => Facets {

@@ -31,14 +31,15 @@ pub use authority::{
     PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
 };
 pub use command::{
-    Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant, NewCredential,
-    Presenter, Refusal, SigningNews, StampNews, StepUp, Verdict, WitnessNews, Witnessed,
+    ArchiveNews, Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant,
+    NewCredential, Presenter, Refusal, SigningNews, StampNews, StepUp, Verdict, WitnessNews,
+    Witnessed,
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, ClosedBy, CredentialFault,
-    DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event, LogPruned, LogTimestamped,
-    RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, ClockSource, ClosedBy,
+    CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
+    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{

@@ -3,8 +3,9 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field, LogPruned,
-    LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName, Timestamp,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
+    LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName,
+    Timestamp,
 };
 use serde::Serialize;
 
@@ -361,6 +362,13 @@ pub(crate) fn facts(event: &Event) -> Facts {
             Medium,
             format!("timestamps over the log come again: {size} entries"),
         ),
+        Event::LogArchivingFailed(told) => archiving_failed(told),
+        Event::LogArchivingResumed { size } => plain(
+            "log.archiving_resumed",
+            Class::Log(LogActivity::Other("Archiving Resumed")),
+            Medium,
+            format!("the log is archived again: {size} entries"),
+        ),
         Event::LogPruned(told) => plain(
             "log.pruned",
             Class::Log(LogActivity::Delete),
@@ -392,6 +400,19 @@ fn timestamped(told: &LogTimestamped) -> Facts {
     }
     let class = Class::Log(LogActivity::Other("Timestamped"));
     plain("log.timestamped", class, severity, text)
+}
+
+fn archiving_failed(told: &LogArchivingFailed) -> Facts {
+    let cause = told.cause.as_str();
+    let text = match told.size {
+        Some(size) => format!("the log is not archived since it had {size} entries: {cause}"),
+        None => format!("the log is not archived: {cause}"),
+    };
+    let class = Class::Log(LogActivity::Other("Archiving Failed"));
+    let mut facts = plain("log.archiving_failed", class, High, text);
+    facts.reason = Some(cause.to_owned());
+    facts.outcome = Outcome::Failure;
+    facts
 }
 
 fn pruned(told: &LogPruned) -> String {

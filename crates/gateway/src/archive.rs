@@ -7,12 +7,14 @@
 //!
 //! How far the archive has come is read from its own `checkpoint`. There is no cursor to lose.
 
+mod alarm;
 mod place;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_authority::ArchivingFault;
 use curfew_ledger::merkle::verify_growth;
 use curfew_ledger::note::Note;
 use curfew_ledger::tile::{TILE_WIDTH, Tile, TileKind, kinds, tiles_at};
@@ -25,7 +27,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::registrar::Registrar;
 use crate::standing::{Kind, Progress};
+use alarm::Alarm;
 
 pub use place::{Access, PlaceError};
 
@@ -81,6 +85,20 @@ pub enum ArchiveError {
         /// How many this log has signed.
         size: u64,
     },
+}
+
+impl ArchiveError {
+    /// What the log says of it; nothing where only a signature is waited for, which it says by itself.
+    fn fault(&self) -> Option<ArchivingFault> {
+        match self {
+            Self::Unsigned => None,
+            Self::Log(_) => Some(ArchivingFault::Log),
+            Self::Store { .. } => Some(ArchivingFault::Store),
+            Self::Other { .. } => Some(ArchivingFault::OtherContent),
+            Self::Pruned { .. } => Some(ArchivingFault::Pruned),
+            Self::NotAPrefix { .. } => Some(ArchivingFault::OtherLog),
+        }
+    }
 }
 
 /// What came of it.
@@ -350,6 +368,7 @@ pub(crate) struct Setup {
     archive: Archive,
     log: Published,
     every: Duration,
+    alarm_after: Duration,
     progress: Arc<Progress>,
 }
 
@@ -363,6 +382,7 @@ impl Setup {
             archive: Archive::open(&config.url, &access)?,
             log: Published::new(ledger),
             every: config.every.0,
+            alarm_after: config.alarm_after.0,
             progress: Progress::new(Kind::Archive, Kind::Archive.as_str(), None),
         })
     }
@@ -375,34 +395,36 @@ impl Setup {
     /// Archives each newest checkpoint until the ledger is closed, and then the last one.
     pub(crate) async fn run(
         self,
+        registrar: Registrar,
         mut checkpoints: watch::Receiver<Option<(u64, Arc<str>)>>,
         closed: CancellationToken,
     ) {
-        let mut failing = false;
+        let mut alarm = Alarm::new(registrar, self.alarm_after).await;
         loop {
-            self.round(&mut failing).await;
+            let outcome = alarm.during(self.round()).await;
+            alarm.hear(&outcome);
+            let is_failing = alarm.is_failing();
             let pause = async {
                 tokio::time::sleep(self.every).await;
-                if !failing {
+                if !is_failing {
                     // Nothing new is nothing to do.
                     let _gone = checkpoints.changed().await;
                 }
             };
             tokio::select! {
                 () = closed.cancelled() => break,
-                () = pause => {}
+                () = alarm.during(pause) => {}
             }
         }
-        if tokio::time::timeout(STOP_TIME, self.round(&mut failing))
-            .await
-            .is_err()
-        {
-            tracing::warn!("the archive was not brought up to the end; the next start does");
+        match tokio::time::timeout(STOP_TIME, self.round()).await {
+            Ok(outcome) => alarm.hear(&outcome),
+            Err(_) => {
+                tracing::warn!("the archive was not brought up to the end; the next start does");
+            }
         }
     }
 
-    /// A failure is said once, and that it is over.
-    async fn round(&self, failing: &mut bool) {
+    async fn round(&self) -> Result<Archived, ArchiveError> {
         let outcome = self.archive.bring_up(&self.log, |_, _| {}).await;
         match &outcome {
             Ok(archived) => self.progress.reached(archived.size),
@@ -412,20 +434,7 @@ impl Setup {
                 self.progress.failed(told, error.to_string());
             }
         }
-        match outcome {
-            Ok(archived) => {
-                if std::mem::take(failing) {
-                    tracing::warn!(size = archived.size, "the log is archived again");
-                }
-                tracing::debug!(?archived, "archived");
-            }
-            Err(ArchiveError::Unsigned) => {}
-            Err(error) if !*failing => {
-                *failing = true;
-                tracing::error!(%error, "the log cannot be archived; it is tried again");
-            }
-            Err(_) => {}
-        }
+        outcome
     }
 }
 

@@ -440,7 +440,8 @@ impl Followers {
             stopping.clone(),
         ));
         if let Some(archive) = self.archive {
-            tasks.spawn(archive.run(durability.checkpoints(), closed.clone()));
+            let (registrar, checkpoints) = (gateway.registrar.clone(), durability.checkpoints());
+            tasks.spawn(archive.run(registrar, checkpoints, closed.clone()));
         }
         if let Some(retention) = self.retention {
             let (registrar, values) = (gateway.registrar.clone(), gateway.values.clone());

@@ -7,13 +7,21 @@
     reason = "tests may wait, and run a server that is not ours"
 )]
 
+#[path = "shared/gateway.rs"]
+mod gateway;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use curfew_authority::{ArchivingFault, Entry, Event};
 use curfew_gateway::archive::{Access, Archive, ArchiveError, Archived};
 use curfew_ledger::verify::{Verify, verify};
-use curfew_ledger::{LogKey, Observer, Options, Published, RealDisk, WriteError, Writer};
+use curfew_ledger::{
+    LogKey, LogReader, Observer, Options, Published, RealDisk, WriteError, Writer,
+};
+use gateway::Gateway;
 use tempfile::TempDir;
 
 struct Quiet;
@@ -224,4 +232,74 @@ async fn moto() -> Option<(Server, String)> {
         assert!(start.elapsed() < Duration::from_secs(60), "no server");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// What the log says of its archive so far.
+fn told(gateway: &Gateway) -> Vec<Event> {
+    let reader = LogReader::open(&gateway.ledger()).unwrap();
+    let entries = reader.range(0..reader.size()).map(Result::unwrap);
+    let events = entries.map(|(_, bytes)| Entry::from_bytes(&bytes).unwrap().event);
+    let told = events.filter(|event| event.kind().starts_with("log.archiving_"));
+    told.collect()
+}
+
+/// Waits until the log has said so much of its archive, doing something meanwhile, and gives the last.
+async fn until_told(gateway: &Gateway, count: usize, meanwhile: impl Fn()) -> Event {
+    let start = Instant::now();
+    loop {
+        let mut told = told(gateway);
+        assert!(told.len() <= count, "it is said once: {told:?}");
+        if told.len() == count {
+            return told.remove(count - 1);
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "{told:?}");
+        meanwhile();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_that_it_is_not_archived_and_that_it_is_again() {
+    const POLICY: &str = r#"
+        @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")
+        permit (principal, action == Action::"session.start", resource == Resource::"gateway");
+    "#;
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("archive");
+    let config = format!(
+        "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
+         portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
+         [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
+         [archive]\nurl = \"file://{}\"\nevery = \"200ms\"\nalarm_after = \"1s\"\n",
+        archive.display()
+    );
+    let (gateway, ()) = Gateway::start(&["curfew.localhost"], &config, POLICY, |_, _| {}).await;
+    let start = Instant::now();
+    while !archive.join("checkpoint").exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it is archived");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(told(&gateway), []);
+
+    // Somebody else's checkpoint is there, again and again: a round may be under way.
+    let checkpoint = archive.join("checkpoint");
+    let kept = fs::read_to_string(&checkpoint).unwrap();
+    let covered: u64 = kept.lines().nth(1).unwrap().parse().unwrap();
+    let spoil = || fs::write(&checkpoint, "not a checkpoint").unwrap();
+    let Event::LogArchivingFailed(failed) = until_told(&gateway, 1, spoil).await else {
+        unreachable!()
+    };
+    assert_eq!(failed.cause, ArchivingFault::OtherContent);
+    // Round after round goes by.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    until_told(&gateway, 1, || {}).await;
+
+    let whole = place.path().join("whole");
+    fs::write(&whole, kept).unwrap();
+    fs::rename(&whole, &checkpoint).unwrap();
+    let Event::LogArchivingResumed { size } = until_told(&gateway, 2, || {}).await else {
+        unreachable!()
+    };
+    assert!(size >= covered);
+    gateway.running.stop().await.unwrap();
 }

@@ -489,6 +489,8 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::LogTimestamped(_)
         | Event::LogTimestampsStopped { .. }
         | Event::LogTimestampsResumed { .. }
+        | Event::LogArchivingFailed(_)
+        | Event::LogArchivingResumed { .. }
         | Event::LogPruned(_)
         | Event::LogKeyRotated { .. } => None,
     }

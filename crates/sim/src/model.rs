@@ -124,6 +124,8 @@ impl Model {
             | Event::LogTimestamped(_)
             | Event::LogTimestampsStopped { .. }
             | Event::LogTimestampsResumed { .. }
+            | Event::LogArchivingFailed(_)
+            | Event::LogArchivingResumed { .. }
             | Event::LogPruned(_)
             | Event::LogKeyRotated { .. } => {}
         }

@@ -127,6 +127,33 @@ impl Auditor {
         }
     }
 
+    /// That the log is not archived is said once, then that it is again, each of entries before it.
+    pub(super) fn archiving(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
+        let said = self.authority.is_archiving_failed();
+        let mut wrong = |detail: &str| {
+            out.push((FindingKind::ArchivingWrong, None, detail.to_owned()));
+        };
+        let mut covered = None;
+        if let Event::LogArchivingFailed(told) = event {
+            covered = told.size;
+            if said {
+                wrong("it was said already, and not that the log is archived again");
+            }
+            if told.since > now {
+                wrong("it says since when, and that is after it");
+            }
+        }
+        if let Event::LogArchivingResumed { size } = event {
+            covered = Some(*size);
+            if !said {
+                wrong("it was not said that the log could not be archived");
+            }
+        }
+        if covered.is_some_and(|size| size > self.index) {
+            wrong("no archive before it can cover so many entries");
+        }
+    }
+
     /// What is given up was there, and is given up once. The same again is no harm: what was said last
     /// may not have been carried out.
     pub(super) fn pruned(&self, size: u64, out: &mut Vec<Found>) {

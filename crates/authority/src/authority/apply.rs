@@ -2,7 +2,7 @@
 
 use super::bounds::CREDENTIALS_KEPT_MAX;
 use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
-use crate::event::{AccountChange, EndReason, Entry, Event};
+use crate::event::{AccountChange, ActionDetail, EndReason, Entry, Event};
 use crate::ids::{CredentialId, SessionId, SubjectName};
 use crate::limits::Limits;
 use crate::policy::Policy;
@@ -48,17 +48,12 @@ impl Authority {
                 session,
                 credential,
             } => self.revoke(session, credential),
-            // A request by the person, whether or not it was allowed, is activity.
             Event::ActionAllowed {
                 session, action, ..
             }
             | Event::ActionDenied {
                 session, action, ..
-            } => {
-                if !action.passive {
-                    self.touch(session, time);
-                }
-            }
+            } => self.act(session, action, time),
             // Not activity: otherwise asking twice would heal the idle limit that the first asking
             // had found passed. The re-authentication it leads to is.
             Event::ActionSteppedUp { .. }
@@ -82,10 +77,19 @@ impl Authority {
             | Event::LogTimestamped(_)
             | Event::LogTimestampsStopped { .. }
             | Event::LogTimestampsResumed { .. }
+            | Event::LogArchivingFailed(_)
+            | Event::LogArchivingResumed { .. }
             | Event::LogPruned(_) => {}
             Event::ErasureRequested { .. }
             | Event::ErasureApproved { .. }
             | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
+        }
+    }
+
+    /// A request by the person, whether or not it was allowed, is activity.
+    fn act(&mut self, session: &SessionId, action: &ActionDetail, time: Timestamp) {
+        if !action.passive {
+            self.touch(session, time);
         }
     }
 
@@ -119,6 +123,8 @@ impl Authority {
             event
         {
             state.stamps_stopped = matches!(event, Event::LogTimestampsStopped { .. });
+        } else if let Event::LogArchivingFailed(_) | Event::LogArchivingResumed { .. } = event {
+            state.archiving_failed = matches!(event, Event::LogArchivingFailed(_));
         } else if let Event::LogPruned(told) = event {
             state.pruned = told.size;
         }

@@ -100,6 +100,7 @@ impl Authority {
             Command::Witness(_)
             | Command::Signing(_)
             | Command::Stamp(_)
+            | Command::Archive(_)
             | Command::Prune(_)
             | Command::WatchClock(_) => Decision::done(self.news(command)),
         }
@@ -113,6 +114,8 @@ impl Authority {
             self.signing(news)
         } else if let Command::Stamp(news) = command {
             self.stamping(news)
+        } else if let Command::Archive(news) = command {
+            self.archiving(news)
         } else if let Command::Prune(told) = command {
             Self::pruning(told)
         } else if let Command::WatchClock(wall) = command {

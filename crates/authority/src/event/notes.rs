@@ -57,6 +57,48 @@ pub struct LogPruned {
     pub archived: bool,
 }
 
+/// Since when the log could not be archived, and why.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LogArchivingFailed {
+    /// When the first try failed.
+    pub since: Timestamp,
+    /// Number of entries that the archive covered when it was last up to date, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub size: Option<u64>,
+    /// What stood in the way the last time.
+    pub cause: ArchivingFault,
+}
+
+/// Why the log could not be archived.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchivingFault {
+    /// The store cannot be reached, or does not do what it is asked.
+    Store,
+    /// The log cannot be read.
+    Log,
+    /// Something else is in the archive under a name that is written once.
+    OtherContent,
+    /// What the archive lacks was given up, and is not in the log any more.
+    Pruned,
+    /// The archive covers entries that are not this log's first ones: it is another log's, or this is
+    /// an older copy.
+    OtherLog,
+}
+
+impl ArchivingFault {
+    /// The word in the entry.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Log => "log",
+            Self::OtherContent => "other_content",
+            Self::Pruned => "pruned",
+            Self::OtherLog => "other_log",
+        }
+    }
+}
+
 /// Why no checkpoint could be signed and published.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,6 +17,9 @@ pub struct Archive {
     /// How often the newest checkpoint is archived, at most.
     #[serde(default = "every")]
     pub every: Duration,
+    /// How long archiving may have failed before `log.archiving_failed` is recorded.
+    #[serde(default = "alarm_after")]
+    pub alarm_after: Duration,
     /// For `s3`: the address of a store that is not Amazon's. Without TLS on loopback only.
     pub endpoint: Option<String>,
     /// For `s3`: the region; `us-east-1` otherwise.
@@ -30,6 +33,10 @@ pub struct Archive {
 
 fn every() -> Duration {
     Duration(std::time::Duration::from_secs(300))
+}
+
+fn alarm_after() -> Duration {
+    Duration(std::time::Duration::from_secs(600))
 }
 
 /// Whether nobody on the way can read what is sent there.

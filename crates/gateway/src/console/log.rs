@@ -152,7 +152,8 @@ fn tone(kind: &str) -> &'static str {
         | "recording.resumed"
         | "log.quorum_met"
         | "log.signing_resumed"
-        | "log.timestamps_resumed" => "good",
+        | "log.timestamps_resumed"
+        | "log.archiving_resumed" => "good",
         "sign_in.refused"
         | "action.denied"
         | "session.used_after_end"
@@ -162,6 +163,7 @@ fn tone(kind: &str) -> &'static str {
         | "log.quorum_lost"
         | "log.signing_failed"
         | "log.timestamps_stopped"
+        | "log.archiving_failed"
         | "clock.stepped" => "bad",
         _ => "",
     }
