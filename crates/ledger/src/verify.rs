@@ -288,13 +288,8 @@ impl Check<'_> {
         }
         self.check_rest(signed);
         // Partial tiles of any size that the log has gone through.
-        let partial: Vec<_> = walk
-            .builder
-            .partial()
-            .map(|(t, b)| (t, b.to_vec()))
-            .collect();
-        for (tile, bytes) in partial {
-            check_tile(self, tile, &bytes, false);
+        for (tile, bytes) in walk.builder.partial() {
+            check_tile(self, tile, bytes, false);
         }
     }
 

@@ -321,13 +321,8 @@ impl Check<'_> {
         }
         if size == signed.newest && size > 0 {
             // What clients of the newest checkpoint need, is there.
-            let partial: Vec<_> = walk
-                .builder
-                .partial()
-                .map(|(t, b)| (t, b.to_vec()))
-                .collect();
-            for (tile, bytes) in partial {
-                check_tile(self, tile, &bytes, true);
+            for (tile, bytes) in walk.builder.partial() {
+                check_tile(self, tile, bytes, true);
             }
         }
     }
