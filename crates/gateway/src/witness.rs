@@ -95,8 +95,7 @@ impl Setup {
     /// Takes in the statements on all changes of the log's key: what was cosigned last may be signed by
     /// an earlier one.
     pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
-        let notes = rotations.iter().map(String::as_str);
-        self.keys = KeyChain::of(&self.keys.keys(), notes)?;
+        self.keys = self.keys.told(rotations)?;
         Ok(())
     }
 

@@ -40,6 +40,15 @@ impl KeyChain {
         Ok(chain)
     }
 
+    /// The same of the keys known here, once the log's rotations are known: given as the signed notes
+    /// they are.
+    ///
+    /// # Errors
+    /// As of [`KeyChain::of`].
+    pub fn told(&self, notes: &[String]) -> Result<KeyChain, RotationError> {
+        KeyChain::of(&self.keys(), notes.iter().map(String::as_str))
+    }
+
     /// Goes on from what was known earlier.
     pub(crate) fn resume(
         given: &[VerifierKey],
