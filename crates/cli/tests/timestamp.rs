@@ -2,20 +2,22 @@
 //! shows to others, and what it gives away of whoever holds key and disk and rewrites it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+#[path = "../../gateway/tests/shared/address.rs"]
+mod address;
+#[allow(dead_code, reason = "it misbehaves here in one way alone")]
+#[path = "../../gateway/tests/shared/tsa.rs"]
+mod tsa;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::process::{Command as Process, Output};
+use std::sync::Arc;
 
 use curfew_authority::{Authority, Command, Entry, Timestamp};
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
-use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, Issuer,
-    KeyPair,
-};
+
+use address::free_address;
+use tsa::{Mode, Tsa, is_missing, openssl};
 
 const ORIGIN: &str = "curfew.test/log";
 
@@ -65,125 +67,16 @@ fn write_log(dir: &Path, key: &Path, word: &str, from: usize, policies: u64) {
     writer.close().unwrap();
 }
 
-/// `NAME.pem` and `NAME.key`, and the root `NAME-root.pem` that vouches for it.
-fn make_tsa(dir: &Path, name: &str) {
-    let named = |name: &str| {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let write = |name: String, text: String| fs::write(dir.join(name), text).unwrap();
-    let mut params = named("Test Root");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let root = params.self_signed(&key).unwrap().pem();
-    write(format!("{name}-root.pem"), root);
-    let root = Issuer::new(params, key);
-    let mut params = named(name);
-    let purpose = vec![0x30, 10, 6, 8, 0x2b, 6, 1, 5, 5, 7, 3, 8];
-    let mut usage = CustomExtension::from_oid_content(&[2, 5, 29, 37], purpose);
-    usage.set_criticality(true);
-    params.custom_extensions.push(usage);
-    let key = KeyPair::generate().unwrap();
-    let own = params.signed_by(&key, &root).unwrap().pem();
-    write(format!("{name}.pem"), own);
-    write(format!("{name}.key"), key.serialize_pem());
-    write("serial".to_owned(), "01\n".to_owned());
-    let config = "[tsa]\nserial = serial\nsigner_digest = sha256\ndefault_policy = 1.2.3.4.1\n\
-                  digests = sha256\naccuracy = secs:1\ness_cert_id_alg = sha256\n";
-    write("tsa.cnf".to_owned(), config.to_owned());
-}
-
-/// The authority `tsa` in `dir` behind HTTP, for as long as the test lives.
-struct Tsa {
-    url: String,
-    /// It repeats its first answer.
-    is_stale: Arc<AtomicBool>,
-}
-
-impl Tsa {
-    fn start(dir: &Path) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/tsa", listener.local_addr().unwrap());
-        let is_stale = Arc::new(AtomicBool::new(false));
-        let (dir, stale) = (dir.to_path_buf(), Arc::clone(&is_stale));
-        let first = Mutex::new(None);
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                let query = received(&stream);
-                let fresh = openssl_reply(&dir, &query);
-                let mut first = first.lock().unwrap();
-                let kept = first.get_or_insert_with(|| fresh.clone());
-                let reply = if stale.load(Ordering::SeqCst) {
-                    kept
-                } else {
-                    &fresh
-                };
-                send(stream, reply);
-            }
-        });
-        Self { url, is_stale }
-    }
-}
-
-/// The body of a request that is what RFC 3161 wants it to be.
-fn received(stream: &TcpStream) -> Vec<u8> {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        assert_ne!(reader.read_line(&mut head).unwrap(), 0);
-    }
-    let head = head.to_ascii_lowercase();
-    assert!(head.starts_with("post /tsa "), "{head}");
-    assert!(head.contains("content-type: application/timestamp-query"));
-    let mut lines = head.lines();
-    let len = lines.find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; len.unwrap().parse().unwrap()];
-    reader.read_exact(&mut body).unwrap();
-    body
-}
-
-fn openssl_reply(dir: &Path, query: &[u8]) -> Vec<u8> {
-    fs::write(dir.join("query"), query).unwrap();
-    let words = "ts -reply -config tsa.cnf -section tsa -queryfile query -signer tsa.pem \
-                 -inkey tsa.key -out reply";
-    openssl(dir, &words.split_whitespace().collect::<Vec<_>>());
-    fs::read(dir.join("reply")).unwrap()
-}
-
-fn openssl(dir: &Path, words: &[&str]) {
-    let mut process = Process::new("openssl");
-    let output = process.args(words).current_dir(dir).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {words:?}: {told}");
-}
-
-fn send(mut stream: TcpStream, reply: &[u8]) {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/timestamp-reply\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n",
-        reply.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(reply).unwrap();
-}
-
 struct World {
     folder: tempfile::TempDir,
-    tsa: Tsa,
+    tsa: Arc<Tsa>,
+    _runtime: tokio::runtime::Runtime,
 }
 
 impl World {
     /// A log of 8 entries and an authority; `None` where OpenSSL is not installed.
     fn new() -> Option<Self> {
-        let found = Process::new("openssl")
-            .arg("version")
-            .stdout(Stdio::null())
-            .status();
-        if found.is_err() {
-            eprintln!("left out: openssl is not installed");
+        if is_missing() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -191,9 +84,16 @@ impl World {
         let key = LogKey::create(&path, ORIGIN).unwrap();
         fs::write(folder.path().join("key.pub"), key.verifier().to_string()).unwrap();
         write_log(&folder.path().join("log"), &path, "a", 0, 7);
-        make_tsa(folder.path(), "tsa");
-        let tsa = Tsa::start(folder.path());
-        Some(Self { folder, tsa })
+        let tsa = Tsa::new(free_address());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(tsa.serve());
+        fs::copy(tsa.root(), folder.path().join("tsa-root.pem")).unwrap();
+        fs::copy(tsa.stranger_root(), folder.path().join("other-root.pem")).unwrap();
+        Some(Self {
+            folder,
+            tsa,
+            _runtime: runtime,
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -203,7 +103,7 @@ impl World {
     fn stamp(&self, log: &str, root: &str) -> Output {
         let (dir, root) = (self.path(log), self.path(root));
         let mut process = Process::new(env!("CARGO_BIN_EXE_curfew"));
-        process.args(["log", "timestamp", "--url", &self.tsa.url]);
+        process.args(["log", "timestamp", "--url", &self.tsa.url()]);
         let words = ["--tsa-ca", text(&root), "--dir", text(&dir), "--json"];
         process.args(words).output().unwrap()
     }
@@ -249,10 +149,8 @@ fn a_token_over_the_newest_checkpoint_is_kept_and_proves_when_its_entries_existe
     // Anybody else's tool says the same.
     let words = "ts -verify -data log/timestamps/8.checkpoint -in log/timestamps/8.tsr \
                  -CAfile tsa-root.pem";
-    let words: Vec<&str> = words.split_whitespace().collect();
-    openssl(world.folder.path(), &words);
+    openssl(world.folder.path(), words);
 
-    make_tsa(world.folder.path(), "other");
     let (code, report) = world.verify("log", "other-root.pem");
     assert_eq!(code, 6, "{report}");
     assert!(
@@ -315,7 +213,6 @@ fn a_receipt_carries_the_token_away() {
         "{report}"
     );
 
-    make_tsa(world.folder.path(), "other");
     let root = world.path("other-root.pem");
     let (code, report) = check(&["--tsa-ca", text(&root)]);
     assert!(
@@ -327,7 +224,6 @@ fn a_receipt_carries_the_token_away() {
 #[test]
 fn an_answer_that_is_not_to_be_believed_is_not_kept() {
     let Some(world) = World::new() else { return };
-    make_tsa(world.folder.path(), "other");
     let refused = |root: &str, wanted: &str| {
         let output = world.stamp("log", root);
         let told = String::from_utf8_lossy(&output.stderr);
@@ -336,7 +232,7 @@ fn an_answer_that_is_not_to_be_believed_is_not_kept() {
         assert!(!world.path("log/timestamps").exists());
     };
     refused("other-root.pem", "does not hold at the time of the token");
-    world.tsa.is_stale.store(true, Ordering::SeqCst);
+    world.tsa.behave(Mode::Stale);
     refused("tsa-root.pem", "another nonce");
 }
 

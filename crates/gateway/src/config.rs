@@ -471,6 +471,20 @@ impl Config {
     }
 }
 
+/// The least that a test's gateway is told.
+#[cfg(test)]
+pub(crate) const LEAST: &str = r#"
+data = "data"
+policy = "policy.cedar"
+origin = "curfew.test/log"
+portal = "curfew.localhost"
+[listen]
+web = "127.0.0.1:0"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -290,22 +290,12 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LEAST;
 
     #[test]
     fn a_ledger_whose_making_was_cut_short_is_made_and_one_without_its_guard_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let text = r#"
-data = "data"
-policy = "policy.cedar"
-origin = "curfew.test/log"
-portal = "curfew.localhost"
-[listen]
-web = "127.0.0.1:0"
-[tls]
-certificate = "cert.pem"
-key = "key.pem"
-"#;
-        let config = Config::parse("curfew.toml", text, folder.path()).unwrap();
+        let config = Config::parse("curfew.toml", LEAST, folder.path()).unwrap();
         let data = DataDir::of(&config);
         data.create(&config.origin).unwrap();
         // As it lies when the signer could not be reached for the first checkpoint.

@@ -210,23 +210,9 @@ mod tests {
     use curfew_ledger::Checkpoint;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, LEAST};
     use crate::recorder::Durability;
     use crate::signer::server::{SignerServer, begin as remember, prepare};
-
-    const CONFIG: &str = r#"
-data = "data"
-policy = "policy.cedar"
-origin = "curfew.test/log"
-portal = "curfew.localhost"
-[listen]
-web = "127.0.0.1:0"
-[tls]
-certificate = "cert.pem"
-key = "key.pem"
-[log]
-signer = "signer.sock"
-"#;
 
     /// Its thread goes with the test.
     fn serve(key: &Path, socket: &Path) {
@@ -237,7 +223,8 @@ signer = "signer.sock"
 
     /// A data folder whose key a signer has, with some entries. The signer's key file.
     fn data_with_signer(dir: &Path) -> (DataDir, PathBuf) {
-        let config = Config::parse("curfew.toml", CONFIG, dir).unwrap();
+        let config = format!("{LEAST}[log]\nsigner = \"signer.sock\"\n");
+        let config = Config::parse("curfew.toml", &config, dir).unwrap();
         let data = DataDir::of(&config);
         data.create(&config.origin).unwrap();
         let key = dir.join("signer.key");

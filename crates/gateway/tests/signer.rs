@@ -79,6 +79,15 @@ fn serve(key: &Path, socket: &Path, uid: u32) {
     std::thread::spawn(move || server.serve());
 }
 
+/// One with a new key that answers this user, at the socket that [`options`] name.
+fn signer(folder: &Path, uid: u32) -> VerifierKey {
+    let key_file = folder.join("key");
+    let key = LogKey::create(&key_file, "example.com/log").unwrap();
+    assert_eq!(begin(&key_file, None).unwrap(), key.verifier().to_string());
+    serve(&key_file, &folder.join("signer.sock"), uid);
+    key.verifier()
+}
+
 fn options(folder: &Path, key: &VerifierKey) -> Options {
     let signer = RemoteSigner::new(&folder.join("signer.sock"), key.clone());
     Options {
@@ -92,13 +101,9 @@ fn options(folder: &Path, key: &VerifierKey) -> Options {
 fn a_log_is_signed_by_another_process_and_waits_for_it_to_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
+    let key = signer(path, own_uid());
     let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
-    let key = LogKey::create(&key_file, "example.com/log")
-        .unwrap()
-        .verifier();
-    assert_eq!(begin(&key_file, None).unwrap(), key.to_string());
     assert!(begin(&key_file, None).is_err(), "it remembers already");
-    serve(&key_file, &socket, own_uid());
 
     let heard = Arc::new(Heard::default());
     let disk = Arc::new(RealDisk);
@@ -135,12 +140,7 @@ fn a_log_is_signed_by_another_process_and_waits_for_it_to_come_back() {
 fn a_log_that_was_rolled_back_gets_no_signature() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
-    let key = LogKey::create(&key_file, "example.com/log")
-        .unwrap()
-        .verifier();
-    begin(&key_file, None).unwrap();
-    serve(&key_file, &socket, own_uid());
+    let key = signer(path, own_uid());
     let make = |text: &str| {
         let heard = Arc::new(Heard::default());
         let opened = Writer::create(options(path, &key), Arc::new(RealDisk), heard.clone());
@@ -161,12 +161,7 @@ fn a_log_that_was_rolled_back_gets_no_signature() {
 fn another_user_is_not_answered() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let (key_file, socket) = (path.join("key"), path.join("signer.sock"));
-    let key = LogKey::create(&key_file, "example.com/log")
-        .unwrap()
-        .verifier();
-    begin(&key_file, None).unwrap();
-    serve(&key_file, &socket, own_uid().wrapping_add(1));
+    let key = signer(path, own_uid().wrapping_add(1));
     let heard = Arc::new(Heard::default());
     let made = Writer::create(options(path, &key), Arc::new(RealDisk), heard);
     let refused = made.map(|_| ()).unwrap_err().to_string();

@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use curfew_ledger::Published;
+
+use crate::address::free_address;
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
@@ -70,17 +70,6 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Where nobody listens, now or later: each has a loopback address of its own, so that nothing else
-/// is given its port while it is down.
-pub(crate) fn free_address() -> SocketAddr {
-    static GIVEN: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let last = GIVEN.fetch_add(1, Ordering::Relaxed);
-    let own = Ipv4Addr::new(127, 1 + high % 254, low, last);
-    let listener = TcpListener::bind((own, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 pub(crate) struct Place {

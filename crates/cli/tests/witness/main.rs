@@ -11,6 +11,8 @@
     unreachable_pub
 )]
 
+#[path = "../../../gateway/tests/shared/address.rs"]
+mod address;
 mod kit;
 mod new_key;
 mod rewritten;

@@ -9,9 +9,8 @@ use curfew_authority::{Entry, Event};
 use curfew_ledger::{LogReader, Published};
 use serde_json::Value;
 
-use crate::kit::{
-    Place, Running, Verified, curfew_with, done, free_address, set_up, verify, wait, witnessed,
-};
+use crate::address::free_address;
+use crate::kit::{Place, Running, Verified, curfew_with, done, set_up, verify, wait, witnessed};
 use crate::tsa::{Tsa, is_missing};
 
 /// The log, two witnesses who must both cosign, and an authority.

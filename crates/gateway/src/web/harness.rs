@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{empty, full};
 use super::{Body, Upstreams};
-use crate::config::Config;
+use crate::config::{Config, LEAST};
 use crate::gateway::{Core, Gateway};
 use crate::handover::Handover;
 use crate::standing::Standing;
@@ -76,19 +76,7 @@ const OPEN: &str = r#"
 "#;
 
 fn config(dir: &Path, upstream: &str, gone: &str) -> Config {
-    let mut text = String::from(
-        r#"
-data = "data"
-policy = "policy.cedar"
-origin = "curfew.test/log"
-portal = "curfew.localhost"
-[listen]
-web = "127.0.0.1:0"
-[tls]
-certificate = "cert.pem"
-key = "key.pem"
-"#,
-    );
+    let mut text = String::from(LEAST);
     for name in ["shop", "api", "strong", "vault", "gone"] {
         let upstream = if name == "gone" { gone } else { upstream };
         text.push_str(&format!(

@@ -121,6 +121,12 @@ impl Tsa {
         self.folder.path().join("tsa-root.pem")
     }
 
+    /// What vouches for somebody else.
+    #[allow(dead_code, reason = "not every test has it looked for")]
+    pub(crate) fn stranger_root(&self) -> PathBuf {
+        self.folder.path().join("stranger-root.pem")
+    }
+
     pub(crate) fn behave(&self, mode: Mode) {
         self.state().mode = mode;
     }

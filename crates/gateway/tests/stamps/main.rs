@@ -10,6 +10,8 @@
     unreachable_pub
 )]
 
+#[path = "../shared/address.rs"]
+mod address;
 #[allow(dead_code, reason = "no client connects here")]
 #[path = "../shared/gateway.rs"]
 mod gateway;
@@ -18,10 +20,8 @@ mod person;
 #[path = "../shared/tsa.rs"]
 mod tsa;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use curfew_authority::{Command, Entry, Event, LogTimestamped, RecordLevel, RefusalCause, Verb};
@@ -33,6 +33,7 @@ use curfew_ledger::{LogReader, Published, RealDisk, VerifierKey, Witness};
 use curfew_timestamp::{Roots, verify};
 use sha2::{Digest, Sha256};
 
+use address::free_address;
 use gateway::Gateway;
 use person::Person;
 use tsa::{Mode, Tsa, is_missing};
@@ -52,21 +53,6 @@ const LONG: Duration = Duration::from_secs(90);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Where nobody listens, now or later: each has a loopback address of its own, so that no other test
-/// is given its port before it is bound.
-fn free_address() -> SocketAddr {
-    static GIVEN: AtomicU8 = AtomicU8::new(128);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(
-        127,
-        1 + high % 254,
-        low,
-        GIVEN.fetch_add(1, Ordering::Relaxed),
-    );
-    let listener = TcpListener::bind((own, 0)).unwrap();
-    listener.local_addr().unwrap()
-}
 
 struct Stage {
     gateway: Gateway,

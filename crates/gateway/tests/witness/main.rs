@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+#[path = "../shared/address.rs"]
+mod address;
 #[path = "../shared/person.rs"]
 mod person;
 mod record;

@@ -1,9 +1,8 @@
 //! A gateway that has its log cosigned by three witnesses, one of whom misbehaves.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use curfew_authority::{Command, Entry, Event, RefusalCause};
@@ -20,6 +19,8 @@ use tokio::task::JoinHandle;
 pub(crate) mod gateway;
 
 use gateway::Gateway;
+
+use crate::address::free_address;
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
@@ -43,21 +44,6 @@ pub(crate) struct Place {
     dir: PathBuf,
     address: SocketAddr,
     key: CosignerKey,
-}
-
-/// Where nobody listens, now or later: each has a loopback address of its own, so that no other test
-/// is given its port before it is bound.
-fn free_address() -> SocketAddr {
-    static GIVEN: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let own = Ipv4Addr::new(
-        127,
-        1 + high % 254,
-        low,
-        GIVEN.fetch_add(1, Ordering::Relaxed),
-    );
-    let listener = TcpListener::bind((own, 0)).unwrap();
-    listener.local_addr().unwrap()
 }
 
 impl Place {
