@@ -97,7 +97,8 @@ fn corrupt(path: &Path, offset: u64, index: u64) -> ReadError {
     })
 }
 
-fn full(kind: TileKind, n: u64) -> Tile {
+/// The tile of this kind and number with all that it can have.
+pub(crate) fn full(kind: TileKind, n: u64) -> Tile {
     Tile {
         kind,
         n,

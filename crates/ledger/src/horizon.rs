@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::bundles::full;
 use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::entries::Entries;
@@ -24,7 +25,7 @@ use crate::key_chain::KeyChain;
 use crate::milestone::Milestone;
 use crate::note::{Checkpoint, VerifierKey};
 use crate::segment::list_segments;
-use crate::tile::{TILE_WIDTH, Tile, TileKind};
+use crate::tile::{TILE_WIDTH, TileKind};
 
 /// The file in the directory of the log.
 pub(crate) const FILE: &str = "horizon";
@@ -138,12 +139,7 @@ impl Horizon {
         let mut removed = 0;
         let width = u64::from(TILE_WIDTH);
         for n in self.before / width..self.size() / width {
-            let tile = Tile {
-                kind: TileKind::Entries,
-                n,
-                width: TILE_WIDTH,
-            };
-            let path = dir.join(tile.to_string());
+            let path = dir.join(full(TileKind::Entries, n).to_string());
             match disk.remove_file(&path) {
                 Ok(()) => removed += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -4,6 +4,7 @@
 //! What the bundles hold is hashed like any other entry, and the tiles of hashes are compared with
 //! that. So nothing is taken from a bundle on trust, and what is signed cannot be missing.
 
+use crate::bundles::full;
 use crate::disk::read_file;
 use crate::error::{FileError, OpenError};
 use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
@@ -110,9 +111,5 @@ impl Check<'_> {
 
 /// The full bundle that holds entry `index`.
 pub(crate) fn bundle_at(index: u64) -> Tile {
-    Tile {
-        kind: TileKind::Entries,
-        n: index / u64::from(TILE_WIDTH),
-        width: TILE_WIDTH,
-    }
+    full(TileKind::Entries, index / u64::from(TILE_WIDTH))
 }
