@@ -7,6 +7,8 @@
     reason = "tests may wait, and run a server that is not ours"
 )]
 
+#[path = "shared/config.rs"]
+mod config;
 #[path = "shared/gateway.rs"]
 mod gateway;
 
@@ -267,12 +269,10 @@ async fn the_log_says_that_it_is_not_archived_and_that_it_is_again() {
     let place = tempfile::tempdir().unwrap();
     let archive = place.path().join("archive");
     let config = format!(
-        "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-         portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
-         [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [archive]\nurl = \"file://{}\"\nevery = \"200ms\"\nalarm_after = \"1s\"\n",
+        "[archive]\nurl = \"file://{}\"\nevery = \"200ms\"\nalarm_after = \"1s\"\n",
         archive.display()
     );
+    let config = config::config(&config);
     let (gateway, ()) = Gateway::start(&["curfew.localhost"], &config, POLICY, |_, _| {}).await;
     let start = Instant::now();
     while !archive.join("checkpoint").exists() {

@@ -12,6 +12,8 @@
 )]
 
 mod collector;
+#[path = "../shared/config.rs"]
+mod config;
 mod hub;
 mod otlp;
 #[path = "../shared/person.rs"]
@@ -73,11 +75,7 @@ impl Place {
     }
 
     fn config(&self, forwards: &str) -> Config {
-        let text = format!(
-            "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-             portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
-             [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n[search]\nindex = false\n{forwards}"
-        );
+        let text = config::config(&format!("[search]\nindex = false\n{forwards}"));
         Config::parse("curfew.toml", &text, self.folder.path()).unwrap()
     }
 

@@ -13,6 +13,8 @@
 #[path = "../shared/address.rs"]
 mod address;
 #[allow(dead_code, reason = "no client connects here")]
+#[path = "../shared/config.rs"]
+mod config;
 #[path = "../shared/gateway.rs"]
 mod gateway;
 #[path = "../shared/person.rs"]
@@ -63,15 +65,12 @@ struct Stage {
 /// `more` is added to the configuration; `prepare` sees the folder it lies in.
 async fn stage(times: &str, more: &str, prepare: impl FnOnce(&Path, &VerifierKey)) -> Stage {
     let tsa = Tsa::new(free_address());
-    let config = format!(
-        "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-         portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
-         [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [log.timestamp]\nurl = \"{}\"\nca = \"root.pem\"\n{times}\n{more}\
+    let config = config::config(&format!(
+        "[log.timestamp]\nurl = \"{}\"\nca = \"root.pem\"\n{times}\n{more}\
          [[web]]\nname = \"vault\"\nenvironment = \"test\"\nhost = \"vault.localhost\"\n\
          upstream = \"http://127.0.0.1:9\"\n",
         tsa.url()
-    );
+    ));
     let root = tsa.root();
     let (gateway, ()) = Gateway::start(&["curfew.localhost"], &config, POLICY, |dir, data| {
         std::fs::copy(root, dir.join("root.pem")).unwrap();

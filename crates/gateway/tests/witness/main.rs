@@ -11,6 +11,8 @@
 
 #[path = "../shared/address.rs"]
 mod address;
+#[path = "../shared/config.rs"]
+mod config;
 #[path = "../shared/person.rs"]
 mod person;
 mod record;

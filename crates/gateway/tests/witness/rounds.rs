@@ -92,14 +92,11 @@ pub(crate) async fn stage_with(
     record_wait: &str,
 ) -> Stage {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = format!(
-        "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\
-         portal = \"curfew.localhost\"\n[listen]\nweb = \"127.0.0.1:0\"\n\
-         [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\
-         [log.witness]\npolicy = \"witness.policy\"\nalarm_after = \"{alarm_after}\"\n\
+    let mut config = crate::config::config(&format!(
+        "[log.witness]\npolicy = \"witness.policy\"\nalarm_after = \"{alarm_after}\"\n\
          record_every = \"{record_every}\"\n\
          [tuning]\nrecord_wait = \"{record_wait}\"\n"
-    );
+    ));
     for name in ["blog", "shop", "vault"] {
         config += &format!(
             "[[web]]\nname = \"{name}\"\nenvironment = \"test\"\nhost = \"{name}.localhost\"\n\
