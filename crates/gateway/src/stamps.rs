@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 use crate::recorder::Durability;
 use crate::registrar::Registrar;
-use ask::Asker;
+pub use ask::{AskError, Asker};
 use stamper::Stamper;
 
 /// Why the configured timestamping authority cannot be asked.
@@ -101,7 +101,11 @@ impl Setup {
     }
 }
 
-fn roots(path: &Path) -> Result<Roots, String> {
+/// The certificates in a PEM file of those who vouch for a timestamping authority.
+///
+/// # Errors
+/// Says what is wrong with the file.
+pub fn roots(path: &Path) -> Result<Roots, String> {
     let len = fs::metadata(path).map_err(|error| error.to_string())?.len();
     if len > ROOTS_BYTES_MAX as u64 {
         return Err(format!("longer than {ROOTS_BYTES_MAX} bytes"));

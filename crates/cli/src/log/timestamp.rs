@@ -5,21 +5,19 @@ use std::time::Duration;
 
 use clap::Args;
 use curfew_gateway::data::DataDir;
-use curfew_timestamp::{
-    REQUEST_TYPE, RESPONSE_BYTES_MAX, ROOTS_BYTES_MAX, Roots, Token, request, verify,
-};
+use curfew_gateway::stamps::{self, Asker};
+use curfew_timestamp::{Token, verify};
 use curfew_verify::authority::Timestamp as Time;
 use curfew_verify::ledger::note::Note;
 use curfew_verify::ledger::{Checkpoint, Published, Stamped};
-use reqwest::{StatusCode, Url, header};
+use reqwest::Url;
 use serde::Serialize;
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Doing, Exit, Failure, Outcome};
 use crate::say;
 
-/// How long a connection may take, and an answer. Authorities answer within a second or two.
-const CONNECT: Duration = Duration::from_secs(10);
+/// How long an answer may take. Authorities answer within a second or two.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Have a timestamping authority (RFC 3161) say when the newest checkpoint of a log on this machine
@@ -65,7 +63,13 @@ pub(crate) async fn timestamp(arguments: &Timestamp) -> Outcome {
         Some(dir) => dir.clone(),
         None => DataDir::of(&configuration::config(&arguments.config.config)?).ledger(),
     };
-    let roots = roots(arguments)?;
+    let unfit = |problem| {
+        Failure::new(
+            Exit::Usage,
+            format_args!("{}: {problem}", arguments.tsa_ca.display()),
+        )
+    };
+    let roots = stamps::roots(&arguments.tsa_ca).map_err(unfit)?;
     let log = Published::new(&dir);
     let note = log.checkpoint().doing(dir.display())?;
     let checkpoint = note.ok_or_else(|| {
@@ -80,10 +84,9 @@ pub(crate) async fn timestamp(arguments: &Timestamp) -> Outcome {
         show(arguments, size, token, true);
         return Ok(());
     }
-    let nonce = getrandom::u64().doing("no random number")?;
-    let query = request(&checkpoint, nonce).doing("no request")?;
-    let response = ask(&arguments.url, query).await?;
-    let token = verify(&response, &checkpoint, Some(nonce), &roots).doing(&arguments.url)?;
+    let asker = Asker::new(arguments.url.as_str(), ANSWER).map_err(Failure::failed)?;
+    let asked = asker.ask(&checkpoint, &roots).await;
+    let (token, response) = asked.doing(&arguments.url)?;
     let stamped = Stamped {
         checkpoint,
         response,
@@ -100,53 +103,6 @@ pub(crate) async fn timestamp(arguments: &Timestamp) -> Outcome {
         show(arguments, size, token, true);
     }
     Ok(())
-}
-
-fn roots(arguments: &Timestamp) -> Outcome<Roots> {
-    let path = &arguments.tsa_ca;
-    let wrong =
-        |problem: String| Failure::new(Exit::Usage, format_args!("{}: {problem}", path.display()));
-    let len = std::fs::metadata(path)
-        .map_err(|error| wrong(error.to_string()))?
-        .len();
-    if len > ROOTS_BYTES_MAX as u64 {
-        return Err(wrong(format!("longer than {ROOTS_BYTES_MAX} bytes")));
-    }
-    let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))
-}
-
-/// Sends the request (RFC 3161 §3.4).
-async fn ask(url: &Url, query: Vec<u8>) -> Outcome<Vec<u8>> {
-    let client = reqwest::Client::builder()
-        .connect_timeout(CONNECT)
-        .timeout(ANSWER)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("curfew/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .doing("cannot set up TLS")?;
-    let request = client.post(url.clone());
-    let request = request
-        .header(header::CONTENT_TYPE, REQUEST_TYPE)
-        .body(query);
-    let unreachable = |error: reqwest::Error| {
-        let cause = crate::client::cause(&error);
-        Failure::failed(format_args!("{url} cannot be reached: {cause}"))
-    };
-    let mut response = request.send().await.map_err(unreachable)?;
-    if response.status() != StatusCode::OK {
-        let text = format_args!("{url} answers with {}", response.status());
-        return Err(Failure::failed(text));
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if bytes.len() + chunk.len() > RESPONSE_BYTES_MAX {
-            let text = format_args!("{url} answers with over {RESPONSE_BYTES_MAX} bytes");
-            return Err(Failure::failed(text));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }
 
 fn show(arguments: &Timestamp, size: u64, token: Token, kept: bool) {

@@ -16,7 +16,7 @@ const IDLE_TIME: Duration = Duration::from_secs(5);
 
 /// Why there is no token. For the operator.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
+pub enum AskError {
     /// No answer.
     #[error("no answer: {0}")]
     Unreachable(String),
@@ -33,15 +33,18 @@ pub(super) enum AskError {
 
 /// Asks one authority.
 #[derive(Debug)]
-pub(super) struct Asker {
+pub struct Asker {
     client: HttpClient,
     url: Uri,
     within: Duration,
 }
 
 impl Asker {
-    /// A question and its answer may take `within`.
-    pub(super) fn new(url: &str, within: Duration) -> Result<Self, String> {
+    /// Of the authority at `url`. A question and its answer may take `within`.
+    ///
+    /// # Errors
+    /// When that is no URL, or TLS cannot be set up.
+    pub fn new(url: &str, within: Duration) -> Result<Self, String> {
         Ok(Self {
             client: HttpClient::new(system_tls()?, Versions::One, IDLE_TIME),
             url: url.parse().map_err(|error| format!("`{url}`: {error}"))?,
@@ -50,7 +53,10 @@ impl Asker {
     }
 
     /// A token over `checkpoint`, verified, with the whole answer it came in.
-    pub(super) async fn ask(
+    ///
+    /// # Errors
+    /// See [`AskError`].
+    pub async fn ask(
         &self,
         checkpoint: &[u8],
         roots: &Roots,
