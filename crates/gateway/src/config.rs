@@ -18,7 +18,7 @@ use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
 
 pub use archive::Archive;
-pub(crate) use archive::is_https_or_loopback;
+pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
 pub use log::{Log, Timestamps, Witnesses};
 

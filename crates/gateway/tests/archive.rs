@@ -303,3 +303,22 @@ async fn the_log_says_that_it_is_not_archived_and_that_it_is_again() {
     assert!(size >= covered);
     gateway.running.stop().await.unwrap();
 }
+
+#[test]
+fn what_is_no_place_or_can_be_overheard_is_refused_by_hand_as_in_the_configuration() {
+    let refused = |url: &str, endpoint: Option<&str>| {
+        let access = Access {
+            endpoint: endpoint.map(str::to_owned),
+            ..Access::default()
+        };
+        Archive::open(url, &access).unwrap_err().to_string()
+    };
+    for url in ["s3://key@bucket", "s3://bucket?x=y", "file:///srv#part"] {
+        let text = refused(url, None);
+        assert!(text.contains("a place and nothing else"), "{text}");
+    }
+    let text = refused("https://bucket/x", None);
+    assert!(text.contains("neither file:// nor s3://"), "{text}");
+    let text = refused("s3://bucket", Some("http://s3.example.com"));
+    assert!(text.contains("https, or http on loopback"), "{text}");
+}

@@ -65,39 +65,28 @@ pub(super) fn open(url: &str, access: &Access) -> Result<(Box<dyn ObjectStore>, 
         place: url.to_owned(),
         problem,
     };
-    let parsed = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
-    if parsed.query().is_some() || parsed.fragment().is_some() || parsed.password().is_some() {
-        return Err(wrong("it is a place and nothing else".to_owned()));
+    let parsed = config::archive_place(url).map_err(wrong)?;
+    if parsed.scheme() == "s3" {
+        let (_, prefix) =
+            ObjectStoreScheme::parse(&parsed).map_err(|error| wrong(error.to_string()))?;
+        let store = amazon(&parsed, access).map_err(wrong)?;
+        return Ok((store, prefix));
     }
-    match parsed.scheme() {
-        "file" => {
-            let folder = parsed
-                .to_file_path()
-                .map_err(|()| wrong("it is no path on this machine".to_owned()))?;
-            fs::create_dir_all(&folder).map_err(|error| wrong(error.to_string()))?;
-            // What is there must stay there, as in any other store.
-            let store = LocalFileSystem::new_with_prefix(&folder)
-                .map_err(|error| wrong(error.to_string()))?
-                .with_fsync(true);
-            Ok((Box::new(store), Path::default()))
-        }
-        "s3" => {
-            let (_, prefix) =
-                ObjectStoreScheme::parse(&parsed).map_err(|error| wrong(error.to_string()))?;
-            let store = amazon(&parsed, access).map_err(wrong)?;
-            Ok((store, prefix))
-        }
-        _ => Err(wrong("it begins with neither file:// nor s3://".to_owned())),
-    }
+    let folder = parsed
+        .to_file_path()
+        .map_err(|()| wrong("it is no path on this machine".to_owned()))?;
+    fs::create_dir_all(&folder).map_err(|error| wrong(error.to_string()))?;
+    // What is there must stay there, as in any other store.
+    let store = LocalFileSystem::new_with_prefix(&folder)
+        .map_err(|error| wrong(error.to_string()))?
+        .with_fsync(true);
+    Ok((Box::new(store), Path::default()))
 }
 
 fn amazon(url: &Url, access: &Access) -> Result<Box<dyn ObjectStore>, String> {
     let mut builder = AmazonS3Builder::new().with_url(url.as_str());
     if let Some(endpoint) = &access.endpoint {
-        let at = Url::parse(endpoint).map_err(|error| format!("endpoint: {error}"))?;
-        if !config::is_https_or_loopback(&at) {
-            return Err(format!("endpoint `{endpoint}`: https, or http on loopback"));
-        }
+        let at = config::archive_endpoint(endpoint)?;
         builder = builder
             .with_endpoint(endpoint)
             .with_allow_http(at.scheme() == "http");

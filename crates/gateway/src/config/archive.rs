@@ -39,13 +39,37 @@ fn alarm_after() -> Duration {
     Duration(std::time::Duration::from_secs(600))
 }
 
-/// Whether nobody on the way can read what is sent there.
-pub(crate) fn is_https_or_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    match url.scheme() {
+/// The place that `url` names, `file:///…` or `s3://bucket/prefix`, and nothing else; or what is wrong
+/// with it.
+pub(crate) fn place(url: &str) -> Result<Url, String> {
+    let parsed = Url::parse(url).map_err(|error| error.to_string())?;
+    if !matches!(parsed.scheme(), "file" | "s3") {
+        return Err("it begins with neither file:// nor s3://".to_owned());
+    }
+    let is_bare = parsed.query().is_none()
+        && parsed.fragment().is_none()
+        && parsed.username().is_empty()
+        && parsed.password().is_none();
+    if is_bare {
+        Ok(parsed)
+    } else {
+        Err("it has to be a place and nothing else".to_owned())
+    }
+}
+
+/// The address of a store, where nobody on the way can read what is sent there; or what is wrong with it.
+pub(crate) fn endpoint(url: &str) -> Result<Url, String> {
+    let at = Url::parse(url).map_err(|error| format!("endpoint `{url}`: {error}"))?;
+    let host = at.host_str().unwrap_or_default();
+    let fits = match at.scheme() {
         "https" => !host.is_empty(),
         "http" => is_loopback(host),
         _ => false,
+    };
+    if fits {
+        Ok(at)
+    } else {
+        Err(format!("endpoint `{url}`: https, or http on loopback"))
     }
 }
 
@@ -53,23 +77,15 @@ pub(crate) fn is_https_or_loopback(url: &Url) -> bool {
 pub(super) fn problem(archive: Option<&Archive>) -> Option<Complaint<'_>> {
     let archive = archive?;
     let hint = "url = \"file:///var/lib/curfew-archive\" or \"s3://bucket/prefix\"";
-    let url = Url::parse(&archive.url);
-    let scheme = url.as_ref().map_or("", Url::scheme);
-    let only_place = |url: &Url| {
-        url.query().is_none()
-            && url.fragment().is_none()
-            && url.username().is_empty()
-            && url.password().is_none()
-    };
-    if !matches!(scheme, "file" | "s3") || !url.as_ref().is_ok_and(only_place) {
+    let Ok(url) = place(&archive.url) else {
         let problem = format!("`{}` is no place for an archive", archive.url);
         return Some((&archive.url, problem, hint));
-    }
+    };
     let s3_only = archive.endpoint.is_some()
         || archive.region.is_some()
         || archive.access_key_id.is_some()
         || archive.secret_access_key_file.is_some();
-    if scheme == "file" && s3_only {
+    if url.scheme() == "file" && s3_only {
         let problem = "a directory has no endpoint, region or keys".to_owned();
         return Some((&archive.url, problem, hint));
     }
@@ -77,12 +93,11 @@ pub(super) fn problem(archive: Option<&Archive>) -> Option<Complaint<'_>> {
         let problem = "one of access_key_id and secret_access_key_file is missing".to_owned();
         return Some((&archive.url, problem, "give both, or neither"));
     }
-    let endpoint = archive.endpoint.as_ref()?;
-    let fits = Url::parse(endpoint).is_ok_and(|url| is_https_or_loopback(&url));
-    (!fits).then(|| {
-        let problem = format!("`{endpoint}` is no endpoint");
+    let address = archive.endpoint.as_ref()?;
+    endpoint(address).is_err().then(|| {
+        let problem = format!("`{address}` is no endpoint");
         let hint = "endpoint = \"https://s3.example.com\"; http is for loopback";
-        (endpoint.as_str(), problem, hint)
+        (address.as_str(), problem, hint)
     })
 }
 
