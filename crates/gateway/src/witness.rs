@@ -128,8 +128,8 @@ impl Setup {
 /// What is wrong with a policy whose `log` lines do not name the key that signs.
 fn unlisted(key: &VerifierKey) -> String {
     format!(
-        "it has `log` lines, and none for the key that signs this log. Add the line `log {key}`, and \
-         leave those of the keys before it"
+        "it has `log` lines, and none for the key that signs this log from here on. Add the line \
+         `log {key}`, and leave those of the keys before it"
     )
 }
 
