@@ -1,5 +1,8 @@
 //! A whole gateway on real sockets for tests: a resource behind it, clients in front.
 
+#[path = "../../tests/shared/folder.rs"]
+mod folder;
+
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::path::Path;
@@ -28,6 +31,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
+use self::folder::Folder;
 use super::answer::{empty, full};
 use super::{Body, Upstreams};
 use crate::config::{Config, LEAST};
@@ -58,7 +62,7 @@ pub(super) struct Bench {
     /// The cookie of that session for `shop`.
     pub(super) cookie: String,
     tls: Arc<rustls::ClientConfig>,
-    _dir: tempfile::TempDir,
+    _dir: Folder,
 }
 
 const SESSIONS: &str = r#"
@@ -115,7 +119,7 @@ impl Bench {
     }
 
     async fn build(rules: &str, secure: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Folder::new();
         certificate(dir.path());
         let backend = Arc::new(Backend::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

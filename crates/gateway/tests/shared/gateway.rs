@@ -1,5 +1,8 @@
 //! A gateway of its own for each test, and the trust of its clients.
 
+#[path = "folder.rs"]
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,13 +11,15 @@ use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use rustls_pki_types::CertificateDer;
 
+use self::folder::Folder;
+
 /// A running gateway and the folder with everything it has.
 pub(crate) struct Gateway {
     pub(crate) running: Running,
     /// What its clients trust.
     #[allow(dead_code, reason = "not every test has a client")]
     pub(crate) tls: Arc<rustls::ClientConfig>,
-    folder: tempfile::TempDir,
+    folder: Folder,
 }
 
 impl Gateway {
@@ -26,7 +31,7 @@ impl Gateway {
         policy: &str,
         prepare: impl FnOnce(&Path, &DataDir) -> T,
     ) -> (Self, T) {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder::new();
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(hosts).unwrap();
         let write = |name: &str, text: &str| {
