@@ -49,6 +49,7 @@ mod key;
 mod key_chain;
 pub mod key_file;
 mod lanes;
+mod leaves;
 pub mod merkle;
 mod milestone;
 pub mod note;

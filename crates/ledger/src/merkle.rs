@@ -27,7 +27,7 @@ impl fmt::Display for Hash {
 }
 
 /// What SHA-256 starts from (FIPS 180-4 section 5.3.3).
-const START: [u32; 8] = [
+pub(crate) const START: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
     0x3c6e_f372,
@@ -42,7 +42,7 @@ const START: [u32; 8] = [
 const LAID_OUT_BLOCKS: usize = 8;
 
 /// What padding adds at least: a mark and the length (FIPS 180-4 section 5.1.1).
-const PADDING_BYTES: usize = 9;
+pub(crate) const PADDING_BYTES: usize = 9;
 
 /// SHA-256 of a message of `len` bytes that stands in the first of these blocks, zeros behind it.
 ///
@@ -55,6 +55,11 @@ fn laid_out_hash<const BLOCKS: usize>(mut blocks: [[u8; 64]; BLOCKS], len: usize
     bytes[end - 8..end].copy_from_slice(&(8 * len as u64).to_be_bytes());
     let mut state = START;
     compress256(&mut state, &blocks[..end / 64]);
+    hash_of(state)
+}
+
+/// What the last state is as a hash.
+pub(crate) fn hash_of(state: [u32; 8]) -> Hash {
     let mut hash = [0; 32];
     for (bytes, word) in hash.as_chunks_mut::<4>().0.iter_mut().zip(state) {
         *bytes = word.to_be_bytes();

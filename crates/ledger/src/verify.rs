@@ -202,20 +202,10 @@ impl Check<'_> {
         let pruned = self.begin()?;
         let remembered = self.read_remembered();
         let remembered = self.check_passed(remembered)?;
-        let builder = self.from.as_ref().map(|from| from.builder.clone());
-        let builder = builder.unwrap_or_default();
-        let mut signed = self.open_signed(builder.size())?;
+        let mut walk = Walk::from(self.from.as_ref(), remembered);
+        let mut signed = self.open_signed(walk.builder.size())?;
         visitor.signed(signed.newest);
         self.newest = signed.newest;
-        let mut walk = Walk {
-            builder,
-            epoch: self.from.as_ref().map_or(0, |from| from.epoch),
-            milestone: None,
-            segments: Vec::new(),
-            from_bundles: false,
-            remembered,
-            remembered_done: false,
-        };
         self.reach(&mut walk, &mut signed);
         let torn_tail = match self.walk(&mut walk, &mut signed, visitor) {
             Ok(torn_tail) => torn_tail,
@@ -288,7 +278,7 @@ impl Check<'_> {
         }
         self.check_rest(signed);
         // Partial tiles of any size that the log has gone through.
-        for (tile, bytes) in walk.builder.partial() {
+        for (tile, bytes) in walk.complete().partial() {
             check_tile(self, tile, bytes, false);
         }
     }

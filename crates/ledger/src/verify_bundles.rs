@@ -27,11 +27,9 @@ impl Check<'_> {
             let first = tile.first_leaf().unwrap_or_default();
             // Of the first bundle a part may have been verified earlier: it is compared with that.
             walk.from_bundles = start == first;
-            for (index, entry) in (first..).zip(split_payload(&bundle)) {
-                if index >= start {
-                    self.take(index, entry, walk, signed, visitor);
-                }
-            }
+            let whole = (tile.width == TILE_WIDTH).then_some(&*bundle);
+            let entries = (first..).zip(split_payload(&bundle));
+            self.take(entries, whole, walk, signed, visitor);
             progress(walk, signed, visitor);
             if tile.width < TILE_WIDTH {
                 break;

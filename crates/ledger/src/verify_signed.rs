@@ -311,7 +311,7 @@ impl Check<'_> {
                     note: signed.note.clone(),
                     signing: signing.clone(),
                     rotations: self.chain.rotations().to_vec(),
-                    builder: walk.builder.clone(),
+                    builder: walk.complete(),
                     epoch: walk.epoch,
                     record_at: signed.record_at,
                     before: signed.count - 1,
@@ -321,7 +321,7 @@ impl Check<'_> {
         }
         if size == signed.newest && size > 0 {
             // What clients of the newest checkpoint need, is there.
-            for (tile, bytes) in walk.builder.partial() {
+            for (tile, bytes) in walk.complete().partial() {
                 check_tile(self, tile, bytes, true);
             }
         }

@@ -3,19 +3,28 @@
 
 use crate::bundles::Bundle;
 use crate::error::{OpenError, ReadError};
+use crate::leaves::LeafHashes;
+use crate::merkle::Hash;
 use crate::milestone::Milestone;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step};
 use crate::recover::{TornTail, judge_end, open_error};
 use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
-use crate::tile::{TileBuilder, TileKind};
+use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::verify::{Check, Progress, Visitor};
+use crate::verify_bundles::bundle_at;
 use crate::verify_signed::Signed;
 use crate::verify_tiles::{check_partials, check_tile};
 
+/// Entries that are hashed together: their hashes and they themselves stay near the processor.
+const RUN: usize = 64;
+
 /// What the pass over the entries carries along.
 pub(crate) struct Walk {
+    /// The tree and the tiles of hashes. It is given no entries: of those `bundle` has the last.
     pub(crate) builder: TileBuilder,
+    /// The entries of the incomplete bundle.
+    bundle: Vec<u8>,
     pub(crate) epoch: u64,
     /// First indexes of the segments gone over.
     pub(crate) segments: Vec<u64>,
@@ -25,6 +34,35 @@ pub(crate) struct Walk {
     pub(crate) from_bundles: bool,
     pub(crate) remembered: Option<Checkpoint>,
     pub(crate) remembered_done: bool,
+}
+
+impl Walk {
+    /// At the first entry, or where an earlier verification had come to.
+    pub(crate) fn from(milestone: Option<&Milestone>, remembered: Option<Checkpoint>) -> Walk {
+        let (mut builder, mut bundle, mut epoch) = (TileBuilder::new(), Vec::new(), 0);
+        if let Some(milestone) = milestone {
+            let (entries, levels) = milestone.builder.parts();
+            builder = TileBuilder::from_parts(milestone.size(), Vec::new(), levels.to_vec());
+            bundle = entries.to_vec();
+            epoch = milestone.epoch;
+        }
+        Walk {
+            builder,
+            bundle,
+            epoch,
+            segments: Vec::new(),
+            milestone: None,
+            from_bundles: false,
+            remembered,
+            remembered_done: false,
+        }
+    }
+
+    /// The builder that has been given the entries as well.
+    pub(crate) fn complete(&self) -> TileBuilder {
+        let (_, levels) = self.builder.parts();
+        TileBuilder::from_parts(self.builder.size(), self.bundle.clone(), levels.to_vec())
+    }
 }
 
 /// How a pass over segments ended.
@@ -90,11 +128,9 @@ impl Check<'_> {
             let size = walk.builder.size();
             let bundle = Bundle::read_unproven(&*self.what.disk, self.what.dir, size);
             let bundle = bundle.map_err(open_error)?;
-            for (index, entry) in (bundle.first..end).zip(split_payload(&bundle.payload)) {
-                if index >= size {
-                    self.take(index, entry, walk, signed, visitor);
-                }
-            }
+            let whole = (bundle.first + u64::from(TILE_WIDTH) <= end).then_some(&*bundle.payload);
+            let entries = (bundle.first..end).zip(split_payload(&bundle.payload));
+            self.take(entries, whole, walk, signed, visitor);
             progress(walk, signed, visitor);
         }
         Ok(())
@@ -164,41 +200,82 @@ impl Check<'_> {
         }
         walk.epoch = frame.header.epoch;
         // Of the first frame a part may have been verified earlier.
-        let start = walk.builder.size();
-        for (index, entry) in frame.entries(cursor.payload(frame)?) {
-            if index >= start {
-                self.take(index, entry, walk, signed, visitor);
-            }
-        }
+        let entries = frame.entries(cursor.payload(frame)?);
+        self.take(entries, None, walk, signed, visitor);
         if walk.builder.root() != frame.header.root {
             return Err(wrong(cursor, CorruptionKind::Root).into());
         }
         Ok(())
     }
 
-    /// The next entry: shown, hashed, and its tiles and checkpoints compared.
-    pub(crate) fn take(
+    /// The next entries, those that were taken before left out: shown, hashed, and their tiles and
+    /// checkpoints compared. `whole` are the bytes of the full bundle that they are all of.
+    pub(crate) fn take<'a>(
         &mut self,
-        index: u64,
-        entry: &[u8],
+        entries: impl Iterator<Item = (u64, &'a [u8])>,
+        whole: Option<&[u8]>,
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
     ) {
-        let (newest, from_bundles) = (signed.newest, walk.from_bundles);
-        if let Some(note) = visitor.rotation(index, entry) {
-            self.rotate(index, &note, walk, signed);
-        }
-        visitor.entry(index, entry);
-        walk.builder.push(entry, |tile, bytes| {
-            let required = tile.end_leaf().is_some_and(|end| end <= newest);
-            if from_bundles && tile.kind == TileKind::Entries {
-                check_partials(self, tile, bytes);
-            } else {
-                check_tile(self, tile, bytes, required);
+        let start = walk.builder.size();
+        let first = start / u64::from(TILE_WIDTH) * u64::from(TILE_WIDTH);
+        // Inside one of which a part was taken before, or the newest checkpoint is to be reached, its
+        // entries are gathered one by one.
+        let inside = first + 1..first + u64::from(TILE_WIDTH);
+        let whole = whole.filter(|_| start == first && !inside.contains(&signed.newest));
+        let mut entries = entries.skip_while(|(index, _)| *index < start);
+        let (mut run, mut hashes) = (Vec::with_capacity(RUN), LeafHashes::default());
+        loop {
+            run.clear();
+            run.extend(entries.by_ref().take(RUN).map(|(_, entry)| entry));
+            if run.is_empty() {
+                return;
             }
+            for (entry, leaf) in run.iter().zip(hashes.of(&run)) {
+                let index = walk.builder.size();
+                if let Some(note) = visitor.rotation(index, entry) {
+                    self.rotate(index, &note, walk, signed);
+                }
+                visitor.entry(index, entry);
+                self.gather(entry, whole, walk);
+                self.add(*leaf, walk, signed);
+            }
+        }
+    }
+
+    /// Notes the entry of the next index for its bundle, which is compared once it is full.
+    fn gather(&mut self, entry: &[u8], whole: Option<&[u8]>, walk: &mut Walk) {
+        let index = walk.builder.size();
+        if whole.is_none() {
+            // Entries have at most 65,535 bytes: their length has been read out of two.
+            let len = (entry.len() as u16).to_be_bytes();
+            walk.bundle.extend_from_slice(&len);
+            walk.bundle.extend_from_slice(entry);
+        }
+        if !(index + 1).is_multiple_of(u64::from(TILE_WIDTH)) {
+            return;
+        }
+        let (tile, bytes) = (bundle_at(index), whole.unwrap_or(&walk.bundle));
+        if walk.from_bundles {
+            check_partials(self, tile, bytes);
+        } else {
+            check_tile(self, tile, bytes, self.is_signed(tile));
+        }
+        walk.bundle.clear();
+    }
+
+    /// Adds the hash of the next entry.
+    fn add(&mut self, leaf: Hash, walk: &mut Walk, signed: &mut Signed) {
+        walk.builder.push_hash(leaf, |tile, bytes| {
+            check_tile(self, tile, bytes, self.is_signed(tile));
         });
         self.reach(walk, signed);
+    }
+
+    /// Whether the newest checkpoint covers all of the tile.
+    fn is_signed(&self, tile: Tile) -> bool {
+        tile.end_leaf().is_some_and(|end| end <= self.newest)
     }
 }
 
