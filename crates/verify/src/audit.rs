@@ -30,8 +30,8 @@ const BATCHES_MAX: usize = 32;
 /// The kind of entry that holds a statement on a rotation of the key.
 const ROTATED: &[u8] = b"\"kind\":\"log.key_rotated\"";
 
-/// So far into an entry its kind stands: after its version and its time.
-const HEAD_BYTES: usize = 128;
+/// Where the kind of an entry stands: after its version and its time, which have one form.
+const KIND_AT: usize = r#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","#.len();
 
 /// What to verify, and against what.
 #[derive(Clone, Debug)]
@@ -181,9 +181,8 @@ impl Visitor for Feed<'_> {
 
 /// The statement on a rotation of the key that an entry holds.
 fn statement_in(bytes: &[u8]) -> Option<Vec<u8>> {
-    let head = bytes.get(..bytes.len().min(HEAD_BYTES))?;
     // Cheap, since it is asked of every entry.
-    if !head.windows(ROTATED.len()).any(|part| part == ROTATED) {
+    if !bytes.get(KIND_AT..)?.starts_with(ROTATED) {
         return None;
     }
     let Event::LogKeyRotated { note, .. } = Entry::from_bytes(bytes).ok()?.event else {

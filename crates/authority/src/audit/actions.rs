@@ -2,7 +2,7 @@
 
 use super::trace::Opened;
 use super::{Auditor, FindingKind, Found, found};
-use crate::authority::{Judgement, Outcome, fits};
+use crate::authority::{Held, Judgement, Outcome, fits};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
 use crate::ids::SessionId;
 use crate::policy::Ruling;
@@ -55,6 +55,15 @@ fn tell(outcome: Outcome, ruling: &Ruling) -> String {
     }
 }
 
+impl Opened {
+    /// When it has to be closed while its session is live.
+    fn over_at(self, held: &Held) -> Timestamp {
+        let limits = self.limits.and(held.session.limits);
+        let over = held.session.deadline(&limits).at;
+        self.passed.map_or(over, |passed| passed.min(over))
+    }
+}
+
 impl Auditor {
     pub(super) fn action(&mut self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
         let (Event::ActionAllowed {
@@ -104,7 +113,7 @@ impl Auditor {
             out.push(found(kind, session, detail));
         }
         let limits = judgement.demands().within(held.session.limits);
-        self.through(session, action, now, out);
+        self.through(held, action, now, out);
         if allowed {
             self.note_erase_permit(session, action.verb, now);
             let connection = is_connection(action.verb);
@@ -114,20 +123,15 @@ impl Auditor {
     }
 
     /// An action can only come through an open connection of its session.
-    fn through(
-        &self,
-        session: &SessionId,
-        action: &ActionDetail,
-        now: Timestamp,
-        out: &mut Vec<Found>,
-    ) {
+    fn through(&self, held: &Held, action: &ActionDetail, now: Timestamp, out: &mut Vec<Found>) {
         let Some(connection) = action.connection else {
             return;
         };
+        let session = &held.session.id;
         let open = self
             .opened(session, connection)
             .filter(|opened| opened.connection);
-        let over = open.and_then(|opened| self.over_at(session, opened));
+        let over = open.map(|opened| opened.over_at(held));
         if over.is_some_and(|over| over.saturating_add(self.bound) < now) {
             let detail = format!("the connection opened at {connection} had to be cut before");
             out.push(found(FindingKind::ConnectionWrong, session, detail));
@@ -179,13 +183,10 @@ impl Auditor {
 
     /// When something that was opened had to be closed, as far as the entries tell.
     fn over_at(&self, session: &SessionId, opened: Opened) -> Option<Timestamp> {
-        let over = match self.authority.held(session) {
-            Some(held) => {
-                let limits = opened.limits.and(held.session.limits);
-                held.session.deadline(&limits).at
-            }
-            None => self.authority.tombstone(session)?.effective,
-        };
+        if let Some(held) = self.authority.held(session) {
+            return Some(opened.over_at(held));
+        }
+        let over = self.authority.tombstone(session)?.effective;
         Some(opened.passed.map_or(over, |passed| passed.min(over)))
     }
 
