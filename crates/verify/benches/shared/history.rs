@@ -5,11 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_verify::authority::{
-    Aal, ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, Context, Credential,
-    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Plane,
-    Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
+    ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, EndCause, EndReason, Entry,
+    Presenter, SessionId, Span, Timestamp, Verb,
 };
-use curfew_verify::ledger::{AppendError, LogKey, Observer, Options, RealDisk, WriteError, Writer};
+use curfew_verify::ledger::{AppendError, LogKey, Options, RealDisk, Writer};
+
+#[path = "../../tests/kit/mod.rs"]
+mod kit;
+
+use kit::{BEGINNING, Silent, context, opening, sign_in};
+
+const ORIGIN: &str = "bench.example/log";
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")
@@ -31,15 +37,6 @@ const STEP: Span = Span::from_millis(20);
 
 /// How long to wait where the writer's queue is full.
 const ROOM_WAIT: Duration = Duration::from_millis(1);
-
-struct Silent;
-
-impl Observer for Silent {
-    fn durable(&self, _: u64) {}
-    fn failed(&self, _: u64, error: &WriteError) {
-        panic!("{error}");
-    }
-}
 
 /// An honest history, written as it comes about.
 struct History<'a> {
@@ -73,50 +70,15 @@ impl History<'_> {
         }
     }
 
-    fn open(&mut self) {
-        let origin = "bench.example/log".to_owned();
-        self.carry_out(&Command::OpenLog { origin });
-        let resource = |name: &str, plane| Resource {
-            name: name.parse().unwrap(),
-            plane,
-            environment: "production".parse().unwrap(),
-            tags: std::collections::BTreeSet::new(),
-        };
-        let resources = vec![
-            resource("orders", Plane::Postgres),
-            resource("wiki", Plane::Web),
-        ];
-        self.carry_out(&Command::LoadResources { resources });
-        let text = POLICY.to_owned();
-        self.carry_out(&Command::LoadPolicy { text });
-    }
-
     fn sign_in(&mut self, number: u64) -> SessionId {
         let mut bytes = [0; 12];
         // Spread over the key space, as random ones are.
         bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-        let session = SessionId::from_random(bytes);
         let mut hash = [0; 32];
         hash[..12].copy_from_slice(&bytes);
-        self.carry_out(&Command::StartSession {
-            session: session.clone(),
-            subject: format!("user{}", number % 5_000).parse().unwrap(),
-            roles: ["clerk".parse().unwrap()].into(),
-            proof: Proof {
-                amr: [Factor::Password, Factor::OneTimePassword].into(),
-                aal: Aal::Two,
-                at: self.now,
-            },
-            context: context(),
-            credential: Credential {
-                id: CredentialId::from_random(bytes),
-                class: CredentialClass::Cookie,
-                hash: CredentialHash::from_sha256(hash),
-                audience: None,
-                expires: None,
-            },
-        });
-        session
+        let subject = format!("user{}", number % 5_000);
+        self.carry_out(&sign_in(bytes, hash, &subject, self.now));
+        SessionId::from_random(bytes)
     }
 
     fn ask(&mut self, session: &SessionId, action: ActionDetail) {
@@ -161,13 +123,6 @@ impl History<'_> {
     }
 }
 
-fn context() -> Context {
-    Context {
-        address: "192.0.2.1".parse().unwrap(),
-        network: "office".into(),
-    }
-}
-
 fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
     let web = verb == Verb::WebRead;
     let text = |given: bool, text: &str| given.then(|| text.to_owned());
@@ -194,17 +149,19 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
 /// Writes an honest log of about `entries` entries, lets `finish` wait for what the writer does beside
 /// that, and gives the log's key.
 pub(crate) fn write_log(folder: &Path, entries: u64, finish: impl FnOnce()) -> String {
-    let key = LogKey::create(&folder.join("key"), "bench.example/log").unwrap();
+    let key = LogKey::create(&folder.join("key"), ORIGIN).unwrap();
     let vkey = key.verifier().to_string();
     let options = Options::new(folder.join("ledger"), folder.join("guard"), key);
     let (writer, _) = Writer::create(options, Arc::new(RealDisk), Arc::new(Silent)).unwrap();
     let mut history = History {
         authority: Authority::new(),
         writer: &writer,
-        now: Timestamp::from_micros(1_764_000_000_000_000),
+        now: BEGINNING,
         size: 0,
     };
-    history.open();
+    for command in opening(ORIGIN, "wiki", POLICY) {
+        history.carry_out(&command);
+    }
     let mut seats = vec![Seat::default(); usize::try_from(LIVE).unwrap()];
     // The first sessions end at different times, so that later ones do as well.
     for (seat, turns) in seats.iter_mut().zip((0..TURNS).cycle()) {

@@ -5,18 +5,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_verify::authority::{
-    Aal, ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, Context, Credential,
-    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Field,
-    Plane, Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
+    ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, EndCause, EndReason, Entry,
+    Field, Presenter, SessionId, Span, Verb,
 };
 use curfew_verify::ledger::cosignature::Algorithm;
 use curfew_verify::ledger::faulty::FaultyDisk;
 use curfew_verify::ledger::merkle::leaf_hash;
 use curfew_verify::ledger::{
-    Checkpoint, Cosigner, Hash, LogKey, Observer, Options, Published, RealDisk, Receipt, Rotation,
-    VerifierKey, Witness, WriteError, Writer, witness,
+    Checkpoint, Cosigner, Hash, LogKey, Options, Published, RealDisk, Receipt, Rotation,
+    VerifierKey, Witness, Writer, witness,
 };
 use curfew_verify::{Audit, audit_onward};
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+use kit::{BEGINNING, Silent, context, opening, sign_in};
 
 const ORIGIN: &str = "fuzz.example/log";
 
@@ -36,15 +40,6 @@ const SESSIONS: u8 = 27;
 
 /// Times the log is opened, each with frames of a new epoch and a checkpoint of its own.
 const OPENINGS: usize = 3;
-
-struct Silent;
-
-impl Observer for Silent {
-    fn durable(&self, _: u64) {}
-    fn failed(&self, _: u64, error: &WriteError) {
-        panic!("{error}");
-    }
-}
 
 /// What the targets start from.
 pub(crate) struct Corpus {
@@ -92,13 +87,6 @@ fn session(number: u8) -> SessionId {
     SessionId::from_random([number; 12])
 }
 
-fn context() -> Context {
-    Context {
-        address: "192.0.2.1".parse().unwrap(),
-        network: "office".into(),
-    }
-}
-
 fn action(verb: Verb) -> ActionDetail {
     let web = verb == Verb::WebRead;
     let mut action = ActionDetail {
@@ -129,8 +117,7 @@ struct History {
 
 impl History {
     fn carry_out(&mut self, command: &Command) {
-        let seconds = self.entries.len() as u64;
-        let time = Timestamp::from_micros(1_764_000_000_000_000 + seconds * 1_000_000);
+        let time = BEGINNING.saturating_add(Span::from_secs(self.entries.len() as u64));
         for event in self.authority.decide(command, time).events {
             let entry = Entry { time, event };
             self.authority.apply(&entry);
@@ -138,29 +125,9 @@ impl History {
         }
     }
 
-    fn sign_in(&mut self, number: u8) {
-        self.carry_out(&Command::StartSession {
-            session: session(number),
-            subject: format!("user{}", number % 5).parse().unwrap(),
-            roles: ["clerk".parse().unwrap()].into(),
-            proof: Proof {
-                amr: [Factor::Password, Factor::OneTimePassword].into(),
-                aal: Aal::Two,
-                at: Timestamp::from_micros(1_764_000_000_000_000),
-            },
-            context: context(),
-            credential: Credential {
-                id: CredentialId::from_random([number; 12]),
-                class: CredentialClass::Cookie,
-                hash: CredentialHash::from_sha256([number; 32]),
-                audience: None,
-                expires: None,
-            },
-        });
-    }
-
     fn live(&mut self, number: u8) {
-        self.sign_in(number);
+        let subject = format!("user{}", number % 5);
+        self.carry_out(&sign_in([number; 12], [number; 32], &subject, BEGINNING));
         let ask = |verb| {
             Command::Ask(Ask {
                 presenter: Presenter::Session(session(number)),
@@ -199,21 +166,9 @@ impl History {
 
     fn honest() -> Vec<Entry> {
         let mut history = Self::default();
-        let origin = ORIGIN.to_owned();
-        history.carry_out(&Command::OpenLog { origin });
-        let resource = |name: &str, plane| Resource {
-            name: name.parse().unwrap(),
-            plane,
-            environment: "production".parse().unwrap(),
-            tags: std::collections::BTreeSet::new(),
-        };
-        let resources = vec![
-            resource("orders", Plane::Postgres),
-            resource("shop", Plane::Web),
-        ];
-        history.carry_out(&Command::LoadResources { resources });
-        let text = POLICY.to_owned();
-        history.carry_out(&Command::LoadPolicy { text });
+        for command in opening(ORIGIN, "shop", POLICY) {
+            history.carry_out(&command);
+        }
         for number in 1..=SESSIONS {
             history.live(number);
         }
