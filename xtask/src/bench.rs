@@ -25,7 +25,15 @@ pub(crate) struct Bench {
 
 /// Every measurement. One more is one line here and a `[[bench]]` target without harness that
 /// ends at once when it is given `--test`.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
+    Bench {
+        name: "conceal",
+        about: "What concealing values costs a writer of entries; the argument is seconds each",
+        package: "curfew-values",
+        target: "conceal",
+        features: &[],
+        needs: &[],
+    },
     Bench {
         name: "cut",
         about: "How late live traffic is cut, beside PostgreSQL's own idle_session_timeout",
