@@ -78,8 +78,13 @@ fn write_new(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), FileError
     let file = disk
         .open(path, OpenMode::Create)
         .map_err(FileError::at("create", path))?;
-    file.set_len_bytes(0)
-        .map_err(FileError::at("empty", path))?;
+    // Only what is not empty yet is emptied: ext4 takes that for a careless program's way of replacing
+    // a file, and begins to write it back as soon as it is closed.
+    let found = file.len_bytes().map_err(FileError::at("measure", path))?;
+    if found > 0 {
+        file.set_len_bytes(0)
+            .map_err(FileError::at("empty", path))?;
+    }
     file.write_all_at(bytes, 0)
         .map_err(FileError::at("write", path))
 }
