@@ -14,6 +14,8 @@
     reason = "the one road to the file system"
 )]
 
+mod direct;
+
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -102,6 +104,15 @@ pub trait Disk: Send + Sync + Debug + 'static {
     /// # Errors
     /// `NotFound`, `AlreadyExists`, or whatever the disk reports.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
+
+    /// The same, past the page cache where the file system can: for bytes that are not read again soon.
+    /// What others read or write as usual is seen all the same, and the other way round.
+    ///
+    /// # Errors
+    /// As for [`Disk::open`].
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        self.open(path, mode)
+    }
 
     /// Creates a directory and its parents; it is no error when they exist.
     ///
@@ -265,6 +276,11 @@ impl Disk for RealDisk {
             }
         }
         Ok(Box::new(options.open(path)?))
+    }
+
+    fn open_direct(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>> {
+        let usual = self.open(path, mode)?;
+        Ok(direct::open(path, mode, usual))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

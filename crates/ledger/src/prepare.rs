@@ -15,9 +15,13 @@ use crate::queue::Successor;
 use crate::segment::{FOLDER, PREPARED};
 use crate::writer::{RETRY_INTERVAL, Shared};
 
-/// Zeros are written in pieces of this many bytes, each followed by a sync, so that the committer's
-/// own syncs never wait for more: 4 MiB take 20 ms at 200 MB/s.
-const PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// Zeros are written in pieces of this many bytes, so that the frames under way meanwhile never wait for
+/// more: 256 KiB take 1.3 ms at 200 MB/s.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// After so many bytes there is a sync, where writes are kept in the page cache: so that the frames' own
+/// never wait for much more than that.
+const SYNC_BYTES: u64 = 4 * 1024 * 1024;
 
 pub(crate) fn prepared_path(dir: &Path) -> PathBuf {
     dir.join(FOLDER).join(PREPARED)
@@ -30,7 +34,7 @@ pub(crate) fn prepared_path(dir: &Path) -> PathBuf {
 pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<(), FileError> {
     let path = prepared_path(dir);
     let file = disk
-        .open(&path, OpenMode::Create)
+        .open_direct(&path, OpenMode::Create)
         .map_err(FileError::at("create", &path))?;
     let found = file.len_bytes().map_err(FileError::at("measure", &path))?;
     if found > len_bytes {
@@ -43,6 +47,10 @@ pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<(),
         let piece = &zeros[..(len_bytes - at).min(PIECE_BYTES as u64) as usize];
         file.write_all_at(piece, at)
             .map_err(FileError::at("fill", &path))?;
+        at += piece.len() as u64;
+        if at < len_bytes && !at.is_multiple_of(SYNC_BYTES) {
+            continue;
+        }
         if let Err(error) = file.sync_data() {
             // Pages of a failed sync may be lost and yet look written; start from nothing.
             drop(file);
@@ -53,7 +61,6 @@ pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<(),
                 _ => Err(FileError::at("sync", &path)(error)),
             };
         }
-        at += piece.len() as u64;
     }
     let folder = dir.join(FOLDER);
     disk.sync_dir(&folder)

@@ -34,6 +34,8 @@ pub(crate) struct Cursor {
     pub(crate) next: u64,
     /// Whether bytes after the last frame of a segment that was left are an error.
     strict: bool,
+    /// Whether segments are read past the page cache.
+    direct: bool,
 }
 
 impl Cursor {
@@ -65,7 +67,16 @@ impl Cursor {
             offset: 0,
             next: first,
             strict,
+            direct: false,
         })
+    }
+
+    /// Reads segments past the page cache from here on: for one pass right behind the writer, which
+    /// writes them past it as well.
+    pub(crate) fn direct(mut self) -> Result<Cursor, FileError> {
+        self.segment.read_direct(&*self.disk)?;
+        self.direct = true;
+        Ok(self)
     }
 
     /// Stands before the frame that holds entry `index`, or would: for a pass that goes on from there.
@@ -135,9 +146,13 @@ impl Cursor {
         if self.segment.first == self.next {
             return Ok(false);
         }
-        let Some(next) = Segment::open(&*self.disk, &self.dir, self.next, OpenMode::Read)? else {
+        let opened = Segment::open(&*self.disk, &self.dir, self.next, OpenMode::Read)?;
+        let Some(mut next) = opened else {
             return Ok(false);
         };
+        if self.direct {
+            next.read_direct(&*self.disk)?;
+        }
         // What was read of this segment may be older than its last frames.
         self.segment.forget_window();
         if !matches!(self.segment.find(self.offset)?, Found::Nothing) {

@@ -169,7 +169,7 @@ impl Sealer {
 
     fn stand_at(&self, first: u64) -> Result<(TileBuilder, Cursor), ReadError> {
         let builder = builder_at(&*self.disk, &self.dir, first)?;
-        let cursor = Cursor::seek(self.disk.clone(), &self.dir, first)?;
+        let cursor = Cursor::seek(self.disk.clone(), &self.dir, first)?.direct()?;
         Ok((builder, cursor))
     }
 

@@ -50,6 +50,9 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes read at once when walking a segment: enough to make the calls cheap.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
+/// The same where the disk itself is read, while others write to it.
+const DIRECT_WINDOW_BYTES: usize = 256 * 1024;
+
 const MAGIC: &[u8; 8] = b"CURFEWF1";
 
 /// The folder of the segments in the directory of a log.
@@ -204,8 +207,8 @@ pub fn frame_bytes(payload_bytes: usize) -> u64 {
 }
 
 /// Completes a frame in place: `buffer` holds room for the header and then the payload; the header
-/// is filled in and zeros are added up to the next block.
-pub(crate) fn seal_frame(buffer: &mut Vec<u8>, header: &FrameHeader) {
+/// is filled in and zeros are added up to the next block. Gives the checksum.
+pub(crate) fn seal_frame(buffer: &mut Vec<u8>, header: &FrameHeader) -> u32 {
     let fixed = header.encode();
     let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&fixed), &buffer[FRAME_HEADER_BYTES..]);
@@ -213,6 +216,7 @@ pub(crate) fn seal_frame(buffer: &mut Vec<u8>, header: &FrameHeader) {
     buffer[80..84].copy_from_slice(&crc.to_le_bytes());
     // At most one batch and a block, far below the address space.
     buffer.resize(frame_bytes(payload_bytes) as usize, 0);
+    crc
 }
 
 /// The entries of a payload; ends early when it is malformed.
@@ -282,6 +286,8 @@ pub(crate) struct FrameAt {
     pub(crate) header: FrameHeader,
     /// Where it starts in its segment.
     pub(crate) offset: u64,
+    /// Of header and payload.
+    pub(crate) checksum: u32,
     /// Whether the bytes up to the next block are zero.
     pub(crate) padded: bool,
 }
@@ -310,6 +316,8 @@ pub(crate) struct Segment {
     pub(crate) len_bytes: u64,
     window: Vec<u8>,
     window_at: u64,
+    /// Bytes read at once.
+    window_bytes: usize,
 }
 
 impl Segment {
@@ -334,7 +342,16 @@ impl Segment {
             len_bytes,
             window: Vec::new(),
             window_at: 0,
+            window_bytes: WINDOW_BYTES,
         }))
+    }
+
+    /// Reads past the page cache from here on.
+    pub(crate) fn read_direct(&mut self, disk: &dyn Disk) -> Result<(), FileError> {
+        let opened = disk.open_direct(&self.path, OpenMode::Read);
+        self.file = opened.map_err(FileError::at("open", &self.path))?;
+        self.window_bytes = DIRECT_WINDOW_BYTES;
+        Ok(())
     }
 
     /// Forgets what was read, so that newer content is seen.
@@ -350,7 +367,7 @@ impl Segment {
         if offset < self.window_at || offset + len as u64 > held {
             let want = usize::try_from(left)
                 .unwrap_or(usize::MAX)
-                .min(len.max(WINDOW_BYTES));
+                .min(len.max(self.window_bytes));
             self.window.resize(want, 0);
             let read = self.file.read_exact_at(&mut self.window, offset);
             if read.is_err() {
@@ -404,6 +421,7 @@ impl Segment {
         Ok(Found::Frame(FrameAt {
             header,
             offset,
+            checksum: crc,
             padded,
         }))
     }
