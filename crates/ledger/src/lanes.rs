@@ -42,7 +42,19 @@ struct Air {
     aloft: VecDeque<Option<Frame>>,
     /// The number of the first of them.
     first: u64,
+    /// Somebody acknowledges what has landed: who lands a frame leaves it to them.
+    acknowledging: bool,
     closing: bool,
+}
+
+impl Air {
+    /// The oldest frame, if it has landed.
+    fn next_landed(&mut self) -> Option<Frame> {
+        self.aloft.front_mut()?.take().inspect(|_| {
+            self.aloft.pop_front();
+            self.first += 1;
+        })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +132,7 @@ impl Lanes {
             if self.shared.queue().failure.is_some() {
                 return false;
             }
-            if air.aloft.is_empty() {
+            if air.aloft.is_empty() && !air.acknowledging {
                 return true;
             }
             let waited = self.sky.landed.wait(air);
@@ -182,12 +194,17 @@ impl Sky {
         if let Some(slot) = air.aloft.get_mut(place) {
             *slot = Some(frame);
         }
-        while let Some(Some(_)) = air.aloft.front() {
-            if let Some(Some(frame)) = air.aloft.pop_front() {
-                shared.acknowledge(frame.size, frame.buffers);
-            }
-            air.first += 1;
+        if air.acknowledging {
+            return;
         }
+        air.acknowledging = true;
+        // Without `air`, so that frames are launched and land while the observer is told.
+        while let Some(frame) = air.next_landed() {
+            drop(air);
+            shared.acknowledge(frame.size, frame.buffers);
+            air = lock(&self.air);
+        }
+        air.acknowledging = false;
         drop(air);
         self.landed.notify_all();
     }
@@ -213,7 +230,7 @@ impl Lane {
         let file = match self.0.take().filter(|(open, _)| open == path) {
             Some((_, file)) => file,
             None => disk
-                .open(path, OpenMode::Write)
+                .open_direct(path, OpenMode::Write)
                 .map_err(FileError::at("open", path))?,
         };
         let written = file.write_all_at(&frame.buffers.frame, frame.offset);
