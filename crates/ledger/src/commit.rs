@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use crate::error::{FileError, WriteError};
+use crate::hashed::HashedBatch;
 use crate::lanes::{Frame, Lanes};
 use crate::merkle::CompactTree;
 use crate::prepare::name_segment;
@@ -92,9 +93,8 @@ impl Committer {
             return Ok(());
         }
         let mut buffers = batch.buffers;
-        for leaf in &buffers.leaves {
-            self.tree.push(*leaf);
-        }
+        let leaves = std::mem::take(&mut buffers.leaves);
+        let hashed = HashedBatch::new(leaves, &mut self.tree);
         let payload_bytes = buffers.frame.len() - FRAME_HEADER_BYTES;
         let header = FrameHeader {
             epoch: self.epoch,
@@ -107,7 +107,8 @@ impl Committer {
             payload_bytes: payload_bytes as u32,
             root: self.tree.root(),
         };
-        seal_frame(&mut buffers.frame, &header);
+        let checksum = seal_frame(&mut buffers.frame, &header);
+        self.shared.hashed.keep(checksum, hashed);
         let offset = self.offset;
         self.offset += buffers.frame.len() as u64;
         let frame = Frame {

@@ -43,6 +43,7 @@ mod failure;
 pub mod faulty;
 mod fetch;
 mod guard;
+mod hashed;
 mod horizon;
 pub mod keeper;
 mod key;

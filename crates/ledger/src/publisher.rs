@@ -1,7 +1,7 @@
 //! Publishing: tiles and signed checkpoints, derived from the segments and off the hot path.
 //!
-//! The publisher reads back from the segments what the committer wrote, so what is signed is what
-//! is on disk. At each open it starts from the oldest segment and goes over every tile from there by
+//! The publisher reads back from the segments what the committer wrote, so what is published is what
+//! is on disk (see [`crate::hashed`]). At each open it starts from the oldest segment and goes over every tile from there by
 //! the same code that makes them: a tile that is right is left alone, one that is missing or damaged (they
 //! are never synced, so a power cut may take them) is made again.
 //!
@@ -17,6 +17,7 @@ use crate::checkpoints::record;
 use crate::disk::{Disk, OpenMode, replace_file_durably};
 use crate::error::{FileError, PublishError, ReadError};
 use crate::guard::Guard;
+use crate::hashed::Hashed;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::signer::{self, Signer};
@@ -44,6 +45,7 @@ pub(crate) struct Publisher {
     dir: PathBuf,
     guard: Guard,
     signer: Arc<dyn Signer>,
+    hashed: Arc<Hashed>,
     builder: TileBuilder,
     cursor: Option<Cursor>,
     /// Tiles made but not written yet; at most those of one frame.
@@ -80,6 +82,7 @@ impl Publisher {
             dir: dir.to_path_buf(),
             guard,
             signer,
+            hashed: Arc::default(),
             builder: base,
             cursor: None,
             unwritten: VecDeque::new(),
@@ -90,6 +93,11 @@ impl Publisher {
             unfinished: Some((note, stage)),
             records_end,
         }
+    }
+
+    /// The same, which need not hash what is kept there.
+    pub(crate) fn knowing(self, hashed: Arc<Hashed>) -> Publisher {
+        Publisher { hashed, ..self }
     }
 
     /// The size of the newest signed checkpoint.
@@ -175,7 +183,7 @@ impl Publisher {
     fn read_up_to(&mut self, size: u64) -> Result<(), PublishError> {
         let mut cursor = match self.cursor.take() {
             Some(cursor) => cursor,
-            None => Cursor::seek(self.disk.clone(), &self.dir, self.builder.size())?,
+            None => Cursor::seek(self.disk.clone(), &self.dir, self.builder.size())?.direct()?,
         };
         cursor.refresh();
         while self.builder.size() < size {
@@ -185,11 +193,11 @@ impl Publisher {
             };
             // A batch is taken whole or not at all, so the payload is fetched before.
             let payload = cursor.payload(&frame).map_err(ReadError::from)?;
-            for (_, entry) in frame.entries(payload) {
-                let unwritten = &mut self.unwritten;
-                self.builder.push(entry, |tile, bytes| {
-                    unwritten.push_back((tile, bytes.to_vec()))
-                });
+            let unwritten = &mut self.unwritten;
+            let full = |tile: Tile, bytes: &[u8]| unwritten.push_back((tile, bytes.to_vec()));
+            match self.hashed.take(&frame) {
+                Some(batch) => self.builder.push_hashed(payload, batch, full),
+                None => self.builder.push_payload(payload, full),
             }
             if self.builder.root() != frame.header.root {
                 let size = frame.header.end();

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::hashed::HashedBatch;
 use crate::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
 use crate::segment::split_payload;
 
@@ -165,6 +166,13 @@ pub fn kinds() -> impl Iterator<Item = TileKind> {
     std::iter::once(TileKind::Entries).chain((0..=TILE_LEVEL_MAX).map(TileKind::Hashes))
 }
 
+fn add_to(levels: &mut Vec<Vec<u8>>, level: usize, hash: Hash) {
+    if levels.len() <= level {
+        levels.resize_with(level + 1, Vec::new);
+    }
+    levels[level].extend_from_slice(&hash.0);
+}
+
 /// Makes tiles out of entries, remembering only what is not yet in a full tile.
 #[derive(Debug, Clone, Default)]
 pub struct TileBuilder {
@@ -234,25 +242,51 @@ impl TileBuilder {
         self.add(leaf_hash(entry));
         let size = self.tree.size();
         if size.is_multiple_of(u64::from(TILE_WIDTH)) {
-            let n = size / u64::from(TILE_WIDTH) - 1;
-            full(
-                Tile {
-                    kind: TileKind::Entries,
-                    n,
-                    width: TILE_WIDTH,
-                },
-                &self.bundle,
-            );
-            self.bundle.clear();
-            self.finish_levels(full);
+            self.finish_bundle(size, &mut full);
+            self.finish_levels(size, full);
         }
+    }
+
+    /// Takes the entries of a frame.
+    pub(crate) fn push_payload(&mut self, payload: &[u8], mut full: impl FnMut(Tile, &[u8])) {
+        for entry in split_payload(payload) {
+            self.push(entry, &mut full);
+        }
+    }
+
+    /// The same, where all hashes are known. Both are of one frame, which goes on from here.
+    pub(crate) fn push_hashed(
+        &mut self,
+        payload: &[u8],
+        batch: HashedBatch,
+        mut full: impl FnMut(Tile, &[u8]),
+    ) {
+        let mut size = self.tree.size();
+        let mut nodes = batch.nodes.into_iter();
+        for (entry, leaf) in split_payload(payload).zip(batch.leaves) {
+            self.bundle
+                .extend_from_slice(&(entry.len() as u16).to_be_bytes());
+            self.bundle.extend_from_slice(entry);
+            add_to(&mut self.levels, 0, leaf);
+            size += 1;
+            let completed = size.trailing_zeros() / TILE_HEIGHT;
+            for (level, node) in (1..=completed as usize).zip(nodes.by_ref()) {
+                add_to(&mut self.levels, level, node);
+            }
+            if completed > 0 {
+                self.finish_bundle(size, &mut full);
+                self.finish_levels(size, &mut full);
+            }
+        }
+        self.tree = batch.tree;
     }
 
     /// Takes the next entry by its hash alone, and hands over each tile of hashes it completes.
     pub(crate) fn push_hash(&mut self, leaf: Hash, full: impl FnMut(Tile, &[u8])) {
         self.add(leaf);
-        if self.tree.size().is_multiple_of(u64::from(TILE_WIDTH)) {
-            self.finish_levels(full);
+        let size = self.tree.size();
+        if size.is_multiple_of(u64::from(TILE_WIDTH)) {
+            self.finish_levels(size, full);
         }
     }
 
@@ -260,17 +294,22 @@ impl TileBuilder {
         let levels = &mut self.levels;
         self.tree.push_with(leaf, |height, hash| {
             if height % TILE_HEIGHT == 0 {
-                let level = (height / TILE_HEIGHT) as usize;
-                if levels.len() <= level {
-                    levels.resize_with(level + 1, Vec::new);
-                }
-                levels[level].extend_from_slice(&hash.0);
+                add_to(levels, (height / TILE_HEIGHT) as usize, hash);
             }
         });
     }
 
-    fn finish_levels(&mut self, mut full: impl FnMut(Tile, &[u8])) {
-        let size = self.tree.size();
+    fn finish_bundle(&mut self, size: u64, mut full: impl FnMut(Tile, &[u8])) {
+        let tile = Tile {
+            kind: TileKind::Entries,
+            n: size / u64::from(TILE_WIDTH) - 1,
+            width: TILE_WIDTH,
+        };
+        full(tile, &self.bundle);
+        self.bundle.clear();
+    }
+
+    fn finish_levels(&mut self, size: u64, mut full: impl FnMut(Tile, &[u8])) {
         for (level, hashes) in (0..=TILE_LEVEL_MAX).zip(&mut self.levels) {
             if hashes.len() == HASH_TILE_BYTES {
                 let kind = TileKind::Hashes(level);

@@ -21,6 +21,7 @@ use crate::disk::{Disk, DiskLock};
 use crate::entries::Entries;
 use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
 use crate::guard::Guard;
+use crate::hashed::Hashed;
 use crate::horizon::Horizon;
 use crate::lanes::Lanes;
 use crate::merkle::{empty_root, leaf_hash};
@@ -136,6 +137,7 @@ pub(crate) struct Shared {
     pub(crate) publish: Condvar,
     pub(crate) note: Mutex<String>,
     pub(crate) sealing: Sealing,
+    pub(crate) hashed: Arc<Hashed>,
 }
 
 /// A panic while a lock was held must not take the others along: what is locked here is changed in
@@ -349,6 +351,7 @@ impl Writer {
             publish: Condvar::new(),
             note: Mutex::new(note.clone()),
             sealing: Sealing::default(),
+            hashed: Arc::default(),
         });
         let signed = (checkpoint, note, Stage::Guarded);
         let mut publisher = Publisher::new(
@@ -359,7 +362,8 @@ impl Writer {
             end.base.clone(),
             signed,
             records_end,
-        );
+        )
+        .knowing(shared.hashed.clone());
         let sealer = Sealer::new(disk, &options.dir, options.segments_kept);
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::verify::{Failure, FailureKind, Progress, Verify, Visitor, verify};
-use curfew_ledger::{Checkpoint, LogKey, Options};
+use curfew_ledger::{Checkpoint, CloseError, LogKey, Options, PublishError};
 
 use crate::common::*;
 
@@ -280,13 +280,8 @@ fn swapped_files_and_records_are_named() {
     expect_named(&disk, &segment(0), "swapped frames");
 }
 
-/// Checksums are for crashes, not for people: whoever changes an entry can make a new one.
-#[test]
-fn a_changed_entry_with_a_new_checksum_is_named() {
-    let disk = disk();
-    let log = create(&disk, options());
-    log.fill_one_by_one(4);
-    log.writer.close().unwrap();
+/// Changes the entry in the second frame, which has only that one, and makes it a new checksum.
+fn change_second_entry(disk: &FaultyDisk) {
     let mut bytes = disk.files()[&segment(0)].clone();
     let frame = &mut bytes[4096..8192];
     frame[90] ^= 1;
@@ -294,6 +289,16 @@ fn a_changed_entry_with_a_new_checksum_is_named() {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&frame[..80]), &frame[84..end]);
     frame[80..84].copy_from_slice(&crc.to_le_bytes());
     disk.put(&segment(0), &bytes);
+}
+
+/// Checksums are for crashes, not for people: whoever changes an entry can make a new one.
+#[test]
+fn a_changed_entry_with_a_new_checksum_is_named() {
+    let disk = disk();
+    let log = create(&disk, options());
+    log.fill_one_by_one(4);
+    log.writer.close().unwrap();
+    change_second_entry(&disk);
     let failures = expect_named(&disk, &segment(0), "change");
     let failure = failures
         .iter()
@@ -311,6 +316,23 @@ fn a_changed_entry_with_a_new_checksum_is_named() {
 }
 
 /// Bytes in the gap after a frame, and after the last frame of a segment that was left.
+/// What was hashed when it was handed over is signed only for what is on disk.
+#[test]
+fn an_entry_changed_before_it_is_signed_is_noticed_at_once() {
+    let disk = disk();
+    let log = create(&disk, options());
+    log.fill_one_by_one(4);
+    change_second_entry(&disk);
+    let error = log.writer.close().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CloseError::NotPublished(PublishError::Root { size: 2 })
+        ),
+        "{error}"
+    );
+}
+
 #[test]
 fn bytes_where_nothing_belongs_are_named() {
     let original = log().files()[&segment(0)].clone();
