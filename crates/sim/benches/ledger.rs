@@ -43,6 +43,12 @@ struct Arguments {
     /// Measurements of each; their medians are shown.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Entries kept outstanding, one measurement after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = DEPTHS)]
+    depths: Vec<usize>,
+    /// Only the ledger itself, for profiling. What it wrote stays.
+    #[arg(long)]
+    alone: bool,
     /// Where to write; what is written is removed at the end.
     #[arg(long, default_value = "target")]
     at: PathBuf,
@@ -166,15 +172,18 @@ fn ledger(folder: &Path, depth: usize, time: Duration) -> (Measured, Vec<u64>) {
             flight = watch.landed.wait(flight).unwrap();
         }
         let room = depth - flight.sent.len();
-        // Handed over under the lock, so that nothing lands before it is known to be under way.
-        let now = Instant::now();
-        for _ in 0..room {
+        // Known to be under way before it is, so that it cannot land earlier.
+        flight.sent.resize(depth, Instant::now());
+        drop(flight);
+        for left in (0..room).rev() {
             entry[..8].copy_from_slice(&sent.to_be_bytes());
             // Full: the disk is slower than this loop. What is outstanding lands first.
             if writer.append(&entry).is_err() {
+                let mut flight = watch.flight.lock().unwrap();
+                let under_way = flight.sent.len() - left - 1;
+                flight.sent.truncate(under_way);
                 break;
             }
-            flight.sent.push_back(now);
             sent += 1;
         }
     }
@@ -368,6 +377,24 @@ fn middle(all: &[Measured]) -> Measured {
     }
 }
 
+/// The ledger without anything beside it.
+fn alone(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>) {
+    let time = Duration::from_secs_f64(arguments.seconds);
+    for _ in 0..arguments.rounds {
+        used.push(tempfile::tempdir_in(&arguments.at).unwrap());
+        let (ours, batches) = ledger(used.last().unwrap().path(), depth, time);
+        println!(
+            "{depth} outstanding: {:.0}/s, p50 {:.0} µs, p99 {:.0} µs, processor {:.0} ns; {} batches",
+            ours.per_second,
+            ours.p50_us,
+            ours.p99_us,
+            ours.cpu_ns,
+            batches.len()
+        );
+    }
+    used.drain(..).for_each(|folder| drop(folder.keep()));
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a mean is shown")]
 fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>) {
     let time = Duration::from_secs_f64(arguments.seconds);
@@ -425,8 +452,15 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     // Removed at the end: for seconds after many files are deleted, ext4 makes new ones slowly.
     let mut used = Vec::new();
-    for depth in DEPTHS {
-        measure(depth, &arguments, &mut used);
+    for depth in arguments.depths.iter().copied() {
+        if arguments.alone {
+            alone(depth, &arguments, &mut used);
+        } else {
+            measure(depth, &arguments, &mut used);
+        }
+    }
+    if arguments.alone {
+        return;
     }
     println!("\n{}", journal());
     used.push(tempfile::tempdir_in(&arguments.at).unwrap());
