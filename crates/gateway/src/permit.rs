@@ -11,7 +11,9 @@
 //! fn wants_a_permit(_: &curfew_gateway::Permit) {}
 //! ```
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+mod pulse;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::recorder::{Durability, Unrecorded};
+pub(crate) use pulse::Pulse;
 
 /// The number of a permit within one run of the gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -293,36 +296,6 @@ impl CutSignal {
     }
 }
 
-/// What a session has been doing that has no entry of its own, seen by all its planes.
-#[derive(Debug)]
-pub(crate) struct Pulse {
-    active_us: AtomicU64,
-    busy: AtomicU32,
-    /// Since when `busy` has been above zero.
-    busy_since_us: AtomicU64,
-}
-
-impl Pulse {
-    pub(crate) fn new(at: Timestamp) -> Self {
-        Self {
-            active_us: AtomicU64::new(at.as_micros()),
-            busy: AtomicU32::new(0),
-            busy_since_us: AtomicU64::new(0),
-        }
-    }
-
-    /// When the session was last active before `end`, as seen at `now`. What came after `end`
-    /// does not count; something that began before and still runs was active up to it.
-    pub(crate) fn active_before(&self, end: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let last_us = end.as_micros().saturating_sub(1).min(now.as_micros());
-        let busy = self.busy.load(Ordering::Acquire) > 0
-            && self.busy_since_us.load(Ordering::Acquire) <= last_us;
-        let active_us = self.active_us.load(Ordering::Acquire);
-        let at_us = if busy { last_us } else { active_us };
-        (at_us <= last_us).then(|| Timestamp::from_micros(at_us))
-    }
-}
-
 /// Where a plane notes activity: what a person does, never pings, keepalives or server-sent data.
 #[derive(Clone, Debug)]
 pub struct Activity {
@@ -337,17 +310,12 @@ impl Activity {
 
     /// Notes that the person did something just now. Costs no entry and no timer.
     pub fn touch(&self) {
-        self.pulse
-            .active_us
-            .fetch_max(self.clock.now().as_micros(), Ordering::AcqRel);
+        self.pulse.note(self.clock.now());
     }
 
     /// Holds the session active while something the person started is running.
     pub fn busy(&self) -> Busy {
-        let since_us = self.clock.now().as_micros();
-        if self.pulse.busy.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.pulse.busy_since_us.store(since_us, Ordering::Release);
-        }
+        self.pulse.begin(self.clock.now());
         Busy(self.clone())
     }
 }
@@ -358,8 +326,6 @@ pub struct Busy(Activity);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        // The end of the work is the newest activity; it must be visible before `busy` falls.
-        self.0.touch();
-        self.0.pulse.busy.fetch_sub(1, Ordering::AcqRel);
+        self.0.pulse.finish(self.0.clock.now());
     }
 }

@@ -51,7 +51,7 @@ pub(super) struct Due {
 
 /// When the session was last active, where that is newer than what is recorded.
 fn newer_activity(session: &LiveSession, pulse: &Pulse, now: Timestamp) -> Option<Timestamp> {
-    let at = pulse.active_before(session.end_deadline().at, now)?;
+    let at = pulse.active(now);
     (at > session.active_at).then_some(at)
 }
 
@@ -86,7 +86,7 @@ impl Live {
                 self.sessions
                     .entry(session.id.clone())
                     .or_insert_with(|| SessionTraffic {
-                        pulse: Arc::new(Pulse::new(session.active_at)),
+                        pulse: Arc::new(Pulse::new(session.active_at, session.end_deadline().at)),
                         permits: BTreeSet::new(),
                         armed: None,
                     });
@@ -120,6 +120,13 @@ impl Live {
         {
             traffic.armed = Some(at);
             self.timers.push(Reverse((at, session.clone())));
+        }
+    }
+
+    /// An entry has moved the clocks of a session.
+    pub(super) fn follow(&self, session: &LiveSession) {
+        if let Some(traffic) = self.sessions.get(&session.id) {
+            traffic.pulse.ends(session.end_deadline().at);
         }
     }
 

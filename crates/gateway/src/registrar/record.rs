@@ -167,6 +167,15 @@ impl Task {
         self.forget_durable();
         self.pending.push_back((index, bytes));
         self.authority.apply(entry);
+        if let Event::SessionReauthenticated { session, .. }
+        | Event::SessionActive { session, .. }
+        | Event::SessionLimited { session, .. }
+        | Event::ActionAllowed { session, .. }
+        | Event::ActionDenied { session, .. } = &entry.event
+            && let Some(session) = self.authority.session(session)
+        {
+            self.live.follow(session);
+        }
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
         }

@@ -370,7 +370,7 @@ async fn touches_move_the_idle_deadline_but_never_the_age_of_authentication() {
     let touched = async {
         loop {
             permit.activity().touch();
-            let wait = timeout(Duration::from_millis(50), permit.cut().fired()).await;
+            let wait = timeout(Duration::from_millis(1), permit.cut().fired()).await;
             if let Ok(cut) = wait {
                 return cut;
             }
