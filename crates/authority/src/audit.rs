@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::authority::Authority;
 use crate::event::{Entry, Event, LogTimestamped};
 use crate::ids::{ErasureId, SessionId};
+use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
 pub use memory::{AUDITOR_FORM, RecallError};
 use trace::Trace;
@@ -44,7 +45,7 @@ pub struct Auditor {
     /// What must follow right after the newest entry, at this time.
     expected: VecDeque<Event>,
     expected_at: Timestamp,
-    traces: BTreeMap<SessionId, Trace>,
+    traces: SpreadMap<SessionId, Trace>,
     /// Ended sessions whose traces are still kept, in order of their ends.
     ended: VecDeque<(Timestamp, SessionId)>,
     /// Sessions reported as overdue and taken as ended since.
@@ -224,7 +225,7 @@ impl Auditor {
             newest: Timestamp::default(),
             expected: VecDeque::new(),
             expected_at: Timestamp::default(),
-            traces: BTreeMap::new(),
+            traces: SpreadMap::default(),
             ended: VecDeque::new(),
             presumed: BTreeSet::new(),
             outage: None,

@@ -34,6 +34,7 @@ use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
 use crate::resource::Resource;
 use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
+use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
 
 pub(crate) use bounds::fits;
@@ -74,7 +75,7 @@ struct State {
     policy: Option<Policy>,
     resources: BTreeMap<ResourceName, Resource>,
     disabled: BTreeSet<SubjectName>,
-    sessions: BTreeMap<SessionId, Held>,
+    sessions: SpreadMap<SessionId, Held>,
     by_subject: BTreeMap<SubjectName, BTreeSet<SessionId>>,
     credentials: BTreeMap<CredentialHash, Issued>,
     tombstones: BTreeMap<SessionId, Tombstone>,
@@ -130,7 +131,7 @@ impl Default for State {
             policy: None,
             resources: with_gateway(Vec::new()),
             disabled: BTreeSet::new(),
-            sessions: BTreeMap::new(),
+            sessions: SpreadMap::default(),
             by_subject: BTreeMap::new(),
             credentials: BTreeMap::new(),
             tombstones: BTreeMap::new(),

@@ -276,6 +276,14 @@ fn hex(bytes: &[u8]) -> String {
         })
 }
 
+impl SessionId {
+    /// The first of its bytes.
+    pub(crate) fn first_byte(&self) -> u8 {
+        // Its 96 bits are the last of these sixteen bytes.
+        self.0.to_be_bytes()[4]
+    }
+}
+
 impl ResourceName {
     /// The gateway itself.
     pub fn gateway() -> Self {

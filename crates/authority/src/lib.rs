@@ -23,6 +23,7 @@ mod limits;
 mod policy;
 mod resource;
 mod session;
+mod spread;
 mod time;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};

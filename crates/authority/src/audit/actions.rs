@@ -117,7 +117,7 @@ impl Auditor {
         if allowed {
             self.note_erase_permit(session, action.verb, now);
             let connection = is_connection(action.verb);
-            let trace = self.traces.entry(session.clone()).or_default();
+            let trace = self.traces.get_or_default(session.clone());
             trace.push(self.index, limits, connection);
         }
     }

@@ -8,6 +8,7 @@ use crate::ids::ResourceName;
 use crate::limits::Aal;
 use crate::policy::{Policy, Question, Ruling};
 use crate::resource::Verb;
+use crate::spread::SpreadMap;
 
 /// The most rulings kept, and at some 80 bytes each about 5 MB; when there are more, all go.
 const RULINGS_MAX: usize = 65_536;
@@ -31,7 +32,7 @@ pub(super) struct Rulings {
     networks: BTreeMap<String, u32>,
     /// By the session's number, in order of what was asked. Subject and roles never change within a
     /// session.
-    by_session: BTreeMap<u64, Vec<(About, Arc<Ruling>)>>,
+    by_session: SpreadMap<u64, Vec<(About, Arc<Ruling>)>>,
     /// Each ruling once.
     distinct: Vec<Arc<Ruling>>,
     count: usize,
@@ -84,7 +85,7 @@ impl Rulings {
         number(&mut self.resources, &question.resource.name);
         number(&mut self.networks, &question.context.network);
         if let Some(about) = self.about(question) {
-            let asked = self.by_session.entry(who).or_default();
+            let asked = self.by_session.get_or_default(who);
             let place = asked.partition_point(|(other, _)| *other < about);
             asked.insert(place, (about, Arc::clone(&ruling)));
         }
