@@ -20,6 +20,7 @@ use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
+use crate::segment::POLITE_WINDOW_BYTES;
 use crate::signer::{self, Signer};
 use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
@@ -183,7 +184,8 @@ impl Publisher {
     fn read_up_to(&mut self, size: u64) -> Result<(), PublishError> {
         let mut cursor = match self.cursor.take() {
             Some(cursor) => cursor,
-            None => Cursor::seek(self.disk.clone(), &self.dir, self.builder.size())?.direct()?,
+            None => Cursor::seek(self.disk.clone(), &self.dir, self.builder.size())?
+                .direct(POLITE_WINDOW_BYTES)?,
         };
         cursor.refresh();
         while self.builder.size() < size {

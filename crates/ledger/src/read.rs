@@ -34,8 +34,8 @@ pub(crate) struct Cursor {
     pub(crate) next: u64,
     /// Whether bytes after the last frame of a segment that was left are an error.
     strict: bool,
-    /// Whether segments are read past the page cache.
-    direct: bool,
+    /// How segments are read, unless as usual: bytes at once, and whether past the page cache.
+    reads_in: Option<(usize, bool)>,
 }
 
 impl Cursor {
@@ -67,15 +67,24 @@ impl Cursor {
             offset: 0,
             next: first,
             strict,
-            direct: false,
+            reads_in: None,
         })
     }
 
-    /// Reads segments past the page cache from here on: for one pass right behind the writer, which
-    /// writes them past it as well.
-    pub(crate) fn direct(mut self) -> Result<Cursor, FileError> {
-        self.segment.read_direct(&*self.disk)?;
-        self.direct = true;
+    /// Reads segments past the page cache from here on, so many bytes at once: for one pass over what the
+    /// writer wrote past it as well.
+    pub(crate) fn direct(self, window_bytes: usize) -> Result<Cursor, FileError> {
+        self.reading_in(window_bytes, true)
+    }
+
+    /// Reads so many bytes at once from here on.
+    pub(crate) fn reading(self, window_bytes: usize) -> Result<Cursor, FileError> {
+        self.reading_in(window_bytes, false)
+    }
+
+    fn reading_in(mut self, window_bytes: usize, direct: bool) -> Result<Cursor, FileError> {
+        self.segment.read_in(&*self.disk, window_bytes, direct)?;
+        self.reads_in = Some((window_bytes, direct));
         Ok(self)
     }
 
@@ -150,8 +159,8 @@ impl Cursor {
         let Some(mut next) = opened else {
             return Ok(false);
         };
-        if self.direct {
-            next.read_direct(&*self.disk)?;
+        if let Some((window_bytes, direct)) = self.reads_in {
+            next.read_in(&*self.disk, window_bytes, direct)?;
         }
         // What was read of this segment may be older than its last frames.
         self.segment.forget_window();

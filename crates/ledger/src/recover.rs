@@ -28,13 +28,14 @@ use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::error::{FileError, OpenError, ReadError};
 use crate::horizon::Horizon;
-use crate::merkle::{self, CompactTree, Hash, leaf_hash};
+use crate::leaves::LeafHashes;
+use crate::merkle::{self, CompactTree, Hash};
 use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::options::WRITES_IN_FLIGHT_LIMIT;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
-    Segment, list_segments,
+    Segment, WIDE_WINDOW_BYTES, list_segments,
 };
 use crate::signer::Signer;
 use crate::tile::TileBuilder;
@@ -44,6 +45,9 @@ use crate::tile::TileBuilder;
 pub const REWRITE_BYTES: u64 = (WRITES_IN_FLIGHT_LIMIT as u64
     * (PAYLOAD_BYTES_MAX as u64 + 2 * BLOCK_BYTES))
     .next_multiple_of(1024 * 1024);
+
+/// Entries hashed at once: they and their hashes stay in the processor's own memory.
+const HASHED_AT_ONCE: usize = 256;
 
 /// The rest of an interrupted write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +107,8 @@ pub(crate) fn recover(
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
     signed.extend(last);
 
-    let mut cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+    let cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+    let mut cursor = cursor.reading(WIDE_WINDOW_BYTES)?;
     let first = cursor.segment.first;
     let base = builder_at(&**disk, dir, first).map_err(open_error)?;
     let horizon = read_horizon(&**disk, dir, first)?;
@@ -295,6 +300,7 @@ impl Scan {
         self.ahead.dedup();
         self.look();
         let mut segments = vec![cursor.segment.first];
+        let mut hashes = LeafHashes::default();
         loop {
             let step = cursor.step().map_err(open_error)?;
             if segments.last() != Some(&cursor.segment.first) {
@@ -313,9 +319,13 @@ impl Scan {
                 return Err(wrong(cursor, CorruptionKind::Epoch).into());
             }
             self.epoch = frame.header.epoch;
-            for (_, entry) in frame.entries(cursor.payload(&frame)?) {
-                self.tree.push(leaf_hash(entry));
-                self.look();
+            let payload = cursor.payload(&frame)?;
+            let entries: Vec<_> = frame.entries(payload).map(|(_, entry)| entry).collect();
+            for some in entries.chunks(HASHED_AT_ONCE) {
+                for leaf in hashes.of(some) {
+                    self.tree.push(*leaf);
+                    self.look();
+                }
             }
             if self.tree.root() != frame.header.root {
                 return Err(wrong(cursor, CorruptionKind::Root).into());

@@ -18,7 +18,7 @@ use crate::bundles::builder_at;
 use crate::disk::{Disk, OpenMode, parent};
 use crate::error::{FileError, PublishError, ReadError};
 use crate::read::{Cursor, Step};
-use crate::segment::{FOLDER, list_segments, segment_path};
+use crate::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment_path};
 use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
 use crate::writer::{Shared, lock};
@@ -169,7 +169,8 @@ impl Sealer {
 
     fn stand_at(&self, first: u64) -> Result<(TileBuilder, Cursor), ReadError> {
         let builder = builder_at(&*self.disk, &self.dir, first)?;
-        let cursor = Cursor::seek(self.disk.clone(), &self.dir, first)?.direct()?;
+        let cursor =
+            Cursor::seek(self.disk.clone(), &self.dir, first)?.direct(POLITE_WINDOW_BYTES)?;
         Ok((builder, cursor))
     }
 

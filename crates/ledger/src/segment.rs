@@ -50,8 +50,12 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Bytes read at once when walking a segment: enough to make the calls cheap.
 const WINDOW_BYTES: usize = 1024 * 1024;
 
-/// The same where the disk itself is read, while others write to it.
-const DIRECT_WINDOW_BYTES: usize = 256 * 1024;
+/// The same where all of a segment is read and nothing else goes on: so that few frames are read twice,
+/// since they do not fit behind those before them.
+pub(crate) const WIDE_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// The same where others write to the disk meanwhile and must not wait long.
+pub(crate) const POLITE_WINDOW_BYTES: usize = 256 * 1024;
 
 const MAGIC: &[u8; 8] = b"CURFEWF1";
 
@@ -346,11 +350,18 @@ impl Segment {
         }))
     }
 
-    /// Reads past the page cache from here on.
-    pub(crate) fn read_direct(&mut self, disk: &dyn Disk) -> Result<(), FileError> {
-        let opened = disk.open_direct(&self.path, OpenMode::Read);
-        self.file = opened.map_err(FileError::at("open", &self.path))?;
-        self.window_bytes = DIRECT_WINDOW_BYTES;
+    /// Reads so many bytes at once from here on, past the page cache if asked.
+    pub(crate) fn read_in(
+        &mut self,
+        disk: &dyn Disk,
+        window_bytes: usize,
+        direct: bool,
+    ) -> Result<(), FileError> {
+        if direct {
+            let opened = disk.open_direct(&self.path, OpenMode::Read);
+            self.file = opened.map_err(FileError::at("open", &self.path))?;
+        }
+        self.window_bytes = window_bytes;
         Ok(())
     }
 
