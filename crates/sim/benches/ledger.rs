@@ -3,9 +3,9 @@
 //! A closed loop keeps a number of entries outstanding. Beside it, in the same run and in turns, the
 //! raw limit: a bare loop that writes the very batches the ledger has just written, each with one
 //! sync, into segments prepared in the same way, with as many entries under way at once as the ledger
-//! had; and the same with as many batches under way as the ledger may have at most. Then SQLite (WAL, synchronous=FULL) and fjall,
-//! committing as many rows at a time as entries were outstanding, and the journal's daemon where it
-//! runs. Arguments: `--seconds N` for each measurement, `--rounds N`, `--at DIR`.
+//! had; and the same with as many batches under way as the ledger may have at most. Then SQLite (WAL,
+//! synchronous=FULL), fjall, and the journal's daemon with sealing (0 where it cannot run), which commit
+//! as many rows at a time as entries were outstanding. Arguments: `--seconds N` for each measurement, `--rounds N`, `--at DIR`.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -14,6 +14,9 @@
     missing_docs,
     reason = "a measurement prints its table, and one that cannot go on must stop"
 )]
+
+#[path = "ledger/journal.rs"]
+mod journal;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -398,7 +401,7 @@ fn alone(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>)
 #[expect(clippy::cast_precision_loss, reason = "a mean is shown")]
 fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir>) {
     let time = Duration::from_secs_f64(arguments.seconds);
-    let mut all: [Vec<Measured>; 5] = Default::default();
+    let mut all: [Vec<Measured>; 6] = Default::default();
     let (mut ratios, mut syncs, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         used.push(tempfile::tempdir_in(&arguments.at).unwrap());
@@ -410,15 +413,19 @@ fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir
         ratios.push(ours.per_second / bare.per_second);
         syncs.push(ours.p50_us / bare.p50_us);
         sizes.push(batches.iter().sum::<u64>() as f64 / batches.len() as f64);
-        let rivals = [sqlite(folder, depth, time), fjall(folder, depth, time)];
+        let rivals = [
+            sqlite(folder, depth, time),
+            fjall(folder, depth, time),
+            journal::journal(folder, depth, time).unwrap_or_default(),
+        ];
         let ours = [ours, bare, four].into_iter();
         for (kept, one) in all.iter_mut().zip(ours.chain(rivals)) {
             kept.push(one);
         }
     }
-    let [ours, bare, four, sqlite, fjall] = all.map(|all| middle(&all));
+    let [ours, bare, four, sqlite, fjall, journal] = all.map(|all| middle(&all));
     println!(
-        "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} |",
+        "| {depth} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.0} | {:.1} | {:.0} | {:.0} | {:.1} | {:.0} | {:.1} | {:.0} |",
         ours.per_second,
         ours.p50_us,
         ours.p99_us,
@@ -432,6 +439,7 @@ fn measure(depth: usize, arguments: &Arguments, used: &mut Vec<tempfile::TempDir
         ours.per_second / sqlite.per_second,
         fjall.per_second,
         ours.per_second / fjall.per_second,
+        journal.per_second,
     );
     println!("<!-- {:.0} entries a batch -->", median(sizes));
 }
@@ -447,9 +455,9 @@ fn main() {
         arguments.rounds
     );
     println!(
-        "| outstanding | ledger/s | ack p50 µs | p99 µs | processor ns | bare loop/s | ledger ÷ bare | bare sync p50 µs | ack ÷ bare sync | bare, most at once | SQLite/s | ledger ÷ SQLite | fjall/s | ledger ÷ fjall |"
+        "| outstanding | ledger/s | ack p50 µs | p99 µs | processor ns | bare loop/s | ledger ÷ bare | bare sync p50 µs | ack ÷ bare sync | bare, most at once | SQLite/s | ledger ÷ SQLite | fjall/s | ledger ÷ fjall | journal/s |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     // Removed at the end: for seconds after many files are deleted, ext4 makes new ones slowly.
     let mut used = Vec::new();
     for depth in arguments.depths.iter().copied() {
@@ -462,7 +470,6 @@ fn main() {
     if arguments.alone {
         return;
     }
-    println!("\n{}", journal());
     used.push(tempfile::tempdir_in(&arguments.at).unwrap());
     let took = recovery(used.last().unwrap().path(), 1 << 30);
     println!("a tail of 1 GiB that was not published is opened in {took:.2} s");
@@ -491,13 +498,4 @@ fn recovery(folder: &Path, bytes: u64) -> f64 {
     let took = begun.elapsed().as_secs_f64();
     assert_eq!(opened.unwrap().1.size, count);
     took
-}
-
-/// Whether the journal's daemon could be measured too.
-fn journal() -> &'static str {
-    if Path::new("/run/systemd/journal/socket").exists() {
-        "The journal's daemon runs here, but nothing tells when what it took is durable: not measured."
-    } else {
-        "The journal's daemon does not run here: not measured."
-    }
 }
