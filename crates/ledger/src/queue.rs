@@ -282,7 +282,6 @@ impl Queue {
         // A few serve the steady state; after a burst the rest is given back.
         if self.spare.len() < 4 {
             buffers.frame.clear();
-            buffers.leaves.clear();
             self.spare.push(buffers);
         }
     }

@@ -182,9 +182,8 @@ impl Sealer {
             Step::End(kind) => return Err(cursor.ended_early(kind).into()),
         };
         let mut full = Vec::new();
-        for (_, entry) in frame.entries(cursor.payload(&frame).map_err(ReadError::from)?) {
-            builder.push(entry, |tile, bytes| full.push((tile, bytes.to_vec())));
-        }
+        let payload = cursor.payload(&frame).map_err(ReadError::from)?;
+        builder.push_payload(payload, |tile, bytes| full.push((tile, bytes.to_vec())));
         if builder.root() != frame.header.root {
             let size = frame.header.end();
             return Err(PublishError::Root { size });
