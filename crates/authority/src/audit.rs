@@ -18,7 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
-use crate::event::{Entry, Event, LogTimestamped};
+use crate::event::{Entry, Event};
 use crate::ids::{ErasureId, SessionId};
 use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
@@ -52,7 +52,8 @@ pub struct Auditor {
     presumed: BTreeSet<SessionId>,
     /// Since when the ledger could take no entries, while what happened meanwhile is caught up.
     outage: Option<Timestamp>,
-    /// The newest permit to take a step of an erasure, by session.
+    /// As earlier forms kept them; the authority knows them now.
+    #[serde(skip_serializing, default)]
     erase_permits: BTreeMap<SessionId, Timestamp>,
     /// Where erasures were approved that are not done.
     erasures_approved: BTreeMap<ErasureId, u64>,
@@ -255,12 +256,17 @@ impl Auditor {
         let mut out = Vec::new();
         if !self.authority.is_open() && !matches!(entry.event, Event::LogOpened { .. }) {
             // Said once: replaying goes on as if it had been opened.
-            self.authority.apply(&Entry {
-                time: entry.time,
-                event: Event::LogOpened {
-                    origin: String::new(),
+            let opened = Event::LogOpened {
+                origin: String::new(),
+            };
+            let time = entry.time;
+            self.authority.apply_at(
+                index,
+                &Entry {
+                    time,
+                    event: opened,
                 },
-            });
+            );
             let detail = "the first entry does not open the log".to_owned();
             out.push((FindingKind::LogNotOpened, None, detail));
         }
@@ -304,13 +310,12 @@ impl Auditor {
     }
 
     fn apply(&mut self, entry: &Entry) {
-        self.note_passed(entry);
         if let Event::SessionEnded { session, .. } = &entry.event
             && self.traces.contains_key(session)
         {
             self.ended.push_back((entry.time, session.clone()));
         }
-        self.authority.apply(entry);
+        self.authority.apply_at(self.index, entry);
         // While nothing can be recorded, closes are put off.
         while let Some((ended, session)) = self.ended.front()
             && self.outage.is_none()
@@ -339,7 +344,9 @@ impl Auditor {
         let Some(limit) = now.as_micros().checked_sub(bound.saturating_add(1)) else {
             return;
         };
-        let overdue = self.authority.due(Timestamp::from_micros(limit));
+        let overdue = self
+            .authority
+            .due(Timestamp::from_micros(limit), usize::MAX);
         for (deadline, session) in overdue {
             // An end that comes now is judged as late.
             if matches!(event, Some(Event::SessionEnded { session: ending, .. }) if *ending == session)
@@ -406,22 +413,20 @@ impl Auditor {
                 self.outage.get_or_insert(*since);
             }
             Event::RecordingResumed { .. } => self.outage = None,
-            Event::LogWitnessed { .. }
-            | Event::LogQuorumLost { .. }
-            | Event::LogQuorumMet { .. } => self.witnessed(&entry.event, out),
             Event::ErasureRequested { .. }
             | Event::ErasureApproved { .. }
             | Event::ErasureDone { .. } => self.erasure(entry, out),
-            Event::LogSigningFailed { .. } | Event::LogSigningResumed { .. } => {
-                self.signing(&entry.event, now, out);
-            }
-            Event::LogTimestamped(LogTimestamped { size, .. })
-            | Event::LogTimestampsStopped { size, .. }
-            | Event::LogTimestampsResumed { size } => self.timestamped(*size, out),
-            Event::LogArchivingFailed(_) | Event::LogArchivingResumed { .. } => {
-                self.archiving(&entry.event, now, out);
-            }
-            Event::LogPruned(told) => self.pruned(told.size, out),
+            Event::LogWitnessed { .. }
+            | Event::LogQuorumLost { .. }
+            | Event::LogQuorumMet { .. }
+            | Event::LogSigningFailed { .. }
+            | Event::LogSigningResumed { .. }
+            | Event::LogTimestamped(_)
+            | Event::LogTimestampsStopped { .. }
+            | Event::LogTimestampsResumed { .. }
+            | Event::LogArchivingFailed(_)
+            | Event::LogArchivingResumed { .. }
+            | Event::LogPruned(_) => self.note(&entry.event, now, out),
             // Whether its statement holds, the ledger says, which knows the keys.
             Event::LogKeyRotated { .. }
             | Event::GatewayStopped {}

@@ -9,10 +9,12 @@ mod archiving;
 mod ask;
 mod bounds;
 mod change;
+mod connections;
 mod decide;
 mod erasing;
 mod judge;
 mod kept;
+mod notes;
 mod pruning;
 mod rulings;
 mod signing;
@@ -41,6 +43,8 @@ pub(crate) use bounds::fits;
 pub use bounds::{
     ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
 };
+pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
+pub use decide::EXPIRED_MAX;
 pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
@@ -109,6 +113,9 @@ struct State {
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
+    /// The newest permit to take a step of an erasure that was not used, by session.
+    #[serde(default)]
+    erase_permits: BTreeMap<SessionId, Timestamp>,
 }
 
 /// Where a gateway took up its work: what ledger time goes on from after a restart.
@@ -148,6 +155,7 @@ impl Default for State {
             pruned: 0,
             synced: None,
             last_start: None,
+            erase_permits: BTreeMap::new(),
         }
     }
 }
@@ -164,6 +172,9 @@ pub(crate) struct Held {
     /// It must end for this reason: an entry said so that ends all sessions of the account. Set
     /// so that an end which was not recorded in time is caught up.
     doomed: Option<EndReason>,
+    /// What its actions opened and nothing has closed.
+    #[serde(skip_serializing_if = "Connections::is_empty", default)]
+    connections: Connections,
 }
 
 /// A credential of a session that is live or lately ended.
@@ -184,6 +195,9 @@ pub(crate) struct Tombstone {
     pub(crate) effective: Timestamp,
     pub(crate) view: SessionView,
     credentials: Vec<CredentialHash>,
+    /// What was open at its end and has not been reported closed.
+    #[serde(skip_serializing_if = "Connections::is_empty", default)]
+    connections: Connections,
 }
 
 impl Clone for Authority {
@@ -433,10 +447,10 @@ impl Authority {
             .find(|issued| issued.credential.id == *id)
     }
 
-    /// The sessions that have run out by `now`, in order of their deadlines.
-    pub(crate) fn due(&self, now: Timestamp) -> Vec<(Timestamp, SessionId)> {
+    /// The first `most` of the sessions that have run out by `now`, in order of their deadlines.
+    pub(crate) fn due(&self, now: Timestamp, most: usize) -> Vec<(Timestamp, SessionId)> {
         self.timers()
-            .due(now, |session| self.state.over_at(session))
+            .due(now, most, |session| self.state.over_at(session))
     }
 
     fn sessions_of(&self, subject: &SubjectName) -> impl Iterator<Item = &Held> {

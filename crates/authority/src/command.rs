@@ -11,7 +11,7 @@ use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Limits, RecordLevel};
-use crate::resource::{Plane, Resource};
+use crate::resource::{Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::Timestamp;
 
@@ -113,8 +113,14 @@ pub enum Command {
     },
     /// May this be done?
     Ask(Ask),
-    /// A connection or stream is over.
-    Close(ActionClosed),
+    /// A connection or stream is over. Of a stream it is not known whether it was closed before: a
+    /// permit is given back once.
+    Close {
+        /// How it ended.
+        closed: ActionClosed,
+        /// What was allowed.
+        verb: Verb,
+    },
     /// End a session.
     End {
         /// Which session.
@@ -122,7 +128,8 @@ pub enum Command {
         /// Why, and by whom.
         cause: EndCause,
     },
-    /// Time has passed: end whatever is due.
+    /// Time has passed: end what is due, up to [`crate::EXPIRED_MAX`] sessions. Send it again while
+    /// [`crate::Authority::next_deadline`] has passed.
     Expire,
     /// Note that the ledger could not take entries.
     FailRecording {
@@ -211,6 +218,9 @@ pub enum ErasureRefusal {
     /// Nobody has approved it.
     #[error("nobody has approved the erasure")]
     NotApproved,
+    /// There is no permit for it, or it was used, or is older than a minute.
+    #[error("the permit for this step was used for another, or is too old; ask again")]
+    NoPermit,
 }
 
 /// What there is to say of the signing of checkpoints.
@@ -346,6 +356,7 @@ pub enum Presenter {
 
 /// The events of a command, to be applied and recorded in this order, and the answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use]
 pub struct Decision {
     /// What happened. Empty where nothing did.
     pub events: Vec<Event>,
@@ -355,6 +366,7 @@ pub struct Decision {
 
 /// The answer to a command.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use = "a command that was refused has done nothing"]
 pub enum Verdict {
     /// Done; nothing was asked.
     Done,
@@ -380,6 +392,7 @@ pub enum Verdict {
 /// Why a command cannot be carried out. A fault of the caller or of what it was given, never of
 /// the person at the other end.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[must_use = "what was refused has not happened"]
 pub enum Refusal {
     /// The ledger was opened before.
     #[error("the ledger is already open")]
@@ -408,6 +421,12 @@ pub enum Refusal {
     /// Two resources have the same name.
     #[error("two resources are called {0}")]
     ResourceTaken(crate::ids::ResourceName),
+    /// What the action came through, or what is to be closed, is not open in this session.
+    #[error("entry {0} opened nothing that is open in this session")]
+    NotOpen(u64),
+    /// It contradicts the entries so far, or itself.
+    #[error("it contradicts what is recorded: {0}")]
+    Contradiction(&'static str),
     /// A step of an erasure that cannot be taken.
     #[error(transparent)]
     Erasure(#[from] ErasureRefusal),

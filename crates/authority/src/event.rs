@@ -22,6 +22,7 @@ use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
+pub(crate) use closed::CLOSE_DISAGREES;
 pub use closed::{ActionClosed, ClosedBy};
 use notes::is_default;
 pub use notes::{

@@ -28,8 +28,8 @@ mod time;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
 pub use authority::{
-    ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX, Erasure,
-    PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX,
+    EXPIRED_MAX, Erasure, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
 };
 pub use command::{
     ArchiveNews, Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant,

@@ -82,6 +82,14 @@ impl<K: Spread, V> SpreadMap<K, V> {
         self.part_mut(&key).entry(key).or_default()
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.0.iter_mut().flatten()
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.iter_mut().map(|(_, value)| value)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.iter_mut().for_each(BTreeMap::clear);
     }

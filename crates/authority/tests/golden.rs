@@ -159,7 +159,7 @@ fn an_auditor_that_stands_for_entries_is_read_by_every_later_version() {
     let kept = String::from_utf8(auditor.bequeath().unwrap()).unwrap();
     let same = Auditor::inherit(kept.as_bytes()).unwrap();
     assert_eq!(same.authority(), auditor.authority());
-    let later = kept.replacen("\"form\":3", "\"form\":3000", 1);
+    let later = kept.replacen("\"form\":4", "\"form\":3000", 1);
     assert!(matches!(
         Auditor::inherit(later.as_bytes()),
         Err(RecallError::Later(3000))

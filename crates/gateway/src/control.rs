@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Core;
-use crate::registrar::{Refusal, Registrar};
+use crate::registrar::{NotCarriedOut, Refusal, Registrar};
 use crate::standing::{self, Reader, Standing, Status};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
@@ -214,7 +214,11 @@ impl Desk {
             }
             Operation::SessionList => {
                 let live = |authority: &curfew_authority::Authority, _| authority.live();
-                let sessions: Vec<SessionView> = self.registrar.query(live).await.map_err(told)?;
+                let sessions: Vec<SessionView> = self
+                    .registrar
+                    .query(live)
+                    .await
+                    .map_err(|refusal| told(refusal.into()))?;
                 Ok(Outcome::Sessions(serde_json::json!(sessions)))
             }
             Operation::Status => self.status().await,
@@ -225,10 +229,8 @@ impl Desk {
                     .check_resources(&self.resources)
                     .and_then(|()| policy.check_witnesses(self.witnesses))
                     .map_err(|error| error.to_string())?;
-                self.registrar
-                    .command(Command::LoadPolicy { text })
-                    .await
-                    .map_err(told)?;
+                let loaded = self.registrar.carry_out(Command::LoadPolicy { text });
+                loaded.await.map_err(told)?;
                 Ok(Outcome::Done)
             }
         }
@@ -259,7 +261,7 @@ impl Desk {
             .registrar
             .query(move |authority, _| authority.session(&id).is_some())
             .await
-            .map_err(told)?;
+            .map_err(|refusal| told(refusal.into()))?;
         if !lives {
             return Err(format!("no live session is called {session}"));
         }
@@ -267,10 +269,9 @@ impl Desk {
             reason: EndReason::EndedByAdmin,
             by: Some(by),
         };
-        self.registrar
-            .command(Command::End { session, cause })
-            .await
-            .map_err(told)?;
+        let ended = self.registrar.end(session, cause).await;
+        // Where it ended otherwise in between, that is recorded.
+        ended.map_err(|refusal| told(refusal.into()))?;
         Ok(Outcome::Done)
     }
 
@@ -287,7 +288,7 @@ impl Desk {
             change,
             by,
         };
-        self.registrar.command(command).await.map_err(told)?;
+        self.registrar.carry_out(command).await.map_err(told)?;
         Ok(Outcome::Done)
     }
 
@@ -313,17 +314,15 @@ impl From<TotpEnrollment> for Outcome {
     }
 }
 
-fn told(refusal: Refusal) -> String {
-    match refusal {
-        Refusal::Unavailable(_) => {
+fn told(not: NotCarriedOut) -> String {
+    match not {
+        NotCarriedOut::Refused(Refusal::Unavailable(_)) => {
             "the audit log cannot take entries now, so nothing was recorded; see the gateway's \
              own log"
                 .to_owned()
         }
-        Refusal::Unauthenticated
-        | Refusal::Ended { .. }
-        | Refusal::StepUp(_)
-        | Refusal::Denied(_) => format!("refused: {refusal:?}"),
+        NotCarriedOut::Refused(refusal) => format!("refused: {refusal:?}"),
+        NotCarriedOut::Impossible(refusal) => refusal.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp, Verdict};
+use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp};
 use curfew_identity::Accounts;
 use curfew_ledger::rotate::RotateError;
 use curfew_values::Store;
@@ -24,7 +24,7 @@ use crate::handover::Handover;
 use crate::listen::{self, TlsError};
 use crate::postgres;
 use crate::recorder::Durability;
-use crate::registrar::{self, Concealer, Ledger, Refusal, Registrar, Reopen};
+use crate::registrar::{self, Concealer, Ledger, NotCarriedOut, Refusal, Registrar, Reopen};
 use crate::replay::replay;
 use crate::retention;
 use crate::search::Search;
@@ -289,11 +289,11 @@ impl Core {
     }
 
     async fn carry_out(&self, command: Command) -> Result<(), StartError> {
-        let verdict = self.registrar.command(command).await;
-        if let Verdict::Refused(fault) = verdict.map_err(StartError::Unrecorded)? {
-            return Err(StartError::Refused(fault.to_string()));
+        match self.registrar.carry_out(command).await {
+            Ok(()) => Ok(()),
+            Err(NotCarriedOut::Refused(refusal)) => Err(StartError::Unrecorded(refusal)),
+            Err(NotCarriedOut::Impossible(fault)) => Err(StartError::Refused(fault.to_string())),
         }
-        Ok(())
     }
 }
 

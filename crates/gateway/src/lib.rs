@@ -42,4 +42,4 @@ pub use gateway::{Core, Gateway, Running, StartError, start};
 pub use listen::TlsError;
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
 pub use recorder::{Durability, Unrecorded};
-pub use registrar::{Record, Refusal, Registrar, Unavailable};
+pub use registrar::{NotCarriedOut, Record, Refusal, Registrar, Unavailable};

@@ -223,6 +223,14 @@ impl Durability {
         *self.stamped.borrow()
     }
 
+    /// Nothing more becomes durable until the writer is open again: nobody waits any longer.
+    pub(crate) fn give_up(&self) {
+        let mut queue = self.queue();
+        queue.broken = true;
+        // Whoever waits is told by its dropped sender.
+        queue.waiters.clear();
+    }
+
     /// The writer is open again, at this size.
     pub(crate) fn resume(&self, size: u64) {
         self.queue().broken = false;

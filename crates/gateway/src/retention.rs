@@ -25,7 +25,7 @@ use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::Refusal;
+use crate::NotCarriedOut;
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
 use crate::registrar::Registrar;
@@ -65,8 +65,8 @@ enum Trouble {
     #[error("what stands for the entries cannot be written: {0}")]
     Bequeath(#[from] serde_json::Error),
     /// The log takes no entries.
-    #[error("it cannot be recorded: {0:?}")]
-    Unrecorded(Refusal),
+    #[error("it cannot be recorded: {0}")]
+    Unrecorded(#[from] NotCarriedOut),
     /// No checkpoint covers the entry that says so.
     #[error("no checkpoint has been signed since it was recorded")]
     Unsigned,
@@ -294,10 +294,9 @@ impl Pruner {
             keep: self.setup.keep,
             archived: self.setup.archived,
         };
-        let recorded = self.registrar.command(Command::Prune(told)).await;
-        recorded.map_err(Trouble::Unrecorded)?;
+        self.registrar.carry_out(Command::Prune(told)).await?;
         let entries = self.registrar.query(|authority, _| authority.entries());
-        let entries = entries.await.map_err(Trouble::Unrecorded)?;
+        let entries = entries.await.map_err(NotCarriedOut::from)?;
         let covers = |newest: &Option<(u64, Arc<str>)>| {
             newest.as_ref().is_some_and(|(size, _)| *size >= entries)
         };

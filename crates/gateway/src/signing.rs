@@ -130,7 +130,7 @@ pub(crate) async fn watch(
         let heard = *signing.borrow_and_update();
         watcher.hear(heard, (Instant::now(), registrar.now()));
         while let Some(news) = watcher.owed.front().copied() {
-            if registrar.command(Command::Signing(news)).await.is_err() {
+            if !registrar.note(Command::Signing(news)).await {
                 break;
             }
             watcher.owed.pop_front();

@@ -116,7 +116,7 @@ async fn entries(running: &Running, count: u64) {
             cause: RefusalCause::UnknownAccount,
             address: "192.0.2.1".parse().unwrap(),
         };
-        running.registrar().command(command).await.unwrap();
+        running.registrar().carry_out(command).await.unwrap();
     }
 }
 

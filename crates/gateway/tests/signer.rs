@@ -226,7 +226,7 @@ async fn the_log_says_that_nothing_was_signed_and_from_where_to_where() {
             address: "192.0.2.1".parse().unwrap(),
         };
         let registrar = gateway.running.registrar();
-        registrar.command(command).await.unwrap();
+        registrar.carry_out(command).await.unwrap();
         let failed = about_signing(&gateway, told + 1).await;
         std::fs::rename(&away, &socket).unwrap();
         let resumed = about_signing(&gateway, told + 2).await;

@@ -421,6 +421,15 @@ fn activity_after_cut(entries: &[Entry], place: usize) -> Option<usize> {
     if !action.verb.as_str().ends_with(".connect") {
         return None;
     }
+    // Activity noted late, between the cut and when it was told, would excuse it.
+    let opened = usize::try_from(closed.action).ok()?;
+    let before = entries.get(opened..place)?.iter();
+    let excused = before
+        .filter(|entry| closed.deadline.is_some_and(|deadline| deadline.at <= entry.time))
+        .any(|entry| matches!(&entry.event, Event::SessionActive { session, .. } if *session == closed.session));
+    if excused {
+        return None;
+    }
     let until = end_of(entries, place).unwrap_or(entries.len());
     // Activity noted late would excuse it, and a restart closes everything.
     let same_run = entries

@@ -4,7 +4,7 @@ mod commands;
 
 use curfew_authority::{
     ActionClosed, Authority, ClockSource, ClosedBy, Command, Credential, Deadline, Entry, Event,
-    Limits, SessionId, Span, Timestamp, Verdict,
+    Limits, SessionId, Span, Timestamp, Verb, Verdict,
 };
 
 use crate::prng::Prng;
@@ -16,6 +16,9 @@ pub(crate) const KINDS: usize = 25;
 /// How late this gateway carries out what falls due, at most: below what the auditor allows.
 const JITTER_US: u64 = 900_000;
 
+/// How long it may take at most until what is over is told.
+const RETURN_MAX: Span = Span::from_secs(60);
+
 /// A gateway that behaves.
 #[derive(Debug)]
 pub struct World {
@@ -26,6 +29,10 @@ pub struct World {
     /// How many entries the newest decision gave.
     newest: usize,
     open: Vec<Open>,
+    /// Everything that was ever opened, to be asked through now and then.
+    opened: Vec<Open>,
+    /// What is over and not told yet: questions that were on their way may come before.
+    returning: Vec<Command>,
     /// Everything ever given out, to be presented now and then.
     credentials: Vec<Credential>,
     sessions: Vec<SessionId>,
@@ -40,7 +47,13 @@ struct Open {
     index: u64,
     session: SessionId,
     limits: Limits,
-    connection: bool,
+    verb: Verb,
+}
+
+impl Open {
+    fn is_connection(&self) -> bool {
+        self.verb.as_str().ends_with(".connect")
+    }
 }
 
 /// The kind of an entry, as its JSON says it.
@@ -61,6 +74,8 @@ impl World {
             entries: Vec::new(),
             newest: 0,
             open: Vec::new(),
+            opened: Vec::new(),
+            returning: Vec::new(),
             credentials: Vec::new(),
             sessions: Vec::new(),
             names: 0,
@@ -95,6 +110,8 @@ impl World {
     pub fn step(&mut self) -> Result<(), String> {
         let span = self.span();
         self.pass(self.now.saturating_add(span))?;
+        let left = self.prng.below(self.returning.len() as u64 + 1);
+        self.give_back(left);
         if self.prng.chance(1) {
             self.crash();
             return Ok(());
@@ -147,6 +164,7 @@ impl World {
         while let Some(due) = self.next_due()
             && due <= until
         {
+            self.give_back_before(due);
             let jitter = Span::from_micros(self.prng.below(JITTER_US));
             let jitter = if self.prng.chance(50) {
                 Span::ZERO
@@ -160,6 +178,7 @@ impl World {
                 return Err(format!("something is still due at {due}"));
             }
         }
+        self.give_back_before(until);
         self.now = self.now.max(until);
         Ok(())
     }
@@ -206,7 +225,26 @@ impl World {
             bytes_in: self.prng.below(1_000),
             bytes_out: self.prng.below(1_000_000),
         };
-        self.run(&Command::Close(closed));
+        let verb = open.verb;
+        self.returning.push(Command::Close { closed, verb });
+    }
+
+    /// Tells what is over before much time passes.
+    fn give_back_before(&mut self, moment: Timestamp) {
+        if moment.saturating_since(self.now) > RETURN_MAX {
+            self.give_back(0);
+        }
+    }
+
+    /// Tells what is over, in any order, until so much is left.
+    fn give_back(&mut self, left: u64) {
+        while self.returning.len() as u64 > left {
+            let place = self.prng.below(self.returning.len() as u64);
+            let close = self
+                .returning
+                .swap_remove(usize::try_from(place).unwrap_or(0));
+            self.run(&close);
+        }
     }
 
     /// Decides, records and applies, as a registrar does, and then closes what has to be.
@@ -228,12 +266,14 @@ impl World {
             } else if let Event::ActionAllowed { action, .. } = &event
                 && let Verdict::Allow(grant) = &decision.verdict
             {
-                self.open.push(Open {
+                let open = Open {
                     index: u64::try_from(self.entries.len()).unwrap_or(u64::MAX),
                     session: grant.session.clone(),
                     limits: grant.limits,
-                    connection: action.verb.as_str().ends_with(".connect"),
-                });
+                    verb: action.verb,
+                };
+                self.open.push(open.clone());
+                self.opened.push(open);
             }
             let entry = Entry {
                 time: self.now,
@@ -285,6 +325,7 @@ impl World {
         self.catching_up = true;
         self.run(&Command::FailRecording { since, cause });
         self.cut();
+        self.give_back(0);
         self.run(&Command::Expire);
         self.run(&Command::ResumeRecording { refused: 1 });
         self.catching_up = false;
@@ -324,6 +365,7 @@ impl World {
             self.authority.apply(entry);
         }
         self.open.clear();
+        self.returning.clear();
         let down = self.span();
         self.now = self.now.saturating_add(down);
         self.start();

@@ -1,18 +1,11 @@
 //! Judging actions and what closes them.
 
-use super::trace::Opened;
-use super::{Auditor, FindingKind, Found, found};
-use crate::authority::{Held, Judgement, Outcome, fits};
-use crate::event::{ActionClosed, ActionDetail, ClosedBy, Entry, Event};
+use super::{Auditor, CLOSING_LIFE, FindingKind, Found, found};
+use crate::authority::{Authority, Judgement, NotOpen, Opened, Outcome, fits, is_connection};
+use crate::event::{ActionClosed, CLOSE_DISAGREES, Event};
 use crate::ids::SessionId;
 use crate::policy::Ruling;
-use crate::resource::Verb;
 use crate::time::Timestamp;
-
-/// Whether other actions can come through what this verb opens.
-const fn is_connection(verb: Verb) -> bool {
-    matches!(verb, Verb::SqlConnect | Verb::WebConnect)
-}
 
 /// Whether the entry says what the judgement says.
 fn agrees(event: &Event, judgement: &Judgement) -> bool {
@@ -52,15 +45,6 @@ fn tell(outcome: Outcome, ruling: &Ruling) -> String {
         Outcome::Allow { .. } => format!("policy allows it by {by}"),
         Outcome::StepUp { .. } => format!("policy asks for fresh authentication by {by}"),
         Outcome::Deny(cause) => format!("policy denies it ({cause:?}) by {by}"),
-    }
-}
-
-impl Opened {
-    /// When it has to be closed while its session is live.
-    fn over_at(self, held: &Held) -> Timestamp {
-        let limits = self.limits.and(held.session.limits);
-        let over = held.session.deadline(&limits).at;
-        self.passed.map_or(over, |passed| passed.min(over))
     }
 }
 
@@ -112,61 +96,43 @@ impl Auditor {
             let detail = tell(judgement.outcome, &judgement.ruling);
             out.push(found(kind, session, detail));
         }
-        let limits = judgement.demands().within(held.session.limits);
-        self.through(held, action, now, out);
-        if allowed {
-            self.note_erase_permit(session, action.verb, now);
-            let connection = is_connection(action.verb);
+        if let Some(index) = action.connection
+            && let Err(closed) = Authority::comes_through(held, index, now, self.bound)
+        {
+            let detail = match closed {
+                NotOpen::Unknown => {
+                    format!("no connection of it was opened at {index} and still open")
+                }
+                NotOpen::Over(at) => {
+                    format!("the connection opened at {index} had to be cut at {at}")
+                }
+            };
+            out.push(found(FindingKind::ConnectionWrong, session, detail));
+        }
+        if allowed && !is_connection(action.verb) {
+            let limits = judgement.demands().within(held.session.limits);
             let trace = self.traces.get_or_default(session.clone());
-            trace.push(self.index, limits, connection);
+            trace.push(self.index, limits);
         }
     }
 
-    /// An action can only come through an open connection of its session.
-    fn through(&self, held: &Held, action: &ActionDetail, now: Timestamp, out: &mut Vec<Found>) {
-        let Some(connection) = action.connection else {
-            return;
-        };
-        let session = &held.session.id;
-        let open = self
-            .opened(session, connection)
-            .filter(|opened| opened.connection);
-        let over = open.map(|opened| opened.over_at(held));
-        if over.is_some_and(|over| over.saturating_add(self.bound) < now) {
-            let detail = format!("the connection opened at {connection} had to be cut before");
-            out.push(found(FindingKind::ConnectionWrong, session, detail));
-        }
-        if open.is_none() {
-            let detail = format!("no connection of it was opened at {connection} and still open");
-            out.push(found(FindingKind::ConnectionWrong, session, detail));
-        }
-    }
-
+    /// What action `index` of the session opened, if it has not been closed.
     fn opened(&self, session: &SessionId, index: u64) -> Option<Opened> {
-        self.traces.get(session)?.opened(index)
+        self.authority
+            .connection(session, index)
+            .or_else(|| self.traces.get(session)?.opened(index))
     }
 
     pub(super) fn closed(&mut self, closed: &ActionClosed, now: Timestamp, out: &mut Vec<Found>) {
         let session = &closed.session;
         let Some(opened) = self.opened(session, closed.action) else {
-            let trace = self.traces.get(session);
-            let (kind, detail) = if trace.is_some_and(|trace| trace.was_closed(closed.action)) {
-                (FindingKind::ClosedTwice, "was closed before")
-            } else {
-                (FindingKind::CloseWithoutOpen, "is nothing that is open")
-            };
-            let detail = format!("what entry {} opened {detail}", closed.action);
-            out.push(found(kind, session, detail));
+            out.push(self.nothing_to_close(closed, now));
             return;
         };
-        let late = closed
-            .deadline
-            .map(|deadline| closed.closed.saturating_since(deadline.at));
-        let cut = closed.by == ClosedBy::Limit;
-        if closed.late != late || closed.closed > now || (cut && closed.deadline.is_none()) {
-            let detail = "its moment, deadline and lateness do not agree";
-            out.push(found(FindingKind::CloseWrong, session, detail));
+        if !closed.agrees(now) {
+            out.push(found(FindingKind::CloseWrong, session, CLOSE_DISAGREES));
         }
+        let late = closed.lateness();
         if let Some(over) = self.over_at(session, opened)
             && closed.closed > over.saturating_add(self.bound)
         {
@@ -176,47 +142,42 @@ impl Auditor {
             let detail = format!("it was cut later than it may, which is {}", self.bound);
             out.push(found(FindingKind::CloseLate, session, detail));
         }
-        if let Some(trace) = self.traces.get_mut(session) {
-            trace.close(closed.action);
+        if self.authority.held(session).is_none() && !self.traces.contains_key(session) {
+            self.ended.push_back((now, session.clone()));
         }
+        let trace = self.traces.get_or_default(session.clone());
+        trace.close(closed.action);
+    }
+
+    /// What is wrong with a close of what is not open.
+    fn nothing_to_close(&self, closed: &ActionClosed, now: Timestamp) -> Found {
+        let session = &closed.session;
+        let trace = self.traces.get(session);
+        let ended = self.authority.tombstone(session).map(|it| it.effective);
+        if trace.is_some_and(|trace| trace.was_closed(closed.action)) {
+            let detail = format!("what entry {} opened was closed before", closed.action);
+            return found(FindingKind::ClosedTwice, session, detail);
+        }
+        // Of whatever else it opened nothing is known any more.
+        if let (None, Some(ended)) = (trace, ended)
+            && now.saturating_since(ended) >= CLOSING_LIFE
+        {
+            let detail = format!("it is told as closed long after its session's end at {ended}");
+            return found(FindingKind::CloseLate, session, detail);
+        }
+        let detail = format!(
+            "what entry {} opened is nothing that is open",
+            closed.action
+        );
+        found(FindingKind::CloseWithoutOpen, session, detail)
     }
 
     /// When something that was opened had to be closed, as far as the entries tell.
     fn over_at(&self, session: &SessionId, opened: Opened) -> Option<Timestamp> {
         if let Some(held) = self.authority.held(session) {
-            return Some(opened.over_at(held));
+            return Some(opened.over_at(&held.session));
         }
         let over = self.authority.tombstone(session)?.effective;
         Some(opened.passed.map_or(over, |passed| passed.min(over)))
-    }
-
-    /// Before an entry moves a session's clocks on: which of its open connections have passed
-    /// their limits by now? They had to be cut, whatever comes after.
-    pub(super) fn note_passed(&mut self, entry: &Entry) {
-        let (Event::ActionAllowed { session, .. }
-        | Event::ActionDenied { session, .. }
-        | Event::SessionActive { session, .. }
-        | Event::SessionReauthenticated { session, .. }) = &entry.event
-        else {
-            return;
-        };
-        // Activity counts from when it was, not from when it was noted.
-        let moment = if let Event::SessionActive { active_at, .. } = entry.event {
-            active_at
-        } else {
-            entry.time
-        };
-        let (Some(held), Some(trace)) =
-            (self.authority.held(session), self.traces.get_mut(session))
-        else {
-            return;
-        };
-        for opened in trace.in_time() {
-            let limits = opened.limits.and(held.session.limits);
-            let over = held.session.deadline(&limits).at;
-            if over <= moment {
-                opened.passed = Some(over);
-            }
-        }
     }
 }

@@ -67,102 +67,32 @@ fn command_of(event: &Event) -> Option<Command> {
 }
 
 impl Auditor {
-    /// What is said of witnesses can only be of entries before it.
-    pub(super) fn witnessed(&self, event: &Event, out: &mut Vec<Found>) {
-        let (Event::LogWitnessed { size, .. }
-        | Event::LogQuorumLost { size, .. }
-        | Event::LogQuorumMet { size }) = event
-        else {
+    /// What the log says of itself must fit what it says already.
+    pub(super) fn note(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
+        let Some(problem) = self.authority.contradiction(self.index, event, now) else {
             return;
         };
-        let mut wrong = |detail| out.push((FindingKind::WitnessedWrong, None, detail));
-        if *size > self.index {
-            wrong(format!(
-                "{size} entries cannot have been cosigned before it"
-            ));
-        }
-        if let Event::LogWitnessed { checkpoint, .. } = event
-            && checkpoint.split('\n').nth(1) != Some(size.to_string().as_str())
-        {
-            wrong(format!("its checkpoint is not one of {size} entries"));
-        }
-    }
-
-    /// That signing failed is said once, then that it resumed, each of entries before it.
-    pub(super) fn signing(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
-        let unsigned_from = self.authority.unsigned_from();
-        let mut wrong = |detail: &str| {
-            out.push((FindingKind::SigningWrong, None, detail.to_owned()));
+        let kind = if matches!(
+            event,
+            Event::LogSigningFailed { .. } | Event::LogSigningResumed { .. }
+        ) {
+            FindingKind::SigningWrong
+        } else if matches!(
+            event,
+            Event::LogArchivingFailed(_) | Event::LogArchivingResumed { .. }
+        ) {
+            FindingKind::ArchivingWrong
+        } else if matches!(event, Event::LogPruned(_)) {
+            FindingKind::PrunedWrong
+        } else if matches!(
+            event,
+            Event::LogWitnessed { .. } | Event::LogQuorumLost { .. } | Event::LogQuorumMet { .. }
+        ) {
+            FindingKind::WitnessedWrong
+        } else {
+            FindingKind::TimestampedWrong
         };
-        let mut covered = None;
-        if let Event::LogSigningFailed { since, size, .. } = event {
-            covered = Some(*size);
-            if unsigned_from.is_some() {
-                wrong("it was said already, and not that signing resumed");
-            }
-            if *since > now {
-                wrong("it says since when, and that is after it");
-            }
-        }
-        if let Event::LogSigningResumed { size } = event {
-            covered = Some(*size);
-            match unsigned_from {
-                None => wrong("it was not said that signing had failed"),
-                Some(from) if *size < from => {
-                    wrong("it names fewer entries than had been signed before");
-                }
-                Some(_) => {}
-            }
-        }
-        if covered.is_some_and(|size| size > self.index) {
-            wrong("no checkpoint before it can cover so many entries");
-        }
-    }
-
-    /// A timestamp can only be over entries before the one that tells of it.
-    pub(super) fn timestamped(&self, size: u64, out: &mut Vec<Found>) {
-        if size > self.index {
-            let detail = format!("{size} entries cannot have had a timestamp before it");
-            out.push((FindingKind::TimestampedWrong, None, detail));
-        }
-    }
-
-    /// That the log is not archived is said once, then that it is again, each of entries before it.
-    pub(super) fn archiving(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) {
-        let said = self.authority.is_archiving_failed();
-        let mut wrong = |detail: &str| {
-            out.push((FindingKind::ArchivingWrong, None, detail.to_owned()));
-        };
-        let mut covered = None;
-        if let Event::LogArchivingFailed(told) = event {
-            covered = told.size;
-            if said {
-                wrong("it was said already, and not that the log is archived again");
-            }
-            if told.since > now {
-                wrong("it says since when, and that is after it");
-            }
-        }
-        if let Event::LogArchivingResumed { size } = event {
-            covered = Some(*size);
-            if !said {
-                wrong("it was not said that the log could not be archived");
-            }
-        }
-        if covered.is_some_and(|size| size > self.index) {
-            wrong("no archive before it can cover so many entries");
-        }
-    }
-
-    /// What is given up was there, and is given up once. The same again is no harm: what was said last
-    /// may not have been carried out.
-    pub(super) fn pruned(&self, size: u64, out: &mut Vec<Found>) {
-        let before = self.authority.pruned();
-        if size > self.index || size < before || size == 0 {
-            let detail =
-                format!("{size} entries cannot be given up by it, and {before} were before");
-            out.push((FindingKind::PrunedWrong, None, detail));
-        }
+        out.push((kind, None, problem.to_owned()));
     }
 
     /// An entry that others follow from: what follows is expected from here on.
@@ -174,7 +104,7 @@ impl Auditor {
             out.push((FindingKind::PolicyDigestWrong, None, detail));
         }
         if matches!(entry.event, Event::GatewayStarted { .. }) {
-            // Connections do not outlive the process that held them.
+            // Nothing that is open outlives the process that held it.
             self.traces.clear();
             self.ended.clear();
             self.outage = None;

@@ -1,15 +1,9 @@
 //! Nothing is erased but what one person asked for and another approved, each with a permit.
 
-use super::{Auditor, FindingKind, Found, found};
+use super::{Auditor, FindingKind, Found};
 use crate::command::{Command, ErasureStep, Verdict};
 use crate::event::{Entry, Event};
 use crate::ids::{ErasureId, SessionId};
-use crate::resource::Verb;
-use crate::time::{Span, Timestamp};
-
-/// How long after a permit the step that it is for may be recorded: it follows within milliseconds,
-/// or not at all.
-const PERMIT_LIFE: Span = Span::from_secs(60);
 
 /// The step that an entry must have come from.
 fn step_of(event: &Event) -> Option<(ErasureStep, &ErasureId, Option<&SessionId>)> {
@@ -53,30 +47,16 @@ fn step_of(event: &Event) -> Option<(ErasureStep, &ErasureId, Option<&SessionId>
 }
 
 impl Auditor {
-    /// A permit to take one step of an erasure.
-    pub(super) fn note_erase_permit(&mut self, session: &SessionId, verb: Verb, now: Timestamp) {
-        if verb == Verb::LogErase {
-            self.erase_permits
-                .retain(|_, at| now.saturating_since(*at) <= PERMIT_LIFE);
-            self.erase_permits.insert(session.clone(), now);
-        }
-    }
-
     /// A step of an erasure.
     pub(super) fn erasure(&mut self, entry: &Entry, out: &mut Vec<Found>) {
         let now = entry.time;
         let Some((step, erasure, session)) = step_of(&entry.event) else {
             return;
         };
-        if let Some(session) = session {
-            if self.live(session, now, out).is_none() {
-                return;
-            }
-            let permit = self.erase_permits.remove(session);
-            if permit.is_none_or(|at| now.saturating_since(at) > PERMIT_LIFE) {
-                let detail = "no permit to erase was given for it";
-                out.push(found(FindingKind::ErasureWrong, session, detail));
-            }
+        if let Some(session) = session
+            && self.live(session, now, out).is_none()
+        {
+            return;
         }
         let mut wrong = |detail| {
             out.push((FindingKind::ErasureWrong, session.cloned(), detail));

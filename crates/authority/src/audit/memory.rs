@@ -8,7 +8,7 @@ use super::Auditor;
 
 /// The form in which an auditor is kept. It changes with what an auditor knows, and with how it judges:
 /// what an earlier one has judged need not be so for a later one.
-pub const AUDITOR_FORM: u32 = 3;
+pub const AUDITOR_FORM: u32 = 4;
 
 /// Why nothing can be made of what was kept.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,19 @@ impl Auditor {
         if form > AUDITOR_FORM {
             return Err(RecallError::Later(form));
         }
-        Ok(serde_json::from_slice::<Heir<Auditor>>(kept)?.auditor)
+        let mut auditor = serde_json::from_slice::<Heir<Auditor>>(kept)?.auditor;
+        auditor.hand_over();
+        Ok(auditor)
+    }
+
+    /// What it knew until form 3, and its authority knows since.
+    fn hand_over(&mut self) {
+        let permits = std::mem::take(&mut self.erase_permits);
+        self.authority.adopt_erase_permits(permits);
+        for (session, trace) in self.traces.iter_mut() {
+            for (index, opened) in trace.take_connections() {
+                self.authority.adopt_connection(session, index, opened);
+            }
+        }
     }
 }

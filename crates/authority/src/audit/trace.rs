@@ -1,10 +1,11 @@
-//! What a session was allowed, as far as it can still be closed: a few bytes for each action, so
-//! that a log of any length is judged in the memory of its live sessions.
+//! What a session was allowed but connections, as far as it can still be closed: a few bytes for each
+//! action, so that a log of any length is judged in the memory of its live sessions.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::authority::Opened;
 use crate::limits::Limits;
 use crate::time::Timestamp;
 
@@ -15,9 +16,10 @@ const RUN_MAX: usize = 256;
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trace {
-    /// Connections that have not been closed, in order of index.
+    /// As earlier forms kept them; the authority knows them now.
+    #[serde(skip_serializing, default)]
     connections: Vec<Connection>,
-    /// All other actions. Each may turn out to have been a stream and be closed once.
+    /// Actions. Each may turn out to have been a stream and be closed once.
     plain: Vec<Run>,
     /// What the actions were held to; few differ within a session.
     limits: Vec<Limits>,
@@ -25,24 +27,17 @@ pub(super) struct Trace {
     closed: BTreeSet<u64>,
 }
 
-/// An open connection: other actions can come through it.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+/// An open connection, in form 3 and before.
+#[derive(Clone, Copy, Debug, Deserialize)]
 struct Connection {
     index: u64,
-    opened: Opened,
+    opened: EarlierOpened,
 }
 
-/// What an allowed action opened.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Opened {
-    /// What it is held to, whatever policy comes later.
-    pub(super) limits: Limits,
-    /// Whether other actions can come through it.
-    pub(super) connection: bool,
-    /// A limit it was held to ran out at this moment, though activity came later.
-    pub(super) passed: Option<Timestamp>,
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct EarlierOpened {
+    limits: Limits,
+    passed: Option<Timestamp>,
 }
 
 /// Plain actions one after the other: for each the distance to the one before and the number of
@@ -104,17 +99,7 @@ fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
 
 impl Trace {
     /// Notes an allowed action. Indexes only grow.
-    pub(super) fn push(&mut self, index: u64, limits: Limits, connection: bool) {
-        if connection {
-            let passed = None;
-            let opened = Opened {
-                limits,
-                connection,
-                passed,
-            };
-            self.connections.push(Connection { index, opened });
-            return;
-        }
+    pub(super) fn push(&mut self, index: u64, limits: Limits) {
         let known = self.limits.iter().position(|known| *known == limits);
         let number = known.unwrap_or_else(|| {
             self.limits.push(limits);
@@ -137,17 +122,10 @@ impl Trace {
         if self.closed.contains(&index) {
             return None;
         }
-        if let Ok(place) = self
-            .connections
-            .binary_search_by_key(&index, |held| held.index)
-        {
-            return self.connections.get(place).map(|held| held.opened);
-        }
         let run = self.plain.partition_point(|run| run.first <= index);
         let limits = self.plain.get(run.checked_sub(1)?)?.find(index)?;
         Some(Opened {
             limits: *self.limits.get(usize::try_from(limits).ok()?)?,
-            connection: false,
             passed: None,
         })
     }
@@ -159,16 +137,16 @@ impl Trace {
 
     /// Notes that what action `index` opened is closed.
     pub(super) fn close(&mut self, index: u64) {
-        self.connections.retain(|held| held.index != index);
         self.closed.insert(index);
     }
 
-    /// Its connections that have passed no limit yet.
-    pub(super) fn in_time(&mut self) -> impl Iterator<Item = &mut Opened> {
-        self.connections
-            .iter_mut()
-            .map(|held| &mut held.opened)
-            .filter(|opened| opened.passed.is_none())
+    /// The connections that an earlier form kept here.
+    pub(super) fn take_connections(&mut self) -> impl Iterator<Item = (u64, Opened)> {
+        let taken = std::mem::take(&mut self.connections).into_iter();
+        taken.map(|Connection { index, opened }| {
+            let EarlierOpened { limits, passed } = opened;
+            (index, Opened { limits, passed })
+        })
     }
 }
 
@@ -190,13 +168,12 @@ mod tests {
     fn each_action_is_found_with_its_limits_and_closed_once() {
         let mut trace = Trace::default();
         for at in 0..3_000_u64 {
-            trace.push(7 + at * at * 131, limits(at % 3), at % 10 == 0);
+            trace.push(7 + at * at * 131, limits(at % 3));
         }
         for at in 0..3_000_u64 {
             let index = 7 + at * at * 131;
             let opened = trace.opened(index).unwrap();
             assert_eq!(opened.limits, limits(at % 3));
-            assert_eq!(opened.connection, at % 10 == 0);
             assert!(trace.opened(index + 1).is_none());
             trace.close(index);
             assert!(trace.opened(index).is_none() && trace.was_closed(index));
@@ -207,7 +184,7 @@ mod tests {
     fn an_action_takes_a_few_bytes() {
         let mut trace = Trace::default();
         for at in 0..100_000_u64 {
-            trace.push(at * 100, limits(1), false);
+            trace.push(at * 100, limits(1));
         }
         let bytes: usize = trace.plain.iter().map(|run| run.bytes.len()).sum();
         assert!(bytes <= 300_000, "{bytes}");

@@ -1,6 +1,7 @@
 //! How each recorded entry takes effect. The only place where state changes.
 
 use super::bounds::CREDENTIALS_KEPT_MAX;
+use super::connections::Connections;
 use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
 use crate::event::{AccountChange, ActionDetail, EndReason, Entry, Event};
 use crate::ids::{CredentialId, SessionId, SubjectName};
@@ -11,12 +12,18 @@ use crate::session::{Credential, CredentialClass, LiveSession, Proof};
 use crate::time::Timestamp;
 
 impl Authority {
-    /// Lets one recorded entry take effect. Entries that make no sense change nothing but time;
-    /// the [`crate::Auditor`] finds them.
+    /// Lets one recorded entry take effect, the next in the log. Entries that make no sense change
+    /// nothing but time; the [`crate::Auditor`] finds them.
     pub fn apply(&mut self, entry: &Entry) {
+        self.apply_at(self.state.entries, entry);
+    }
+
+    /// Lets the entry at `index` of the log take effect.
+    pub(crate) fn apply_at(&mut self, index: u64, entry: &Entry) {
         let time = entry.time;
         self.state.time = self.state.time.max(time);
         self.count(&entry.event);
+        self.pass_connections(&entry.event, time);
         self.forget(time);
         self.note(&entry.event, time);
         match &entry.event {
@@ -48,12 +55,12 @@ impl Authority {
                 session,
                 credential,
             } => self.revoke(session, credential),
-            Event::ActionAllowed {
-                session, action, ..
-            }
-            | Event::ActionDenied {
+            Event::ActionAllowed { .. } => self.allow(&entry.event, index, time),
+            Event::ActionDenied {
                 session, action, ..
             } => self.act(session, action, time),
+            Event::ActionClosed(closed) => self.close_connection(&closed.session, closed.action),
+            Event::GatewayStarted { .. } => self.close_all_connections(),
             // Not activity: otherwise asking twice would heal the idle limit that the first asking
             // had found passed. The re-authentication it leads to is.
             Event::ActionSteppedUp { .. }
@@ -63,12 +70,10 @@ impl Authority {
             | Event::SessionUsedAfterEnd { .. }
             | Event::CredentialUnknown { .. }
             | Event::CredentialRefused { .. }
-            | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
             | Event::LogWitnessed { .. }
             | Event::LogKeyRotated { .. }
-            | Event::GatewayStarted { .. }
             | Event::ClockSyncChanged { .. }
             | Event::LogQuorumLost { .. }
             | Event::LogQuorumMet { .. }
@@ -83,6 +88,21 @@ impl Authority {
             Event::ErasureRequested { .. }
             | Event::ErasureApproved { .. }
             | Event::ErasureDone { .. } => self.apply_erasure(&entry.event, time),
+        }
+    }
+
+    /// The entry at `index` allowed an action.
+    fn allow(&mut self, event: &Event, index: u64, time: Timestamp) {
+        if let Event::ActionAllowed {
+            session,
+            action,
+            demands,
+            ..
+        } = event
+        {
+            self.open_connection(session, action.verb, *demands, index);
+            self.permit_erasing(session, action.verb, time);
+            self.act(session, action, time);
         }
     }
 
@@ -203,6 +223,7 @@ impl Authority {
             number: self.state.started,
             credentials: Vec::new(),
             doomed: None,
+            connections: Connections::default(),
         };
         self.state.started += 1;
         self.state
@@ -264,6 +285,7 @@ impl Authority {
             effective,
             view: held.view(Some(reason)),
             credentials: held.credentials,
+            connections: held.connections,
         };
         self.state.tombstones.insert(session.clone(), tombstone);
         self.state.burials.push_back((time, session.clone()));

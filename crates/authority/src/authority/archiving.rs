@@ -43,6 +43,12 @@ mod tests {
     #[test]
     fn that_the_log_is_not_archived_is_said_once_and_taken_back_once() {
         let mut authority = Authority::new();
+        for _ in 0..10 {
+            authority.apply(&Entry {
+                time: at(1),
+                event: Event::GatewayStopped {},
+            });
+        }
         let mut say = |news: ArchiveNews| {
             let events = authority.decide(&Command::Archive(news), at(5)).events;
             for event in events.iter().cloned() {

@@ -1,13 +1,15 @@
 //! May this be done? Whether the session is rightly presented, lives, and policy allows.
 
 use super::bounds::{cut_action, cut_context};
-use super::{Authority, Held, Outcome};
-use crate::command::{Ask, Decision, Denial, Grant, Presenter, StepUp, Verdict};
-use crate::event::{ActionDetail, CredentialFault, DenialCause, Event};
+use super::{Authority, Held, Outcome, is_connection};
+use crate::command::{Ask, Decision, Denial, Grant, Presenter, Refusal, StepUp, Verdict};
+use crate::event::{
+    ActionClosed, ActionDetail, CLOSE_DISAGREES, CredentialFault, DenialCause, Event,
+};
 use crate::ids::{CredentialHash, SessionId};
-use crate::resource::Plane;
+use crate::resource::{Plane, Verb};
 use crate::session::{Context, CredentialClass};
-use crate::time::Timestamp;
+use crate::time::{Span, Timestamp};
 
 /// Whether a plane takes credentials of a class at all.
 const fn takes(plane: Plane, class: CredentialClass) -> bool {
@@ -38,7 +40,29 @@ impl Authority {
         if let Some(decision) = self.over(held, now) {
             return decision;
         }
+        // It was on its way when its connection was closed or had to be cut.
+        if let Some(index) = ask.action.connection
+            && Self::comes_through(held, index, now, Span::ZERO).is_err()
+        {
+            return Decision::refused(Refusal::NotOpen(index));
+        }
         self.answer(held, &ask.action, context, now)
+    }
+
+    /// The end of what an allowed action opened.
+    pub(super) fn close(&self, closed: &ActionClosed, verb: Verb, now: Timestamp) -> Decision {
+        let session = &closed.session;
+        if self.held(session).is_none() && self.tombstone(session).is_none() {
+            return Decision::refused(Refusal::UnknownSession(session.clone()));
+        }
+        let gone = is_connection(verb) && self.connection(session, closed.action).is_none();
+        if gone || closed.action >= self.entries() {
+            return Decision::refused(Refusal::NotOpen(closed.action));
+        }
+        if !closed.agrees(now) {
+            return Decision::refused(Refusal::Contradiction(CLOSE_DISAGREES));
+        }
+        Decision::done(vec![Event::ActionClosed(closed.clone())])
     }
 
     /// The verdict on a session that is not live.

@@ -37,7 +37,7 @@ impl Authority {
                 wall: *wall,
             });
         }
-        for (_, session) in self.due(now) {
+        for (_, session) in self.due(now, usize::MAX) {
             let Some(held) = self.held(&session) else {
                 continue;
             };
@@ -59,7 +59,7 @@ impl Authority {
         if self.policy() == Some(&policy) {
             return Decision::done(Vec::new());
         }
-        let mut events = self.ends_due(now);
+        let mut events = self.ends_due(now, usize::MAX);
         events.push(Event::PolicyLoaded {
             digest: policy.digest().clone(),
             text: text.to_owned(),
@@ -95,7 +95,7 @@ impl Authority {
                 max: ENTRY_BYTES_MAX,
             });
         }
-        let mut events = self.ends_due(now);
+        let mut events = self.ends_due(now, usize::MAX);
         events.push(entry.event);
         let after = self.with(|state| state.resources = by_name);
         events.extend(after.reconsider(now));

@@ -1,11 +1,14 @@
 //! Erasing what entries only commit to: one person asks, another approves.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Authority;
 use crate::command::{Decision, ErasureRefusal, ErasureStep, Refusal};
 use crate::event::Event;
 use crate::ids::{ErasureId, SessionId, SubjectName};
+use crate::resource::Verb;
 use crate::time::{Span, Timestamp};
 
 /// How long an erasure that was asked for can be approved.
@@ -13,6 +16,10 @@ pub const APPROVAL_TIME: Span = Span::from_secs(60 * 60);
 
 /// The most erasures that are open at once. Each waits for a person, for at most an hour.
 const OPEN_MAX: usize = 256;
+
+/// How long after a permit the step that it is for may be recorded: it follows within milliseconds,
+/// or not at all.
+const PERMIT_LIFE: Span = Span::from_secs(60);
 
 /// An erasure that was asked for and is not done.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -101,6 +108,8 @@ impl Authority {
                 ErasureRefusal::Taken
             } else if self.erasures(now).count() >= OPEN_MAX {
                 ErasureRefusal::TooMany
+            } else if !self.may_erase(session, now) {
+                ErasureRefusal::NoPermit
             } else {
                 return Decision::done(vec![Event::ErasureRequested {
                     session: session.clone(),
@@ -125,6 +134,7 @@ impl Authority {
                 Some(known) if known.approved => ErasureRefusal::Approved,
                 Some(known) if known.subject == held.session.subject => ErasureRefusal::Own,
                 Some(known) if known.asked_by == held.session.subject => ErasureRefusal::SamePerson,
+                Some(_) if !self.may_erase(session, now) => ErasureRefusal::NoPermit,
                 Some(_) => {
                     return Decision::done(vec![Event::ErasureApproved {
                         session: session.clone(),
@@ -136,8 +146,33 @@ impl Authority {
         })
     }
 
+    /// Whether the session has a permit to take a step of an erasure that it has not used.
+    fn may_erase(&self, session: &SessionId, now: Timestamp) -> bool {
+        let permit = self.state.erase_permits.get(session);
+        permit.is_some_and(|at| now.saturating_since(*at) <= PERMIT_LIFE)
+    }
+
+    /// An action was allowed: perhaps one step of an erasure.
+    pub(super) fn permit_erasing(&mut self, session: &SessionId, verb: Verb, time: Timestamp) {
+        if verb == Verb::LogErase {
+            let permits = &mut self.state.erase_permits;
+            permits.retain(|_, at| time.saturating_since(*at) <= PERMIT_LIFE);
+            permits.insert(session.clone(), time);
+        }
+    }
+
+    /// Takes in permits that an earlier form of the auditor kept elsewhere.
+    pub(crate) fn adopt_erase_permits(&mut self, permits: BTreeMap<SessionId, Timestamp>) {
+        self.state.erase_permits.extend(permits);
+    }
+
     /// Lets what was recorded of an erasure take effect.
     pub(super) fn apply_erasure(&mut self, event: &Event, time: Timestamp) {
+        if let Event::ErasureRequested { session, .. } | Event::ErasureApproved { session, .. } =
+            event
+        {
+            self.state.erase_permits.remove(session);
+        }
         if let Event::ErasureRequested {
             session,
             erasure,

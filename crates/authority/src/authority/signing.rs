@@ -38,6 +38,12 @@ mod tests {
     #[test]
     fn an_outage_of_signing_is_said_once_and_taken_back_once() {
         let mut authority = Authority::new();
+        for _ in 0..10 {
+            authority.apply(&Entry {
+                time: at(1),
+                event: Event::GatewayStopped {},
+            });
+        }
         let mut say = |news: SigningNews| {
             let events = authority.decide(&Command::Signing(news), at(5)).events;
             for event in events.iter().cloned() {

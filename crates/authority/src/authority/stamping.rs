@@ -115,6 +115,12 @@ mod tests {
     #[test]
     fn that_tokens_have_stopped_is_said_once_and_taken_back_once() {
         let mut authority = Authority::new();
+        for _ in 0..10 {
+            authority.apply(&Entry {
+                time: Timestamp::from_micros(1),
+                event: Event::GatewayStopped {},
+            });
+        }
         let stopped = || {
             Command::Stamp(StampNews::Stopped {
                 since: Timestamp::from_micros(1),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 mod changes;
 mod clocks;
+mod connections;
 mod erasing;
 
 use super::*;

@@ -1,6 +1,7 @@
 //! One timer per session, corrected only when it comes up: activity costs no timer work.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use crate::ids::SessionId;
 use crate::time::Timestamp;
@@ -45,33 +46,28 @@ impl Timers {
         }
     }
 
-    /// The sessions that have run out by `now`, in order of that moment, then of name.
+    /// The first `most` of the sessions that have run out by `now`, in order of that moment, then of
+    /// name.
     pub(super) fn due(
         &mut self,
         now: Timestamp,
+        most: usize,
         actual: impl Fn(&SessionId) -> Option<Timestamp>,
     ) -> Vec<(Timestamp, SessionId)> {
-        let reached: Vec<(Timestamp, SessionId)> = self
-            .queue
-            .iter()
-            .take_while(|(armed, _)| *armed <= now)
-            .cloned()
-            .collect();
-        let mut due = Vec::new();
-        for (armed, session) in reached {
+        let mut due: Vec<(Timestamp, SessionId)> = Vec::new();
+        while due.len() < most {
+            let behind = due.last().map_or(Bound::Unbounded, Bound::Excluded);
+            let reached = self.queue.range((behind, Bound::Unbounded)).next();
+            let Some((armed, session)) = reached.filter(|(armed, _)| *armed <= now).cloned() else {
+                break;
+            };
             match actual(&session) {
-                Some(at) => {
-                    if at != armed {
-                        self.arm(&session, at);
-                    }
-                    if at <= now {
-                        due.push((at, session));
-                    }
-                }
+                // It comes again at its place.
+                Some(at) if at > armed => self.arm(&session, at),
+                Some(_) => due.push((armed, session)),
                 None => self.disarm(&session),
             }
         }
-        due.sort();
         due
     }
 }

@@ -77,6 +77,12 @@ mod tests {
     #[test]
     fn a_lost_quorum_is_said_once_and_taken_back_once() {
         let mut authority = Authority::new();
+        for _ in 0..10 {
+            authority.apply(&Entry {
+                time: Timestamp::from_micros(1),
+                event: Event::GatewayStopped {},
+            });
+        }
         let mut say = |news: WitnessNews| {
             let now = Timestamp::from_micros(5);
             let events = authority.decide(&Command::Witness(news), now).events;
@@ -97,7 +103,7 @@ mod tests {
             WitnessNews::Cosigned(Witnessed {
                 size: 1,
                 witnesses: vec!["\u{1}".repeat(1_000); 100],
-                checkpoint: format!("{}{}", "\n".repeat(64), "a".repeat(len - 64)),
+                checkpoint: format!("o\n1{}{}", "\n".repeat(62), "a".repeat(len - 65)),
                 wall: None,
             })
         };

@@ -29,6 +29,23 @@ pub struct ActionClosed {
     pub bytes_out: u64,
 }
 
+/// What is wrong where [`ActionClosed::agrees`] does not hold.
+pub(crate) const CLOSE_DISAGREES: &str = "its moment, deadline and lateness do not agree";
+
+impl ActionClosed {
+    /// How long after the deadline that cut it the last byte could flow.
+    pub(crate) fn lateness(&self) -> Option<Span> {
+        let deadline = self.deadline?;
+        Some(self.closed.saturating_since(deadline.at))
+    }
+
+    /// Whether it does not contradict itself, told at `now`.
+    pub(crate) fn agrees(&self, now: Timestamp) -> bool {
+        let cut = self.by == ClosedBy::Limit;
+        self.late == self.lateness() && self.closed <= now && (!cut || self.deadline.is_some())
+    }
+}
+
 /// What closed a connection or stream.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]

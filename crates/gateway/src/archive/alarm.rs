@@ -134,8 +134,7 @@ impl Alarm {
         let Some(news) = self.heard.due(Instant::now()) else {
             return;
         };
-        let recorded = self.registrar.command(Command::Archive(news)).await;
-        if recorded.is_ok() {
+        if self.registrar.note(Command::Archive(news)).await {
             self.heard.said = matches!(news, ArchiveNews::Failed(_));
         }
     }

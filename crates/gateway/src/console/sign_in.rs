@@ -21,7 +21,7 @@ use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, csrf, text};
 use crate::oauth::end_text;
-use crate::{Refusal, secret};
+use crate::{NotCarriedOut, Refusal, secret};
 
 /// How cookies of the portal begin.
 const COOKIE_PREFIX: &str = "cfs_";
@@ -276,12 +276,16 @@ pub(super) async fn attempt(
                 cause: refused.cause,
                 address,
             };
-            portal
-                .gateway
-                .registrar
-                .command(command)
-                .await
-                .map_err(|refusal| Fault::refused(refusal, Returning::default(), false))?;
+            let recorded = portal.gateway.registrar.carry_out(command).await;
+            recorded.map_err(|error| match error {
+                NotCarriedOut::Refused(refusal) => {
+                    Fault::refused(refusal, Returning::default(), false)
+                }
+                NotCarriedOut::Impossible(fault) => {
+                    tracing::error!(%fault, "a refused sign-in cannot be recorded");
+                    Fault::Failed
+                }
+            })?;
             Ok(Attempt::Refused(Refused {
                 too_many: refused.cause == RefusalCause::TooManyAttempts,
                 retry_after: refused.retry_after,
@@ -366,17 +370,10 @@ async fn end_old(portal: &Portal, visit: Visit) -> Result<(), Fault> {
         reason: EndReason::SignedOut,
         by: None,
     };
-    let command = Command::End {
-        session: old.session.id,
-        cause,
-    };
-    portal
-        .gateway
-        .registrar
-        .command(command)
-        .await
-        .map(drop)
-        .map_err(|refusal| Fault::refused(refusal, Returning::default(), false))
+    let ended = portal.gateway.registrar.end(old.session.id, cause).await;
+    // Known or not, it is not live any more.
+    ended.map_err(|refusal| Fault::refused(refusal, Returning::default(), false))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use axum::extract::{Form, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use curfew_authority::{Command, EndCause, EndReason, SessionId};
+use curfew_authority::{EndCause, EndReason, SessionId};
 use serde::Deserialize;
 
 use super::fault::Fault;
@@ -41,9 +41,9 @@ pub(super) async fn end_session(portal: &Portal, session: SessionId) -> Result<(
         reason: EndReason::SignedOut,
         by: None,
     };
-    let command = Command::End { session, cause };
-    // Whatever the verdict, the session is not live any more.
-    portal.gateway.registrar.command(command).await.map(drop)
+    // Known or not, it is not live any more.
+    portal.gateway.registrar.end(session, cause).await?;
+    Ok(())
 }
 
 /// The page as an answer that makes the browser forget.

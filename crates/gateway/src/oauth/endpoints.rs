@@ -296,13 +296,10 @@ async fn revoke(
             session,
             credential,
         };
-        // Whatever the verdict, the token does not work any more.
-        oauth
-            .gateway
-            .registrar
-            .command(command)
-            .await
-            .map_err(|refusal| Problem::refused(&refusal, &portal))?;
+        let verdict = oauth.gateway.registrar.command(command).await;
+        let verdict = verdict.map_err(|refusal| Problem::refused(&refusal, &portal))?;
+        // Whatever it is, the token does not work any more.
+        tracing::debug!(?verdict, "a token was revoked");
     }
     Ok(StatusCode::OK.into_response())
 }

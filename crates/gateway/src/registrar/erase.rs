@@ -8,7 +8,7 @@ use curfew_authority::{Command, ErasureId, ErasureStep, Event, SubjectName};
 use curfew_values::{Store, Wiped};
 use tokio::task::JoinHandle;
 
-use super::task::Task;
+use super::task::{NotDone, Task};
 
 /// An erasure that was approved and is not done.
 #[derive(Clone, Debug)]
@@ -117,7 +117,9 @@ impl Task {
             before: approved.before,
         });
         // Where it cannot be recorded it is wiped again, which says the same.
-        if self.outage.is_none() && self.carry_out(&finish, self.clock.now()) {
+        let unsaid = self.outage.is_some()
+            || matches!(self.carry_out(&finish), Err(NotDone::Unavailable(_)));
+        if !unsaid {
             self.erasing.waiting.pop_front();
         }
     }

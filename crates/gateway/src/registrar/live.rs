@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use curfew_authority::{
-    Authority, Deadline, EndReason, Limits, LiveSession, SessionId, Span, Timestamp,
+    Authority, Deadline, EndReason, Limits, LiveSession, SessionId, Span, Timestamp, Verb,
 };
 
 use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
@@ -18,6 +18,7 @@ use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
 pub(super) struct LivePermit {
     pub(super) session: SessionId,
     pub(super) entry: u64,
+    pub(super) verb: Verb,
     pub(super) limits: Limits,
     pub(super) cut: CutSignal,
 }
@@ -26,6 +27,8 @@ pub(super) struct LivePermit {
 struct SessionTraffic {
     pulse: Arc<Pulse>,
     permits: BTreeSet<PermitId>,
+    /// The limits that permits which are not cut are held to, and how many to each: few differ.
+    limits: Vec<(Limits, usize)>,
     /// The earliest timer in the heap; never later than the nearest true deadline.
     armed: Option<Timestamp>,
 }
@@ -64,6 +67,29 @@ fn limit_of(limits: &Limits, deadline: Deadline) -> Span {
     }
 }
 
+impl SessionTraffic {
+    fn hold(&mut self, limits: Limits) {
+        match self.limits.iter_mut().find(|(known, _)| *known == limits) {
+            Some((_, count)) => *count += 1,
+            None => self.limits.push((limits, 1)),
+        }
+    }
+
+    fn let_go(&mut self, limits: Limits) {
+        if let Some((_, count)) = self.limits.iter_mut().find(|(known, _)| *known == limits) {
+            *count -= 1;
+        }
+        self.limits.retain(|(_, count)| *count > 0);
+    }
+
+    /// The nearest moment at which the session, or something of it that is open, runs out.
+    fn nearest(&self, session: &LiveSession) -> Timestamp {
+        let open = self.limits.iter();
+        open.map(|(limits, _)| session.deadline(limits).at)
+            .fold(session.end_deadline().at, Timestamp::min)
+    }
+}
+
 /// Why traffic of a session that does not live is cut: as the session ended, or, where nothing on
 /// record says so, because nothing on record stands behind it.
 fn left_over(ended: Option<EndReason>) -> CutCause {
@@ -75,32 +101,34 @@ impl Live {
     pub(super) fn admit(
         &mut self,
         session: &LiveSession,
-        entry: u64,
+        (entry, verb): (u64, Verb),
         limits: Limits,
     ) -> (PermitId, CutSignal, Arc<Pulse>) {
         let id = PermitId(self.next);
         self.next += 1;
         let cut = CutSignal::default();
-        let pulse = {
-            let traffic =
-                self.sessions
-                    .entry(session.id.clone())
-                    .or_insert_with(|| SessionTraffic {
-                        pulse: Arc::new(Pulse::new(session.active_at, session.end_deadline().at)),
-                        permits: BTreeSet::new(),
-                        armed: None,
-                    });
-            traffic.permits.insert(id);
-            Arc::clone(&traffic.pulse)
-        };
+        let traffic = self
+            .sessions
+            .entry(session.id.clone())
+            .or_insert_with(|| SessionTraffic {
+                pulse: Arc::new(Pulse::new(session.active_at, session.end_deadline().at)),
+                permits: BTreeSet::new(),
+                limits: Vec::new(),
+                armed: None,
+            });
+        traffic.permits.insert(id);
+        traffic.hold(limits);
+        let nearest = traffic.nearest(session);
+        traffic.pulse.ends(nearest);
+        let pulse = Arc::clone(&traffic.pulse);
         let permit = LivePermit {
             session: session.id.clone(),
             entry,
+            verb,
             limits,
             cut: cut.clone(),
         };
         self.permits.insert(id, permit);
-        let nearest = session.deadline(&limits).at.min(session.end_deadline().at);
         self.arm(&session.id, nearest);
         (id, cut, pulse)
     }
@@ -108,10 +136,19 @@ impl Live {
     /// Gives back a permit.
     pub(super) fn release(&mut self, id: PermitId) -> Option<LivePermit> {
         let permit = self.permits.remove(&id)?;
-        if let Some(traffic) = self.sessions.get_mut(&permit.session) {
-            traffic.permits.remove(&id);
+        if let Some(traffic) = self.sessions.get_mut(&permit.session)
+            && traffic.permits.remove(&id)
+        {
+            traffic.let_go(permit.limits);
         }
         Some(permit)
+    }
+
+    /// Why what the entry at `index` of the session opened was cut, if it was and is still out.
+    pub(super) fn cut_of(&self, session: &SessionId, index: u64) -> Option<Cut> {
+        let mut permits = self.permits.values();
+        let permit = permits.find(|it| it.entry == index && it.session == *session)?;
+        permit.cut.now()
     }
 
     fn arm(&mut self, session: &SessionId, at: Timestamp) {
@@ -126,7 +163,7 @@ impl Live {
     /// An entry has moved the clocks of a session.
     pub(super) fn follow(&self, session: &LiveSession) {
         if let Some(traffic) = self.sessions.get(&session.id) {
-            traffic.pulse.ends(session.end_deadline().at);
+            traffic.pulse.ends(traffic.nearest(session));
         }
     }
 
@@ -142,6 +179,11 @@ impl Live {
         now: Timestamp,
     ) -> Option<Timestamp> {
         newer_activity(session, &self.sessions.get(&session.id)?.pulse, now)
+    }
+
+    /// The sessions that something is known of.
+    pub(super) fn sessions(&self) -> Vec<SessionId> {
+        self.sessions.keys().cloned().collect()
     }
 
     /// Cuts every permit whose moment has come, and sets the timers of the rest again.
@@ -191,22 +233,27 @@ impl Live {
                 ends: true,
             });
         }
-        let mut nearest = end.at;
+        let mut cut = Vec::new();
         for id in &traffic.permits {
             let Some(permit) = self.permits.get(id) else {
                 continue;
             };
             let deadline = session.deadline(&permit.limits);
-            if deadline.at > now {
-                nearest = nearest.min(deadline.at);
-            } else {
+            if deadline.at <= now {
                 permit.cut.fire(Cut {
                     cause: CutCause::Limit(deadline.cause),
                     deadline: Some(deadline),
                     limit: Some(limit_of(&permit.limits, deadline)),
                 });
+                cut.push((*id, permit.limits));
             }
         }
+        for (id, limits) in cut {
+            traffic.permits.remove(&id);
+            traffic.let_go(limits);
+        }
+        let nearest = traffic.nearest(&session);
+        traffic.pulse.ends(nearest);
         traffic.armed = None;
         self.arm(&session.id, nearest);
         Some(Due {
@@ -217,15 +264,17 @@ impl Live {
     }
 
     /// Cuts everything of a session and forgets its timer. The permits stay until they come back.
-    pub(super) fn end(&mut self, session: &SessionId, cut: Cut) {
+    /// True where there was something to cut.
+    pub(super) fn end(&mut self, session: &SessionId, cut: Cut) -> bool {
         let Some(traffic) = self.sessions.remove(session) else {
-            return;
+            return false;
         };
         for id in &traffic.permits {
             if let Some(permit) = self.permits.get(id) {
                 permit.cut.fire(cut);
             }
         }
+        !traffic.permits.is_empty()
     }
 
     /// The session's limits have changed: its timer is looked at again at once.
@@ -297,7 +346,7 @@ mod tests {
         let mut ended = with_session(&session);
         let mut live = Live::default();
         let known = ended.session(&session).unwrap().clone();
-        let (_, cut, _) = live.admit(&known, 0, limits());
+        let (_, cut, _) = live.admit(&known, (0, Verb::WebRead), limits());
         let end = Event::SessionEnded {
             session: session.clone(),
             reason: EndReason::EndedByAdmin,
@@ -312,7 +361,7 @@ mod tests {
         let why = cut.now().map(|cut| cut.cause);
         assert_eq!(why, Some(CutCause::SessionEnded(EndReason::EndedByAdmin)));
 
-        let (_, cut, _) = live.admit(&known, 0, limits());
+        let (_, cut, _) = live.admit(&known, (0, Verb::WebRead), limits());
         assert!(live.ring(&Authority::new(), much_later).is_empty());
         assert_eq!(cut.now().map(|cut| cut.cause), Some(CutCause::LedgerFailed));
     }

@@ -8,6 +8,7 @@ mod erase;
 mod live;
 mod outage;
 mod record;
+mod stop;
 mod task;
 #[cfg(test)]
 #[allow(
@@ -18,12 +19,13 @@ mod task;
 mod tests;
 
 use curfew_authority::{
-    Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
+    Ask, Authority, Command, Denial, EndCause, EndReason, RecordLevel, RuleId, SessionId, StepUp,
+    Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::permit::Permit;
+use crate::permit::{Cut, CutCause, Permit};
 use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
@@ -45,6 +47,7 @@ pub enum Record {
 
 /// Why there is no permit.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[must_use = "nothing was done, or nothing was recorded"]
 pub enum Refusal {
     /// The credential was never issued, is revoked or has expired.
     Unauthenticated,
@@ -82,6 +85,23 @@ impl From<Unrecorded> for Refusal {
             Unrecorded::Failed => Unavailable::Ledger,
             Unrecorded::Late(level) => Unavailable::Late(level),
         })
+    }
+}
+
+/// Why a command did nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCarriedOut {
+    /// It could not be recorded, or is not permitted.
+    #[error("{0:?}")]
+    Refused(Refusal),
+    /// It cannot be carried out as it stands.
+    #[error(transparent)]
+    Impossible(#[from] curfew_authority::Refusal),
+}
+
+impl From<Refusal> for NotCarriedOut {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -138,7 +158,8 @@ impl Registrar {
                 _ = permit.cut().fired() => {}
             }
             if let Some(cut) = permit.cut().now() {
-                return Err(refusal_of(&permit, cut.cause));
+                let rules = permit.grant().rules.clone();
+                return Err(refusal_by(permit.session(), cut, rules));
             }
         }
         Ok(permit)
@@ -155,6 +176,44 @@ impl Registrar {
             answer,
         })
         .await
+    }
+
+    /// Carries out a command that is either done or cannot be, and waits until what it did is
+    /// durable.
+    ///
+    /// # Errors
+    /// When it cannot be recorded, or the authority refuses it.
+    pub async fn carry_out(&self, command: Command) -> Result<(), NotCarriedOut> {
+        match self.command(command).await? {
+            Verdict::Refused(refusal) => Err(refusal.into()),
+            Verdict::Deny(denial) => Err(Refusal::Denied(denial).into()),
+            Verdict::StepUp(step_up) => Err(Refusal::StepUp(step_up).into()),
+            Verdict::Unauthenticated => Err(Refusal::Unauthenticated.into()),
+            Verdict::Done | Verdict::Allow(_) | Verdict::Ended { .. } => Ok(()),
+        }
+    }
+
+    /// Has the log say something of itself. False where it can take nothing now: then it is still
+    /// to be said.
+    pub(crate) async fn note(&self, command: Command) -> bool {
+        match self.carry_out(command).await {
+            Ok(()) => true,
+            Err(NotCarriedOut::Impossible(refusal)) => {
+                tracing::error!(%refusal, "the log does not say this: it contradicts what it says");
+                true
+            }
+            Err(NotCarriedOut::Refused(_)) => false,
+        }
+    }
+
+    /// Ends a session, and waits until that is durable. False where none of this name is live or
+    /// lately ended.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn end(&self, session: SessionId, cause: EndCause) -> Result<bool, Refusal> {
+        let verdict = self.command(Command::End { session, cause }).await?;
+        Ok(matches!(verdict, Verdict::Ended { .. }))
     }
 
     /// Looks something up in the authority's state, at one moment between two entries.
@@ -197,19 +256,17 @@ impl Registrar {
     }
 }
 
-fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
-    use crate::permit::CutCause;
-    match cause {
-        CutCause::SessionEnded(reason) => Refusal::Ended {
-            session: permit.session().clone(),
-            reason,
-        },
+/// What became of whoever asks on something that was cut.
+fn refusal_by(session: &SessionId, cut: Cut, rules: Vec<RuleId>) -> Refusal {
+    let session = session.clone();
+    match cut.cause {
+        CutCause::SessionEnded(reason) => Refusal::Ended { session, reason },
         CutCause::Limit(_) => Refusal::StepUp(StepUp {
-            session: permit.session().clone(),
-            passed: permit.cut().now().and_then(|cut| cut.deadline),
+            session,
+            passed: cut.deadline,
             assurance: None,
             max_age: None,
-            rules: permit.grant().rules.clone(),
+            rules,
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
         CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),

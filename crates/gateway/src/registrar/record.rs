@@ -1,15 +1,16 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
-use curfew_authority::{Command, Decision, Entry, Event, Timestamp, Verdict};
+use curfew_authority::{Command, Decision, Entry, Event, SessionId, Timestamp, Verdict};
 use curfew_ledger::{AppendError, Space, Writer};
 
 use super::outage::Outage;
-use super::task::Task;
+use super::task::{NotDone, Task, Urgency};
 use super::{Refusal, Unavailable};
 use crate::permit::{Cut, CutCause};
 
-/// Entries that may be under way to the disk: half of what the ledger's queue takes, so that a
-/// decision is appended whole or not at all. At 300 bytes each they hold 10 MB.
+/// Entries that may be under way to the disk when another decision is taken: half of what the
+/// ledger's queue takes. At 300 bytes each they hold 10 MB. A decision is taken whole, however many
+/// entries it has: at most one for each live session, smaller than what is held of that session.
 const UNDURABLE_MAX: usize = 32_768;
 
 /// Which entries may use the ledger's reserve: those that close things, and that say what failed.
@@ -47,8 +48,8 @@ impl Task {
         }
     }
 
-    /// Records what a decision says happened, and lets it take effect. Gives the index of the
-    /// last entry.
+    /// Records what a decision says happened, and lets it take effect: all of it or nothing. Gives
+    /// the index of the last entry.
     ///
     /// Sessions that end are cut before anything else, and the decision is then made again for
     /// the moment after the cut, so that the entry tells when the end took effect.
@@ -57,19 +58,92 @@ impl Task {
         command: &Command,
         mut decision: Decision,
         mut now: Timestamp,
+        urgency: Urgency,
     ) -> Result<Option<u64>, Unavailable> {
-        if self.cut_ended(&decision) {
-            now = self.clock.now();
+        let mut ended = self.cut_ended(&decision);
+        if !ended.is_empty() {
+            now = self.now();
             decision = self.authority.decide(command, now);
             // Whatever ran out in between is cut as well, before it is recorded.
-            self.cut_ended(&decision);
+            ended = self.cut_ended(&decision);
         }
+        let recorded = self.take_events(decision, now, urgency);
+        if recorded.is_err()
+            && let Some(outage) = &mut self.outage
+        {
+            for session in ended {
+                outage.note_cut(&session, now);
+            }
+        }
+        recorded
+    }
+
+    /// Cuts the traffic of every session that the decision ends, and gives their names.
+    fn cut_ended(&mut self, decision: &Decision) -> Vec<SessionId> {
+        let mut ended = Vec::new();
+        for event in &decision.events {
+            if let Event::SessionEnded {
+                session, reason, ..
+            } = event
+            {
+                let cut = Cut::of(CutCause::SessionEnded(*reason));
+                let had_traffic = self.live.end(session, cut);
+                let now = self.now();
+                if let Some(outage) = self.outage.as_mut().filter(|_| had_traffic) {
+                    outage.note_cut(session, now);
+                }
+                ended.push(session.clone());
+            }
+        }
+        ended
+    }
+
+    /// Takes the events of a decision in, unless the first finds no room. From then on the rest has
+    /// its place too: what the ledger does not take at once waits, in order, and is handed on later.
+    fn take_events(
+        &mut self,
+        decision: Decision,
+        now: Timestamp,
+        urgency: Urgency,
+    ) -> Result<Option<u64>, Unavailable> {
         self.forget_durable();
-        if self.pending.len().saturating_add(decision.events.len()) > UNDURABLE_MAX {
+        let behind = !self.hand_on() || self.pending.len() >= UNDURABLE_MAX;
+        if self.writer.is_none() || (behind && urgency == Urgency::CanWait) {
             return Err(Unavailable::Ledger);
         }
-        let unauthenticated = decision.verdict == Verdict::Unauthenticated;
+        let entries = self.entries_of(decision, now);
+        let mut prepared = Vec::with_capacity(entries.len());
+        for (index, entry) in (self.authority.entries()..).zip(entries) {
+            match self.prepare(index, entry) {
+                Ok(whole) => prepared.push(whole),
+                Err(kind) => {
+                    self.take_back(&prepared);
+                    return Err(kind);
+                }
+            }
+        }
+        let Some(first) = prepared.first() else {
+            return Ok(None);
+        };
+        if let Err(kind) = self.append(first, urgency) {
+            self.take_back(&prepared);
+            return Err(kind);
+        }
         let mut last = None;
+        for entry in prepared {
+            last = Some(entry.index);
+            self.pending.push_back((entry.index, entry.bytes));
+            self.applied(entry.index, &entry.entry);
+        }
+        // What is not taken now is taken later; the order is given.
+        self.hand_on();
+        Ok(last)
+    }
+
+    /// The entries of a decision: of guesses at credentials no more than the log can bear.
+    fn entries_of(&mut self, decision: Decision, now: Timestamp) -> Vec<Entry> {
+        let unauthenticated = decision.verdict == Verdict::Unauthenticated;
+        let mut entries = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
             if unauthenticated && matches!(event, Event::CredentialUnknown { .. }) {
                 if self.unknown_left == 0 {
@@ -78,25 +152,9 @@ impl Task {
                 self.unknown_left -= 1;
             }
             self.date_back(&mut event);
-            last = Some(self.append(Entry { time: now, event })?);
+            entries.push(Entry { time: now, event });
         }
-        Ok(last)
-    }
-
-    /// Cuts the traffic of every session that the decision ends. True where there is one.
-    fn cut_ended(&mut self, decision: &Decision) -> bool {
-        let mut any = false;
-        for event in &decision.events {
-            if let Event::SessionEnded {
-                session, reason, ..
-            } = event
-            {
-                any = true;
-                self.live
-                    .end(session, Cut::of(CutCause::SessionEnded(*reason)));
-            }
-        }
-        any
+        entries
     }
 
     /// A session that was cut during an outage ended then, not when the ledger came back.
@@ -111,10 +169,111 @@ impl Task {
                 ..
             },
         ) = (&self.outage, event)
-            && let Some(cut_at) = outage.cut.get(session)
+            && let Some(moment) = outage.effective(session, *deadline)
         {
-            *effective = *cut_at;
-            *late = deadline.map(|deadline| cut_at.saturating_since(deadline));
+            *effective = moment.min(*effective);
+            *late = deadline.map(|deadline| effective.saturating_since(deadline));
+        }
+    }
+
+    /// An entry as it is written, with what it conceals staged.
+    fn prepare(&self, index: u64, mut entry: Entry) -> Result<Prepared, Unavailable> {
+        let concealed = match &self.concealer {
+            Some(concealer) => concealer.conceal(&mut entry.event, index, &self.authority),
+            None => Ok(false),
+        };
+        let concealed = concealed.map_err(|error| {
+            tracing::error!(%error, "the values of an entry cannot be kept");
+            Unavailable::Ledger
+        })?;
+        let bytes = entry.to_bytes();
+        let prepared = |bytes| Prepared {
+            index,
+            entry,
+            bytes,
+            concealed,
+        };
+        match bytes {
+            Ok(bytes) => Ok(prepared(bytes)),
+            Err(error) => {
+                tracing::error!(%error, "an entry could not be written");
+                self.take_back(&[prepared(Vec::new())]);
+                Err(Unavailable::Ledger)
+            }
+        }
+    }
+
+    /// Takes back what was staged for entries that are not taken.
+    fn take_back(&self, prepared: &[Prepared]) {
+        let Some(concealer) = &self.concealer else {
+            return;
+        };
+        for entry in prepared.iter().rev().filter(|entry| entry.concealed) {
+            concealer.store.unstage(entry.index);
+        }
+    }
+
+    /// The first entry of a decision goes to the ledger, or waits where it must be said, or is not
+    /// taken.
+    fn append(&mut self, first: &Prepared, urgency: Urgency) -> Result<(), Unavailable> {
+        if self.handed < first.index {
+            return Ok(());
+        }
+        let Some(writer) = &self.writer else {
+            return Err(Unavailable::Ledger);
+        };
+        let appended = if may_use_reserve(&first.entry.event) {
+            writer.append_reserved(&first.bytes)
+        } else {
+            writer.append(&first.bytes)
+        };
+        match appended {
+            Ok(index) if index == first.index => {
+                self.handed = index + 1;
+                Ok(())
+            }
+            Ok(_) => Err(self.out_of_step()),
+            Err(AppendError::Full) if urgency == Urgency::Due => Ok(()),
+            Err(error) => Err(self.append_failed(&error)),
+        }
+    }
+
+    /// Hands to the ledger what it did not take before. True where nothing is left to be handed.
+    pub(super) fn hand_on(&mut self) -> bool {
+        let Some(writer) = &self.writer else {
+            return self.handed == self.authority.entries();
+        };
+        let first = self
+            .pending
+            .front()
+            .map_or(self.handed, |(index, _)| *index);
+        let handed = usize::try_from(self.handed.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut problem = None;
+        for (index, bytes) in self.pending.iter().skip(handed) {
+            match writer.append_reserved(bytes) {
+                Ok(at) if at == *index => self.handed = at + 1,
+                Ok(_) => problem = Some("its entries are out of step".to_owned()),
+                // As many wait as the queue holds.
+                Err(AppendError::Full) => return false,
+                // They have their place in the order, so that nothing else can go before them.
+                Err(error) => problem = Some(error.to_string()),
+            }
+            if problem.is_some() {
+                break;
+            }
+        }
+        if let Some(problem) = problem {
+            self.fail(Unavailable::Ledger, problem);
+            return false;
+        }
+        true
+    }
+
+    /// More of what waits is handed on, and an outage that waited for that is over.
+    pub(super) fn catch_up(&mut self) {
+        self.forget_durable();
+        if self.hand_on() {
+            self.look_for_space();
         }
     }
 
@@ -128,44 +287,8 @@ impl Task {
         }
     }
 
-    fn append(&mut self, mut entry: Entry) -> Result<u64, Unavailable> {
-        let Some(expected) = self.writer.as_ref().map(Writer::size) else {
-            return Err(Unavailable::Ledger);
-        };
-        let concealed = match &self.concealer {
-            Some(concealer) => concealer.conceal(&mut entry.event, expected, &self.authority),
-            None => Ok(false),
-        };
-        let concealed = concealed.map_err(|error| {
-            tracing::error!(%error, "the values of an entry cannot be kept");
-            Unavailable::Ledger
-        })?;
-        let appended = self.append_as_it_is(&entry);
-        if let (true, Err(_), Some(concealer)) = (concealed, &appended, &self.concealer) {
-            concealer.store.unstage(expected);
-        }
-        appended
-    }
-
-    fn append_as_it_is(&mut self, entry: &Entry) -> Result<u64, Unavailable> {
-        let bytes = entry.to_bytes().map_err(|error| {
-            tracing::error!(%error, "an entry could not be written");
-            Unavailable::Ledger
-        })?;
-        let Some(writer) = &self.writer else {
-            return Err(Unavailable::Ledger);
-        };
-        let appended = if may_use_reserve(&entry.event) {
-            writer.append_reserved(&bytes)
-        } else {
-            writer.append(&bytes)
-        };
-        let index = match appended {
-            Ok(index) => index,
-            Err(error) => return Err(self.append_failed(&error)),
-        };
-        self.forget_durable();
-        self.pending.push_back((index, bytes));
+    /// An entry takes effect.
+    fn applied(&mut self, index: u64, entry: &Entry) {
         self.authority.apply(entry);
         if let Event::SessionReauthenticated { session, .. }
         | Event::SessionActive { session, .. }
@@ -180,7 +303,15 @@ impl Task {
             self.live.recheck(session);
         }
         self.approved(&entry.event, index);
-        Ok(index)
+    }
+
+    /// The ledger counts otherwise than the state: it is opened again, and what differs is found.
+    fn out_of_step(&mut self) -> Unavailable {
+        self.fail(
+            Unavailable::Ledger,
+            "its entries are out of step".to_owned(),
+        );
+        Unavailable::Ledger
     }
 
     fn append_failed(&mut self, error: &AppendError) -> Unavailable {
@@ -204,15 +335,19 @@ impl Task {
     /// The ledger cannot take entries: from here on nothing new is admitted.
     pub(super) fn fail(&mut self, kind: Unavailable, cause: String) {
         tracing::error!(%cause, "the ledger cannot take entries; nothing new is admitted");
-        let now = self.clock.now();
+        let now = self.now();
         match &mut self.outage {
             Some(outage) => outage.kind = kind,
             outage @ None => *outage = Some(Outage::new(kind, cause.clone(), now)),
         }
         if kind == Unavailable::Ledger {
-            // A writer that failed stays failed; what it may have written is read again.
+            // A writer that failed stays failed; what it may have written is read again. Whoever
+            // waits is told now, not when the disk is better.
+            self.durability.give_up();
             self.writer = None;
-        } else if self.carry_out(&Command::FailRecording { since: now, cause }, now)
+        } else if self
+            .carry_out(&Command::FailRecording { since: now, cause })
+            .is_ok()
             && let Some(outage) = &mut self.outage
         {
             outage.noted = true;
@@ -221,12 +356,14 @@ impl Task {
 
     /// A full disk may have room again.
     pub(super) fn look_for_space(&mut self) {
-        let ample = self
-            .writer
-            .as_ref()
-            .is_some_and(|writer| writer.space() == Space::Ample);
-        if ample && self.outage.is_some() {
+        let (Some(writer), Some(outage)) = (&self.writer, &mut self.outage) else {
+            return;
+        };
+        if writer.space() == Space::Ample {
             self.resume();
+        } else {
+            // Opened again, and full: ends go into the reserve.
+            outage.kind = Unavailable::DiskFull;
         }
     }
 
@@ -250,37 +387,57 @@ impl Task {
             tracing::error!(size, "the ledger has lost durable entries; staying shut");
             return;
         }
-        for (index, bytes) in &self.pending {
-            let again = writer.append_reserved(bytes);
-            if !matches!(again, Ok(at) if at == *index) {
-                tracing::error!(index, "an entry could not be written again");
-                return;
-            }
-        }
         self.writer = Some(writer);
+        self.handed = size;
         self.durability.resume(size);
-        self.resume();
+        self.catch_up();
     }
 
-    /// The ledger takes entries again: what could not be recorded is recorded now.
+    /// The ledger takes entries again: what could not be recorded is recorded now. Where it fails
+    /// again, what is left waits for the next time.
     fn resume(&mut self) {
-        let Some(outage) = &mut self.outage else {
-            return;
-        };
-        let deferred = outage.take_deferred();
-        let (noted, since, cause) = (outage.noted, outage.since, outage.cause.clone());
-        let refused = outage.refused;
-        let now = self.clock.now();
-        let failed = Command::FailRecording { since, cause };
-        let mut whole = noted || self.carry_out(&failed, now);
-        for command in deferred {
-            whole = whole && self.carry_out(&command, self.clock.now());
-        }
-        whole = whole && self.carry_out(&Command::Expire, self.clock.now());
-        whole = whole && self.carry_out(&Command::ResumeRecording { refused }, self.clock.now());
-        if whole {
-            self.outage = None;
+        if self.try_resume().is_ok() {
+            let refused = self.outage.take().map_or(0, |outage| outage.refused);
             tracing::warn!(refused, "the ledger takes entries again");
         }
     }
+
+    fn try_resume(&mut self) -> Result<(), NotDone> {
+        let Some(outage) = &self.outage else {
+            return Ok(());
+        };
+        if !outage.noted {
+            let (since, cause) = (outage.since, outage.cause.clone());
+            self.carry_out(&Command::FailRecording { since, cause })?;
+        }
+        if let Some(outage) = &mut self.outage {
+            outage.noted = true;
+        }
+        // What was done meanwhile kept sessions alive.
+        for session in self.live.sessions() {
+            self.observe(&session)?;
+        }
+        while let Some(command) = self.outage.as_mut().and_then(Outage::next_deferred) {
+            if let Err(NotDone::Unavailable(kind)) = self.carry_out(&command) {
+                if let Some(outage) = &mut self.outage {
+                    outage.defer_again(command);
+                }
+                return Err(NotDone::Unavailable(kind));
+            }
+        }
+        while self.has_due() {
+            self.carry_out(&Command::Expire)?;
+        }
+        let refused = self.outage.as_ref().map_or(0, |outage| outage.refused);
+        self.carry_out(&Command::ResumeRecording { refused })
+    }
+}
+
+/// An entry that is ready to be written.
+struct Prepared {
+    index: u64,
+    entry: Entry,
+    bytes: Vec<u8>,
+    /// Values were staged for it.
+    concealed: bool,
 }

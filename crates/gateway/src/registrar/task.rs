@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    ActionClosed, Ask, Authority, ClosedBy, Command, Decision, Grant, Presenter, SessionId,
-    Timestamp, Verdict,
+    ActionClosed, Ask, Authority, ClosedBy, Command, EXPIRED_MAX, Grant, Presenter,
+    Refusal as Refused, SessionId, Timestamp, Verb, Verdict,
 };
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
@@ -17,7 +17,7 @@ use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
 use super::live::Live;
 use super::outage::Outage;
-use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
+use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable, refusal_by};
 use crate::clock::{self, Alarm, Clock};
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
@@ -25,13 +25,13 @@ use crate::recorder::Durability;
 /// How often clocks are compared, and how often a failed ledger is opened again.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How long entries wait that the ledger's queue had no room for: in 5 ms a disk of 200 MB/s writes
+/// a megabyte of that queue.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
 /// A wall clock this far off its last known offset has been stepped: NTP slews at most 0.5 ms a
 /// second, so this is twenty minutes of slewing within one tick.
 const STEP_US: u64 = 600_000;
-
-/// How long a stop waits for planes to give their permits back. A cut takes milliseconds; this is
-/// for a client that does not read.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// `credential.unknown` entries a second, so that a flood of guesses cannot fill the disk:
 /// 50 entries of 150 bytes are 650 MB a day.
@@ -71,6 +71,8 @@ pub(super) struct Task {
     pub(super) durability: Arc<Durability>,
     /// Entries not known to be durable, to be written again after a failure.
     pub(super) pending: VecDeque<(u64, Vec<u8>)>,
+    /// The writer was given the entries below this index; the others follow once it has room.
+    pub(super) handed: u64,
     /// None where nothing is concealed.
     pub(super) concealer: Option<Concealer>,
     pub(super) erasing: Erasing,
@@ -79,8 +81,8 @@ pub(super) struct Task {
     outage_grace: Duration,
     record_wait: Duration,
     pub(super) clock: Clock,
-    alarm: Alarm,
-    armed: Option<Timestamp>,
+    pub(super) alarm: Alarm,
+    pub(super) armed: Option<Timestamp>,
     wall_offset_us: i64,
     pub(super) unknown_left: u32,
     released: mpsc::UnboundedSender<Released>,
@@ -104,6 +106,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         armed: None,
         wall_offset_us: start.clock.wall_offset_us(),
         clock: start.clock.clone(),
+        handed: start.authority.entries(),
         authority: start.authority,
         writer: Some(start.ledger.writer),
         reopen: start.ledger.reopen,
@@ -135,6 +138,27 @@ async fn reopened(reopening: &mut Option<Reopening>) -> Result<(Writer, u64), St
     }
 }
 
+/// Why a command that nobody waits for was not carried out.
+#[derive(Debug)]
+pub(super) enum NotDone {
+    /// The ledger takes nothing now.
+    Unavailable(Unavailable),
+    /// It cannot be; nothing happened.
+    Refused,
+}
+
+/// Whether a decision can be refused while as many entries wait for the disk as may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Urgency {
+    /// Somebody asked, and can ask again.
+    CanWait,
+    /// It is so, and must be said: there is one for each session and permit that is there.
+    Due,
+}
+
+/// Somebody asked to stop, and waits for it; or nobody is left to ask anything.
+pub(super) type Stop = Option<Answer<()>>;
+
 impl Task {
     async fn run(
         mut self,
@@ -155,6 +179,10 @@ impl Task {
                     }
                     self.armed = None;
                     self.ring();
+                    // Where more is due than is ended at once, the door is open in between.
+                    if self.has_due() && let Some(stop) = self.let_in(&mut inbox) {
+                        break stop;
+                    }
                 }
                 Some(cause) = failures.recv() => self.fail(Unavailable::Ledger, cause),
                 Some(released) = returns.recv() => self.release(&released),
@@ -163,10 +191,9 @@ impl Task {
                     self.reopened(result);
                 }
                 result = self.erasing.wiped() => self.wiped(result),
-                message = inbox.recv() => match message {
-                    Some(Message::Stop { answer }) => break Some(answer),
-                    Some(message) => self.take(message),
-                    None => break None,
+                () = tokio::time::sleep(PAUSE), if self.is_behind() => self.catch_up(),
+                message = inbox.recv() => if let Some(stop) = self.receive(message) {
+                    break stop;
                 },
                 _ = tick.tick() => {
                     self.tick();
@@ -182,18 +209,53 @@ impl Task {
         self.stop(&mut returns, stop).await;
     }
 
+    /// Takes a message in, unless it is the last.
+    fn receive(&mut self, message: Option<Message>) -> Option<Stop> {
+        match message {
+            Some(Message::Stop { answer }) => Some(Some(answer)),
+            Some(message) => {
+                self.take(message);
+                None
+            }
+            None => Some(None),
+        }
+    }
+
+    /// Takes in as many messages as sessions are ended at once.
+    fn let_in(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
+        for _ in 0..EXPIRED_MAX {
+            let message = inbox.try_recv().ok()?;
+            if let Some(stop) = self.receive(Some(message)) {
+                return Some(stop);
+            }
+        }
+        None
+    }
+
+    /// Whether the writer has room for what waits, or may have soon.
+    pub(super) fn is_behind(&self) -> bool {
+        self.writer.is_some() && self.handed < self.authority.entries()
+    }
+
+    /// Ledger time, never before the newest entry.
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now().max(self.authority.time())
+    }
+
+    /// Whether sessions have run out that have not ended.
+    pub(super) fn has_due(&self) -> bool {
+        let next = self.authority.next_deadline();
+        next.is_some_and(|at| at <= self.now())
+    }
+
     /// Sets the timer to the nearest moment at which something must end.
-    fn arm(&mut self) {
+    pub(super) fn arm(&mut self) {
+        let own = self.authority.next_deadline();
+        let grace = |outage: &Outage| outage.grace_end(self.outage_grace);
         let own = match &self.outage {
-            Some(outage) if !outage.has_reserve() => outage.grace_end(self.outage_grace),
-            Some(outage) => [
-                outage.grace_end(self.outage_grace),
-                self.authority.next_deadline(),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-            None => self.authority.next_deadline(),
+            Some(outage) if !outage.has_reserve() => grace(outage),
+            Some(outage) => [grace(outage), own].into_iter().flatten().min(),
+            None => own,
         };
         let next = [own, self.live.next_timer()].into_iter().flatten().min();
         if next != self.armed {
@@ -206,11 +268,25 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { ask, answer } => self.answer_ask(*ask, answer),
-            Message::Command { command, answer } => self.answer_command(*command, answer),
-            Message::Query(query) => query(&self.authority, self.clock.now()),
+            Message::Ask { ask, answer } => {
+                self.settle();
+                self.answer_ask(*ask, answer);
+            }
+            Message::Command { command, answer } => {
+                self.settle();
+                self.answer_command(*command, answer);
+            }
+            Message::Query(query) => query(&self.authority, self.now()),
             // The loop takes this one itself.
             Message::Stop { .. } => {}
+        }
+    }
+
+    /// What is due by now comes first, though the timer has not rung yet: activity that has no entry
+    /// must be noted before an entry moves the session's clocks.
+    fn settle(&mut self) {
+        if self.live.next_timer().is_some_and(|at| at <= self.now()) {
+            self.ring();
         }
     }
 
@@ -226,18 +302,19 @@ impl Task {
                 .credential(hash)
                 .map(|(session, _)| session.clone()),
         };
+        let verb = ask.action.verb;
         let command = Command::Ask(ask);
-        let now = self.clock.now();
+        let now = self.now();
         let mut decision = self.authority.decide(&command, now);
         // A refusal may rest on activity that has no entry yet; that is noted first.
         if !matches!(decision.verdict, Verdict::Allow(_))
-            && let Some(session) = session
-            && self.observe(&session, now)
+            && let Some(session) = &session
+            && matches!(self.observe(session), Ok(true))
         {
             decision = self.authority.decide(&command, now);
         }
         let verdict = decision.verdict.clone();
-        let entry = match self.record(&command, decision, now) {
+        let entry = match self.record(&command, decision, now, Urgency::CanWait) {
             Ok(entry) => entry,
             Err(kind) => {
                 let _ = answer.send(Err(Refusal::Unavailable(kind)));
@@ -246,7 +323,7 @@ impl Task {
         };
         let refusal = match verdict {
             Verdict::Allow(grant) => {
-                let permit = entry.and_then(|entry| self.mint(entry, grant));
+                let permit = entry.and_then(|entry| self.mint(entry, verb, grant));
                 // The one who asked may be gone: the permit then gives itself back.
                 let _ = answer.send(permit.ok_or(Refusal::Unauthenticated));
                 return;
@@ -254,6 +331,13 @@ impl Task {
             Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
             Verdict::Deny(denial) => Refusal::Denied(denial),
             Verdict::Ended { session, reason } => Refusal::Ended { session, reason },
+            // It was on its way while its connection ended.
+            Verdict::Refused(Refused::NotOpen(connection)) => session
+                .and_then(|session| {
+                    let cut = self.live.cut_of(&session, connection)?;
+                    Some(refusal_by(&session, cut, Vec::new()))
+                })
+                .unwrap_or(Refusal::Unauthenticated),
             Verdict::Refused(fault) => {
                 tracing::error!(%fault, "a question that cannot be asked");
                 Refusal::Unauthenticated
@@ -269,16 +353,16 @@ impl Task {
                 // Ending cannot wait for the record: the traffic stops now, the entry follows.
                 self.live
                     .end(session, Cut::of(CutCause::SessionEnded(cause.reason)));
-                outage.cut.insert(session.clone(), self.clock.now());
+                outage.note_cut(session, self.clock.now());
                 outage.defer(command);
             }
             let _ = answer.send(Err(refusal));
             return;
         }
-        let now = self.clock.now();
+        let now = self.now();
         let decision = self.authority.decide(&command, now);
         let verdict = decision.verdict.clone();
-        match self.record(&command, decision, now) {
+        match self.record(&command, decision, now, Urgency::CanWait) {
             Ok(entry) => self.answer_when_durable(entry, Ok(verdict), answer),
             Err(kind) => {
                 let _ = answer.send(Err(Refusal::Unavailable(kind)));
@@ -307,9 +391,9 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entry: u64, grant: Grant) -> Option<Permit> {
+    fn mint(&mut self, entry: u64, verb: Verb, grant: Grant) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
-        let (id, cut, pulse) = self.live.admit(session, entry, grant.limits);
+        let (id, cut, pulse) = self.live.admit(session, (entry, verb), grant.limits);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
@@ -324,30 +408,42 @@ impl Task {
     }
 
     /// Notes activity that has no entry yet. True where there was some.
-    fn observe(&mut self, session: &SessionId, now: Timestamp) -> bool {
+    pub(super) fn observe(&mut self, session: &SessionId) -> Result<bool, NotDone> {
+        let now = self.now();
         let seen = self
             .authority
             .session(session)
             .and_then(|session| self.live.unrecorded_activity(session, now));
-        let Some(active_at) = seen else { return false };
-        self.carry_out(
-            &Command::Observe {
-                session: session.clone(),
-                active_at,
-            },
-            now,
-        )
+        let Some(active_at) = seen else {
+            return Ok(false);
+        };
+        let session = session.clone();
+        self.carry_out(&Command::Observe { session, active_at })?;
+        Ok(true)
     }
 
-    /// Decides and records a command that nobody waits for. False where it could not be recorded.
-    pub(super) fn carry_out(&mut self, command: &Command, now: Timestamp) -> bool {
-        let decision: Decision = self.authority.decide(command, now);
-        self.record(command, decision, now).is_ok()
+    /// Decides and records a command that nobody waits for.
+    pub(super) fn carry_out(&mut self, command: &Command) -> Result<(), NotDone> {
+        let now = self.now();
+        let decision = self.authority.decide(command, now);
+        if let Verdict::Refused(refusal) = &decision.verdict {
+            tracing::error!(%refusal, ?command, "nothing of this is recorded: it cannot be so");
+            return Err(NotDone::Refused);
+        }
+        let recorded = self.record(command, decision, now, Urgency::Due);
+        recorded.map(drop).map_err(NotDone::Unavailable)
+    }
+
+    /// Has the log say something that is said again, or is out of date, where it cannot be said now.
+    pub(super) fn mention(&mut self, command: &Command) {
+        if let Err(problem) = self.carry_out(command) {
+            tracing::debug!(?problem, ?command, "not said");
+        }
     }
 
     /// Some deadline has come. What is due is cut first and recorded after.
-    fn ring(&mut self) {
-        let now = self.clock.now();
+    pub(super) fn ring(&mut self) {
+        let now = self.now();
         if let Some(outage) = &mut self.outage
             && outage
                 .grace_end(self.outage_grace)
@@ -358,33 +454,25 @@ impl Task {
             tracing::error!("the grace is over: all live traffic is cut");
         }
         let due = self.live.ring(&self.authority, now);
-        if let Some(outage) = &mut self.outage
-            && !outage.has_reserve()
-        {
-            let cut_at = self.clock.now();
-            let ended = due
-                .into_iter()
-                .filter(|due| due.ends)
-                .map(|due| due.session);
-            outage.cut.extend(ended.map(|session| (session, cut_at)));
-            return;
-        }
-        for due in due {
+        let cut_at = self.now();
+        let records = self.outage.as_ref().is_none_or(Outage::has_reserve);
+        for due in due.iter().filter(|_| records) {
             if let Some(active_at) = due.active_at {
-                let command = Command::Observe {
-                    session: due.session,
-                    active_at,
-                };
-                self.carry_out(&command, now);
+                let session = due.session.clone();
+                self.mention(&Command::Observe { session, active_at });
             }
         }
-        let now = self.clock.now();
-        if self.authority.next_deadline().is_some_and(|at| at <= now) {
-            self.carry_out(&Command::Expire, now);
+        if records && self.has_due() {
+            self.mention(&Command::Expire);
+        }
+        if let Some(outage) = &mut self.outage {
+            for due in due.iter().filter(|due| due.ends) {
+                outage.note_cut(&due.session, cut_at);
+            }
         }
     }
 
-    fn release(&mut self, released: &Released) {
+    pub(super) fn release(&mut self, released: &Released) {
         let Some(permit) = self.live.release(released.id) else {
             return;
         };
@@ -403,7 +491,7 @@ impl Task {
             .now()
             .filter(|_| cut_by_us)
             .and_then(|cut| cut.deadline);
-        let command = Command::Close(ActionClosed {
+        let closed = ActionClosed {
             session: permit.session,
             action: permit.entry,
             by: closed_by,
@@ -412,12 +500,14 @@ impl Task {
             late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
             bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
             bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
-        });
+        };
+        let verb = permit.verb;
+        let command = Command::Close { closed, verb };
         let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
-        if recordable && self.carry_out(&command, self.clock.now()) {
-            return;
-        }
-        if let Some(outage) = &mut self.outage {
+        let recorded = recordable.then(|| self.carry_out(&command));
+        if matches!(recorded, None | Some(Err(NotDone::Unavailable(_))))
+            && let Some(outage) = &mut self.outage
+        {
             outage.defer(command);
         }
     }
@@ -430,7 +520,7 @@ impl Task {
             let command = Command::StepClock {
                 wall_offset_us: offset,
             };
-            self.carry_out(&command, self.clock.now());
+            self.mention(&command);
         }
         self.wall_offset_us = offset;
         self.watch_clock();
@@ -444,48 +534,7 @@ impl Task {
             return;
         }
         if let Some(wall) = clock::wall() {
-            self.carry_out(&Command::WatchClock(wall), self.clock.now());
-        }
-    }
-
-    async fn stop(
-        mut self,
-        returns: &mut mpsc::UnboundedReceiver<Released>,
-        answer: Option<Answer<()>>,
-    ) {
-        self.live.cut_all(CutCause::Shutdown);
-        let given_back = async {
-            while self.live.permits() > 0 {
-                match returns.recv().await {
-                    Some(released) => self.release(&released),
-                    None => break,
-                }
-            }
-        };
-        if tokio::time::timeout(STOP_WAIT, given_back).await.is_err() {
-            tracing::warn!(permits = self.live.permits(), "some clients did not let go");
-        }
-        let recorded =
-            self.outage.is_none() && self.carry_out(&Command::StopGateway, self.clock.now());
-        let closed = match self.writer.take() {
-            Some(writer) => tokio::task::spawn_blocking(move || writer.close()).await,
-            None => return,
-        };
-        let whole = match closed {
-            Ok(Ok(())) => recorded,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the ledger did not close");
-                false
-            }
-            Err(_) => false,
-        };
-        if let Some(answer) = answer {
-            let result = if whole {
-                Ok(())
-            } else {
-                Err(Refusal::Unavailable(Unavailable::Ledger))
-            };
-            let _ = answer.send(result);
+            self.mention(&Command::WatchClock(wall));
         }
     }
 }

@@ -13,7 +13,7 @@ use super::Setup;
 use super::ask::{AskError, Asker};
 use crate::clock;
 use crate::recorder::Durability;
-use crate::registrar::{Refusal, Registrar};
+use crate::registrar::Registrar;
 
 /// How long witnesses may take to cosign a checkpoint that is to be stamped. After that it is stamped
 /// without them. A round with them takes a second or two.
@@ -330,12 +330,12 @@ impl Stamper {
     async fn tell(&mut self) {
         if let Some(told) = self.untold.take() {
             let size = told.size;
-            if self.record(StampNews::Kept(told.clone())).await.is_err() {
+            if !self.note(StampNews::Kept(told.clone())).await {
                 self.untold = Some(told);
                 return;
             }
             if self.stopped {
-                self.stopped = self.record(StampNews::Resumed { size }).await.is_err();
+                self.stopped = !self.note(StampNews::Resumed { size }).await;
             }
             return;
         }
@@ -346,12 +346,11 @@ impl Stamper {
         let (size, cause) = (self.stamped, self.trouble.clone());
         tracing::error!(stamped = size, cause, "NO TIMESTAMPS over the log");
         let news = StampNews::Stopped { since, size, cause };
-        self.stopped = self.record(news).await.is_ok();
+        self.stopped = self.note(news).await;
     }
 
-    async fn record(&self, news: StampNews) -> Result<(), Refusal> {
-        let recorded = self.registrar.command(Command::Stamp(news)).await;
-        recorded.map(|_| ())
+    async fn note(&self, news: StampNews) -> bool {
+        self.registrar.note(Command::Stamp(news)).await
     }
 }
 

@@ -200,7 +200,7 @@ impl Bench {
             session: self.session.clone(),
             cause,
         };
-        self.gateway.registrar.command(command).await.unwrap();
+        self.gateway.registrar.carry_out(command).await.unwrap();
     }
 
     /// A TLS connection to a host of the gateway.

@@ -160,10 +160,7 @@ impl Visit<'_> {
                 reason: EndReason::SignedOut,
                 by: None,
             };
-            self.gateway
-                .registrar
-                .command(Command::End { session, cause })
-                .await?;
+            self.gateway.registrar.end(session, cause).await?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
 use crate::clock;
 use crate::recorder::Durability;
-use crate::registrar::{Refusal, Registrar};
+use crate::registrar::Registrar;
 use crate::standing::Progress;
 
 /// How long a round may take. A witness far away needs under a second.
@@ -361,7 +361,7 @@ impl Rounds {
                 size: self.witnessed,
             };
             tracing::warn!(size = self.witnessed, "a quorum of witnesses cosigns again");
-            self.lost = self.record(news).await.is_err();
+            self.lost = !self.note(news).await;
         }
         self.tell_witnessed().await;
     }
@@ -385,12 +385,11 @@ impl Rounds {
             size: self.witnessed,
             missing,
         };
-        self.lost = self.record(news).await.is_ok();
+        self.lost = self.note(news).await;
     }
 
-    async fn record(&self, news: WitnessNews) -> Result<(), Refusal> {
-        let recorded = self.registrar.command(Command::Witness(news)).await;
-        recorded.map(|_| ())
+    async fn note(&self, news: WitnessNews) -> bool {
+        self.registrar.note(Command::Witness(news)).await
     }
 
     /// Notes a cosigned checkpoint now and then, and only where something else than notes of the log
@@ -415,7 +414,7 @@ impl Rounds {
             checkpoint,
             wall: clock::wall(),
         });
-        if self.record(news).await.is_ok() {
+        if self.note(news).await {
             self.noted = Some((Instant::now(), size));
         }
     }

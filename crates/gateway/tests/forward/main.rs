@@ -143,7 +143,7 @@ async fn record(running: &Running, count: usize) {
             cause: RefusalCause::UnknownAccount,
             address: "192.0.2.1".parse().unwrap(),
         };
-        running.registrar().command(command).await.unwrap();
+        running.registrar().carry_out(command).await.unwrap();
     }
 }
 

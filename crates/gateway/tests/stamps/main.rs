@@ -94,7 +94,7 @@ impl Stage {
             address: "192.0.2.1".parse().unwrap(),
         };
         let registrar = self.gateway.running.registrar();
-        registrar.command(command).await.unwrap();
+        registrar.carry_out(command).await.unwrap();
     }
 
     fn events(&self) -> Vec<Event> {

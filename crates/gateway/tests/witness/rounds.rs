@@ -146,7 +146,7 @@ impl Stage {
         self.gateway
             .running
             .registrar()
-            .command(command)
+            .carry_out(command)
             .await
             .unwrap();
     }

@@ -8,7 +8,7 @@ use curfew_authority::{
     Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
 };
 
-use super::World;
+use super::{Open, World};
 
 /// Policies that differ in limits, roles, networks, tags, levels and single subjects.
 pub(super) fn policy(number: u64) -> String {
@@ -282,17 +282,36 @@ impl World {
         let Some(open) = open else {
             return Command::Expire;
         };
-        self.open.retain(|other| other.index != open.index);
-        Command::Close(curfew_authority::ActionClosed {
-            session: open.session,
-            action: open.index,
+        self.close(&open, ClosedBy::Client, None, self.now);
+        // What never was, or was closed before, is not closed by asking for it.
+        let other = self.prng.pick(&self.opened).cloned();
+        match other.filter(Open::is_connection) {
+            Some(gone) if !self.open.iter().any(|open| open.index == gone.index) => {
+                self.close_again(gone)
+            }
+            _ => Command::Expire,
+        }
+    }
+
+    fn close_again(&mut self, gone: Open) -> Command {
+        let told = |close: &Command| matches!(close, Command::Close { closed, .. } if closed.action == gone.index);
+        if self.returning.iter().any(told) {
+            return Command::Expire;
+        }
+        let closed = curfew_authority::ActionClosed {
+            session: gone.session,
+            action: gone.index,
             by: ClosedBy::Client,
             deadline: None,
             closed: self.now,
             late: None,
             bytes_in: 1,
             bytes_out: 2,
-        })
+        };
+        Command::Close {
+            closed,
+            verb: gone.verb,
+        }
     }
 
     fn ask(&mut self) -> Command {
@@ -326,11 +345,8 @@ impl World {
             },
             _ => Presenter::Session(session.clone()),
         };
-        let connections = self.open.iter().filter(|open| open.connection);
-        let mine = connections.filter(|open| open.session == session);
-        let mine: Vec<u64> = mine.map(|open| open.index).collect();
         let own = matches!(presenter, Presenter::Session(_));
-        let connection = self.prng.pick(&mine).copied().filter(|_| own);
+        let connection = self.connection(&session).filter(|_| own);
         let long = usize::try_from(self.prng.below(40)).unwrap_or(0) * 100;
         Command::Ask(Ask {
             presenter,
@@ -354,6 +370,20 @@ impl World {
             },
             context: self.context(),
         })
+    }
+
+    /// Mostly a connection of this session that is open; sometimes one that was, or another's, or
+    /// nothing that ever was one.
+    fn connection(&mut self, session: &SessionId) -> Option<u64> {
+        if self.prng.chance(5) {
+            return Some(self.prng.below(self.entries.len() as u64 + 2));
+        }
+        let any = self.prng.chance(10);
+        let from = if any { &self.opened } else { &self.open };
+        let connections = from.iter().filter(|open| open.is_connection());
+        let mine = connections.filter(|open| any || open.session == *session);
+        let mine: Vec<u64> = mine.map(|open| open.index).collect();
+        self.prng.pick(&mine).copied()
     }
 
     pub(super) fn resources(&mut self) -> Vec<Resource> {

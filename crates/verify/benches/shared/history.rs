@@ -106,7 +106,7 @@ impl History<'_> {
             self.ask(&session, action(verb, connection));
             return;
         }
-        self.carry_out(&Command::Close(ActionClosed {
+        let closed = ActionClosed {
             session: session.clone(),
             action: seat.connection,
             by: ClosedBy::Client,
@@ -115,7 +115,9 @@ impl History<'_> {
             late: None,
             bytes_in: 20_000,
             bytes_out: 4_000_000,
-        }));
+        };
+        let verb = Verb::SqlConnect;
+        self.carry_out(&Command::Close { closed, verb });
         let (reason, by) = (EndReason::SignedOut, None);
         let cause = EndCause { reason, by };
         self.carry_out(&Command::End { session, cause });

@@ -142,7 +142,7 @@ impl History {
         }
         // Nothing permits it.
         self.carry_out(&ask(Verb::SqlDdl));
-        self.carry_out(&Command::Close(ActionClosed {
+        let closed = ActionClosed {
             session: session(number),
             action: connection,
             by: ClosedBy::Client,
@@ -156,7 +156,9 @@ impl History {
             late: None,
             bytes_in: 1,
             bytes_out: 2,
-        }));
+        };
+        let verb = Verb::SqlConnect;
+        self.carry_out(&Command::Close { closed, verb });
         let (reason, by) = (EndReason::SignedOut, None);
         self.carry_out(&Command::End {
             session: session(number),

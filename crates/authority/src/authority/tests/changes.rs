@@ -114,7 +114,8 @@ fn credentials_open_only_what_they_are_for() {
         assert_eq!(tell(&decision), expected, "at {secs} s");
     }
     // A day of ledger time after the end the session is forgotten, with the next entry.
-    run(&mut authority, &Command::StopGateway, at(920 + 86_400));
+    let stop = run(&mut authority, &Command::StopGateway, at(920 + 86_400));
+    assert_eq!(tell(&stop), "gateway.stopped -> done");
     let late = run(
         &mut authority,
         &show(1, database, Plane::Postgres),
@@ -139,7 +140,8 @@ fn accounts_that_change_lose_their_sessions() {
         let again = tell(&run(&mut authority, &start(3, 2), at(2)));
         if what == AccountChange::Disabled {
             assert_eq!(again, "sign_in.refused:disabled -> deny NotPermitted");
-            run(&mut authority, &change(AccountChange::Enabled), at(3));
+            let enabled = run(&mut authority, &change(AccountChange::Enabled), at(3));
+            assert_eq!(tell(&enabled), "account.changed -> done");
             assert_eq!(tell(&run(&mut authority, &start(3, 3), at(3))), STARTED);
         } else {
             assert_eq!(again, STARTED);
@@ -290,7 +292,8 @@ fn an_old_proof_starts_nothing_and_a_future_one_gains_nothing() {
             ..
         }
     ));
-    run(&mut authority, &start(2, 9_999), at(3_600));
+    let started = run(&mut authority, &start(2, 9_999), at(3_600));
+    assert_eq!(tell(&started), STARTED);
     let session = authority.session(&id(2)).unwrap();
     assert_eq!(session.authenticated_at, at(3_600));
 }

@@ -87,6 +87,12 @@ impl Log {
         tell(&decision)
     }
 
+    /// A fresh sign-in of session `n`, and a permit.
+    fn renewed(&mut self, secs: u64, n: u64) {
+        assert!(self.run(secs, &reauth(n, secs)).ends_with("done"));
+        assert!(self.run(secs, &permit(n)).contains("allow"));
+    }
+
     fn found(&self) -> Vec<FindingKind> {
         let mut auditor = Auditor::new();
         (0..)
@@ -139,6 +145,8 @@ fn nobody_does_both_and_nobody_touches_their_own() {
     };
     refused(2, request(1, "ann"), "their own");
     refused(2, approve(3), "no such erasure");
+    refused(2, request(2, "ann"), "ask again");
+    log.run(2, &permit(2));
     assert!(log.run(2, &request(2, "ann")).ends_with("done"));
     let mut refused = |secs, command: Command, wanted: &str| {
         let told = log.run(secs, &command);
@@ -152,12 +160,34 @@ fn nobody_does_both_and_nobody_touches_their_own() {
     let last = 2 + 3_600;
     refused(last, approve(3), "in time");
     // Any entry lets go of what nobody approved.
-    log.run(last, &permit(2));
+    log.renewed(last, 2);
     assert!(log.run(last, &request(2, "ann")).ends_with("done"));
+    log.renewed(last + 3_599, 3);
     let told = log.run(last + 3_599, &approve(3));
     assert_eq!(told, "erasure.approved -> done");
     let told = log.run(last + 3_600, &approve(3));
     assert!(told.contains("approved already"), "{told}");
+    assert_eq!(log.found(), []);
+}
+
+#[test]
+fn each_permit_is_for_one_step_and_for_a_minute() {
+    let mut log = Log::new();
+    // As two tabs of one session would: both ask, then both go on.
+    log.run(2, &permit(2));
+    log.run(2, &permit(2));
+    assert!(log.run(2, &request(2, "ann")).ends_with("done"));
+    let other = Command::Erasure(ErasureStep::Request {
+        session: id(2),
+        erasure: ErasureId::from_random([2; 12]),
+        subject: "cyd".parse().unwrap(),
+    });
+    assert!(log.run(2, &other).contains("ask again"));
+    log.run(3, &permit(3));
+    assert!(log.run(64, &approve(3)).contains("ask again"));
+    log.run(65, &permit(3));
+    assert!(log.run(125, &approve(3)).ends_with("done"));
+    assert_eq!(log.found(), []);
 }
 
 #[test]

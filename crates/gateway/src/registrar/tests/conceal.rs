@@ -3,6 +3,7 @@
 use curfew_ledger::faulty::Kept;
 use curfew_values::Shown;
 
+use super::outages::outage_of;
 use super::*;
 
 /// The values that entries conceal, as a machine would find them after losing power now.

@@ -45,6 +45,15 @@ impl Bench {
             erasure,
         };
         for step in [request, approve] {
+            let (ErasureStep::Request { session, .. } | ErasureStep::Approve { session, .. }) =
+                &step
+            else {
+                unreachable!("one of the two above");
+            };
+            let mut ask = self.ask(Verb::LogErase, "gateway");
+            ask.presenter = Presenter::Session(session.clone());
+            ask.action.path = None;
+            self.registrar.ask(ask, Record::ByVerb).await.unwrap();
             let verdict = self.registrar.command(Command::Erasure(step)).await;
             assert_eq!(verdict, Ok(Verdict::Done));
         }

@@ -192,7 +192,12 @@ ca = "{}"
             session: session.clone(),
             cause,
         };
-        self.gateway.running.registrar().command(end).await.unwrap();
+        self.gateway
+            .running
+            .registrar()
+            .carry_out(end)
+            .await
+            .unwrap();
     }
 
     pub(crate) fn config(&self, person: &Person) -> tokio_postgres::Config {
