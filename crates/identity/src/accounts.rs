@@ -191,6 +191,12 @@ impl Accounts {
             .map(|subject| AccountView::new(subject, found.record)))
     }
 
+    /// Whether the file can be used. One that failed, as on a full disk, is opened again here and
+    /// before every use.
+    pub fn check(&self) -> Result<(), IdentityError> {
+        self.store.check()
+    }
+
     /// Judges one attempt to sign in. `address` is the client's own, not a proxy's. The steps and
     /// their order are explained at the head of this crate.
     pub fn verify(

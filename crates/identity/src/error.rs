@@ -45,6 +45,9 @@ pub enum IdentityError {
         /// Why.
         source: std::io::Error,
     },
+    /// The store failed, and cannot be opened again yet.
+    #[error("{} failed and cannot be opened again yet", .0.display())]
+    Closed(PathBuf),
     /// The store failed.
     #[error("the account store failed: {0}")]
     Store(Box<redb::Error>),
@@ -85,6 +88,7 @@ impl IdentityError {
             | Self::InUse(_)
             | Self::Exposed { .. }
             | Self::File { .. }
+            | Self::Closed(_)
             | Self::Store(_)
             | Self::Damaged(_)
             | Self::Hash(_)

@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use curfew_authority::{RoleName, SubjectName};
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition,
-    WriteTransaction,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,10 @@ use crate::IdentityError;
 use crate::backoff::{Failures, Lane};
 use crate::totp::TotpSecret;
 use crate::vault::{Unsealable, Vault, VaultKey};
+
+#[cfg(test)]
+#[path = "store_flaky.rs"]
+pub(crate) mod flaky;
 
 /// Records by name, in JSON.
 const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts.v1");
@@ -102,9 +108,16 @@ pub(crate) struct Found {
 }
 
 pub(crate) struct Store {
-    database: Database,
+    path: PathBuf,
+    /// None while it failed and could not be opened again.
+    database: RwLock<Option<Database>>,
+    /// It failed: whatever was under way did not happen, and nothing else would either. It is opened
+    /// again before the next use.
+    failed: AtomicBool,
     vault: Vault,
     decoy: Vec<u8>,
+    #[cfg(test)]
+    pub(crate) disk: std::sync::Arc<flaky::Disk>,
 }
 
 impl Store {
@@ -115,7 +128,13 @@ impl Store {
         decoy_phc: String,
     ) -> Result<Self, IdentityError> {
         let vault = Vault::new(key);
-        let database = open_database(path)?;
+        #[cfg(test)]
+        let disk = std::sync::Arc::<flaky::Disk>::default();
+        make_folder(path)?;
+        let file = open_file(path, true)?;
+        #[cfg(test)]
+        let file = flaky::File::new(file, &disk);
+        let database = open_database(file, path)?;
         check_key(&database, &vault, path)?;
         let mut decoy = Record::new(BTreeSet::new(), decoy_phc);
         decoy.sealed_totp = vault.seal(
@@ -124,10 +143,62 @@ impl Store {
             TotpSecret::generate()?.as_bytes().as_slice(),
         )?;
         Ok(Self {
-            database,
+            path: path.to_owned(),
+            database: RwLock::new(Some(database)),
+            failed: AtomicBool::new(false),
             vault,
             decoy: encode(&decoy)?,
+            #[cfg(test)]
+            disk,
         })
+    }
+
+    /// Whether it works: writes what is there once more. Opens it again where it failed.
+    pub(crate) fn check(&self) -> Result<(), IdentityError> {
+        let look = |database: &Database| check_key(database, &self.vault, &self.path);
+        // The first look may be the one that finds it failed.
+        self.with(look).or_else(|_| self.with(look))
+    }
+
+    /// Has the file used, and takes note where that fails.
+    fn with<T>(
+        &self,
+        run: impl FnOnce(&Database) -> Result<T, IdentityError>,
+    ) -> Result<T, IdentityError> {
+        let opened = self.opened()?;
+        let result = match &*opened {
+            Some(database) => run(database),
+            None => Err(IdentityError::Closed(self.path.clone())),
+        };
+        if matches!(result, Err(IdentityError::Store(_))) {
+            self.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// The file, opened again where it failed: after an error of the disk redb refuses everything
+    /// until then, and what is in the file is as the last transaction left it that was durable.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, IdentityError> {
+        if self.failed.load(Ordering::Acquire) {
+            // Waits for whoever still reads.
+            let mut database = self
+                .database
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            // Somebody else may have been faster.
+            if self.failed.load(Ordering::Acquire) {
+                drop(database.take());
+                // What is missing now was there before: nothing is made anew.
+                let file = open_file(&self.path, false)?;
+                #[cfg(test)]
+                let file = flaky::File::new(file, &self.disk);
+                let again = open_database(file, &self.path)?;
+                check_key(&again, &self.vault, &self.path)?;
+                *database = Some(again);
+                self.failed.store(false, Ordering::Release);
+            }
+        }
+        Ok(self.database.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs `change` in one write transaction, which is durable when this returns `Ok` and did
@@ -136,39 +207,45 @@ impl Store {
         &self,
         change: impl FnOnce(&mut Writer<'_>) -> Result<T, IdentityError>,
     ) -> Result<T, IdentityError> {
-        let transaction = self.database.begin_write()?;
-        let value = change(&mut Writer {
-            store: self,
-            transaction: &transaction,
-        })?;
-        transaction.commit()?;
-        Ok(value)
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            let value = change(&mut Writer {
+                store: self,
+                transaction: &transaction,
+            })?;
+            transaction.commit()?;
+            Ok(value)
+        })
     }
 
     /// Whom `name` stands for, at this moment.
     pub(crate) fn find(&self, name: &str) -> Result<Found, IdentityError> {
-        let transaction = self.database.begin_read()?;
-        self.found(
-            name,
-            &transaction.open_table(ACCOUNTS)?,
-            &transaction.open_table(STRANGERS)?,
-        )
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            self.found(
+                name,
+                &transaction.open_table(ACCOUNTS)?,
+                &transaction.open_table(STRANGERS)?,
+            )
+        })
     }
 
     /// All accounts, by name.
     pub(crate) fn all(&self) -> Result<Vec<(SubjectName, Record)>, IdentityError> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(ACCOUNTS)?;
-        let mut all = Vec::new();
-        for row in table.iter()? {
-            let (name, bytes) = row?;
-            let name = name
-                .value()
-                .parse()
-                .map_err(|_| IdentityError::Damaged("the name of an account"))?;
-            all.push((name, decode(bytes.value())?));
-        }
-        Ok(all)
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            let table = transaction.open_table(ACCOUNTS)?;
+            let mut all = Vec::new();
+            for row in table.iter()? {
+                let (name, bytes) = row?;
+                let name = name
+                    .value()
+                    .parse()
+                    .map_err(|_| IdentityError::Damaged("the name of an account"))?;
+                all.push((name, decode(bytes.value())?));
+            }
+            Ok(all)
+        })
     }
 
     /// The TOTP secret of `found`.
@@ -283,20 +360,30 @@ fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, IdentityError> {
     serde_json::from_slice(bytes).map_err(|_| IdentityError::Damaged("a record cannot be read"))
 }
 
-fn open_database(path: &Path) -> Result<Database, IdentityError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| IdentityError::File { path, source }
-    };
-    let folder = match path.parent() {
+fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {
+    let path = path.to_owned();
+    move |source| IdentityError::File { path, source }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn make_folder(path: &Path) -> Result<(), IdentityError> {
+    let folder = folder_of(path);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(failed(folder))?;
+        .map_err(failed(folder))
+}
+
+/// The file, for nobody else; made where it may be.
+fn open_file(path: &Path, make: bool) -> Result<FileBackend, IdentityError> {
+    let folder = folder_of(path);
     // Others who may write here could put another file in this one's place.
     let mode = fs::metadata(folder).map_err(failed(folder))?.mode() & 0o777;
     refuse_exposed(folder, mode, 0o022)?;
@@ -304,7 +391,7 @@ fn open_database(path: &Path) -> Result<Database, IdentityError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .create(true)
+        .create(make)
         .truncate(false)
         .mode(0o600)
         .open(path)
@@ -316,11 +403,14 @@ fn open_database(path: &Path) -> Result<Database, IdentityError> {
         .and_then(|folder| folder.sync_all())
         .map_err(failed(folder))?;
 
-    let backend = FileBackend::new(file).map_err(|error| database_error(error, path))?;
+    FileBackend::new(file).map_err(|error| database_error(error, path))
+}
+
+fn open_database(file: impl StorageBackend, path: &Path) -> Result<Database, IdentityError> {
     Builder::new()
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true)
-        .create_with_backend(backend)
+        .create_with_backend(file)
         .map_err(|error| database_error(error, path))
 }
 
@@ -342,7 +432,8 @@ fn database_error(error: DatabaseError, path: &Path) -> IdentityError {
     }
 }
 
-/// Makes all tables and the key check in a new file; holds the key to the check in an old one.
+/// Makes all tables and the key check in a new file; holds the key to the check in an old one. Writes
+/// it in any case, so that a file that cannot be written is found.
 fn check_key(database: &Database, vault: &Vault, path: &Path) -> Result<(), IdentityError> {
     let transaction = database.begin_write()?;
     {
@@ -350,20 +441,19 @@ fn check_key(database: &Database, vault: &Vault, path: &Path) -> Result<(), Iden
         transaction.open_table(STRANGERS)?;
         let mut meta = transaction.open_table(META)?;
         let sealed = meta.get(META_CHECK)?.map(|bytes| bytes.value().to_vec());
-        match sealed {
+        let sealed = match sealed {
             Some(sealed) => {
                 vault
                     .open(META_CHECK, "", &sealed)
                     .map_err(|Unsealable| IdentityError::WrongVaultKey(path.to_owned()))?;
+                sealed
             }
             None if accounts.first()?.is_some() => {
                 return Err(IdentityError::Damaged("the check of the vault key is gone"));
             }
-            None => {
-                let sealed = vault.seal(META_CHECK, "", META_CHECK.as_bytes())?;
-                meta.insert(META_CHECK, sealed.as_slice())?;
-            }
-        }
+            None => vault.seal(META_CHECK, "", META_CHECK.as_bytes())?,
+        };
+        meta.insert(META_CHECK, sealed.as_slice())?;
     }
     transaction.commit()?;
     Ok(())

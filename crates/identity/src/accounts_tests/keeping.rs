@@ -194,3 +194,49 @@ fn the_file_holds_no_secret_in_the_clear() {
     assert!(!holds(in_json.trim_matches(['[', ']']).as_bytes()));
     assert!(!holds(bench.totp.to_base32().expose_secret().as_bytes()));
 }
+
+#[test]
+fn a_store_whose_disk_failed_is_opened_again_by_itself() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let bench = Bench::new();
+    let accounts = bench.accounts();
+    let disk = &accounts.store.disk;
+    let opened = disk.opened.load(SeqCst);
+    disk.broken.store(true, SeqCst);
+    for _ in 0..3 {
+        let code = bench.code(NOON);
+        let failed = accounts.verify("alice", &secret(PASSWORD), &code, address(1), at(NOON));
+        assert!(matches!(failed, Err(SignInError::Failed(_))), "{failed:?}");
+        accounts.check().unwrap_err();
+    }
+    disk.broken.store(false, SeqCst);
+    // Nothing of the attempts that failed is left: the code is not used up.
+    bench.sign_in(PASSWORD, 1, NOON).unwrap();
+    accounts.check().unwrap();
+    assert_eq!(
+        cause(bench.sign_in(PASSWORD, 1, NOON)),
+        RefusalCause::CodeReused
+    );
+    let after = disk.opened.load(SeqCst);
+    assert!(after > opened);
+    bench.sign_in(PASSWORD, 1, NOON + 60).unwrap();
+    assert_eq!(
+        disk.opened.load(SeqCst),
+        after,
+        "it is not opened for nothing"
+    );
+}
+
+#[test]
+fn a_store_that_is_gone_is_not_made_anew_under_a_running_gateway() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let bench = Bench::new();
+    let accounts = bench.accounts();
+    accounts.store.disk.broken.store(true, SeqCst);
+    accounts.check().unwrap_err();
+    accounts.list().unwrap_err();
+    accounts.store.disk.broken.store(false, SeqCst);
+    std::fs::remove_file(bench.path()).unwrap();
+    accounts.check().unwrap_err();
+    assert!(!bench.path().exists());
+}
