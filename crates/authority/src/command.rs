@@ -430,6 +430,9 @@ pub enum Refusal {
     /// A step of an erasure that cannot be taken.
     #[error(transparent)]
     Erasure(#[from] ErasureRefusal),
+    /// An account is to have more roles than an entry can name.
+    #[error("{0} roles are more than the {max} that one account may have", max = crate::ADDED_ROLES_MAX)]
+    TooManyRoles(usize),
     /// What is to be recorded does not fit in an entry.
     #[error("{what} of {bytes} bytes is over the limit of {max}")]
     TooLarge {

@@ -50,7 +50,7 @@ pub use ids::{
 pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits, RecordLevel};
 pub use policy::{
     AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
-    Problem, Question, Ruling, SCHEMA,
+    Problem, Question, Ruling, SCHEMA, UnknownRole,
 };
 pub use resource::{Plane, Resource, Verb};
 pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};

@@ -27,6 +27,7 @@ use crate::resource::{Resource, Verb};
 use crate::session::Context;
 use crate::time::Span;
 
+pub use check::UnknownRole;
 pub use problem::{PolicyError, Problem};
 
 /// The schema every policy is checked against.

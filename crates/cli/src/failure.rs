@@ -107,6 +107,11 @@ impl Failure {
         Self::new(Exit::Failed, text)
     }
 
+    /// In a sentence, for a line of diagnostics.
+    pub(crate) fn brief(&self) -> String {
+        self.report.to_string()
+    }
+
     /// For the terminal.
     pub(crate) fn text(&self) -> String {
         format!("{:?}", self.report)

@@ -1,5 +1,6 @@
 //! `curfew`: an access gateway whose sessions and audit log protect each other.
 
+mod check;
 mod client;
 mod configuration;
 mod database;
@@ -13,6 +14,7 @@ mod policy;
 mod say;
 mod serve;
 mod sessions;
+mod signals;
 mod signer;
 mod status;
 mod terminal;
@@ -40,6 +42,7 @@ enum Command {
     Demo(demo::Demo),
     Init(serve::Init),
     Serve(serve::Serve),
+    Check(check::Check),
     Status(status::Status),
     User(user::User),
     Policy(policy::Policy),
@@ -120,6 +123,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Key(arguments) => key::key(&arguments)?,
         Command::Signer(arguments) => signer::signer(arguments).await?,
         Command::Witness(arguments) => witness::witness(arguments).await?,
+        Command::Check(arguments) => return check::check(&arguments).await,
         Command::Log(arguments) => return log::log(arguments.command).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -29,6 +29,11 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// Something doubtful, beside the answer.
+pub(crate) fn warning(text: impl Display) {
+    note(format_args!("warning: {text}"));
+}
+
 /// A question beside the answer; the cursor stays behind it.
 pub(crate) fn ask(text: impl Display) {
     let mut err = std::io::stderr();

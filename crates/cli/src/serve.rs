@@ -1,14 +1,24 @@
 //! `curfew init` and `curfew serve`.
 
+use std::path::Path;
+use std::time::Duration;
+
 use clap::Args;
+use curfew_gateway::Running;
 use curfew_gateway::data::DataDir;
+use curfew_gateway::problem::Problem;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
-use crate::configuration::{self, ConfigArgument};
-use crate::failure::{Doing, Exit, Failure, Outcome};
-use crate::say;
+use crate::configuration::{self, ConfigArgument, Loaded};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::signals::{Asked, Asking};
+use crate::{check, say};
+
+/// How often a running gateway looks at its set-up again: certificates run out, modes are changed, what is
+/// behind it goes. Each time it signs in to each database once.
+const LOOK_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Makes the data folder: keys and an empty audit log.
 #[derive(Args, Debug)]
@@ -17,7 +27,8 @@ pub(crate) struct Init {
     config: ConfigArgument,
 }
 
-/// Runs the gateway until SIGINT or SIGTERM.
+/// Runs the gateway until SIGINT, SIGTERM or SIGQUIT. SIGHUP takes in the policy and the certificate as they
+/// are now, without a restart. It looks first at what `curfew check` looks at, and does not start with errors.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -58,8 +69,13 @@ pub(crate) fn init(arguments: &Init) -> Outcome {
 pub(crate) async fn serve(arguments: &Serve) -> Outcome {
     // Before anything listens: whoever asks it to stop from then on is heard, once it has started.
     let mut asked = Asked::listen()?;
-    let loaded = configuration::load(&arguments.config.config)?;
-    let running = curfew_gateway::start(loaded.config, &loaded.policy_name, &loaded.policy)
+    let file = &arguments.config.config;
+    let loaded = configuration::load(file)?;
+    let problems = check::local(&loaded);
+    check::refuse(&problems)?;
+    check::raise_open_files(&loaded.config);
+    let config = loaded.config.clone();
+    let running = curfew_gateway::start(config, &loaded.policy_name, &loaded.policy)
         .await
         .map_err(|error| start_failure(&error))?;
     let ready = Ready {
@@ -75,14 +91,14 @@ pub(crate) async fn serve(arguments: &Serve) -> Outcome {
             say::note(format_args!("databases:      postgresql on {postgres}"));
         }
     }
-    let ended = tokio::select! {
-        () = asked.wait(arguments.until_stdin_ends) => Ok(()),
-        () = running.failed() => Err(Failure::hint(
-            Exit::Failed,
-            "the gateway failed and admits nothing more",
-            "what the log says above is a fault of Curfew; start it again",
-        )),
-    };
+    let ended = run(
+        file,
+        loaded,
+        &running,
+        &mut asked,
+        arguments.until_stdin_ends,
+    )
+    .await;
     let stopped = running.stop().await;
     ended?;
     stopped.map_err(|refusal| {
@@ -101,27 +117,87 @@ fn start_failure(error: &curfew_gateway::StartError) -> Failure {
     Failure::failed(text)
 }
 
-/// The signals that ask it to stop, and do not end it any more from when this is made.
-struct Asked {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Asked {
-    fn listen() -> Outcome<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).doing("cannot listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).doing("cannot listen for SIGINT")?,
-        })
-    }
-
-    async fn wait(&mut self, or_stdin_ends: bool) {
+/// Goes on until somebody asks it to stop, and does what else it is asked.
+async fn run(
+    file: &Path,
+    mut loaded: Loaded,
+    running: &Running,
+    asked: &mut Asked,
+    until_stdin_ends: bool,
+) -> Outcome {
+    // The first look, at what is behind Curfew as well, is taken at once.
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tell(&check::at_start(&loaded), &mut Vec::new());
+    let mut told = Vec::new();
+    let stdin = stdin_end();
+    tokio::pin!(stdin);
+    loop {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            () = stdin_end(), if or_stdin_ends => {}
+            what = asked.next() => match what {
+                Asking::Stop => return Ok(()),
+                Asking::Reload => if let Some(new) = reload(file, running).await {
+                    loaded = new;
+                    look.reset_immediately();
+                },
+                Asking::Nothing(signal) => {
+                    tracing::warn!(signal, "this signal means nothing to Curfew");
+                }
+            },
+            () = &mut stdin, if until_stdin_ends => return Ok(()),
+            _ = look.tick() => {
+                // Whoever asks to stop does not wait for what does not answer.
+                let problems = tokio::select! {
+                    problems = check::running(&loaded) => problems,
+                    () = asked.stop() => return Ok(()),
+                };
+                tell(&problems, &mut told);
+                running.checked(problems);
+            }
+            () = running.failed() => return Err(Failure::hint(
+                Exit::Failed,
+                "the gateway failed and admits nothing more",
+                "what the log says above is a fault of Curfew; start it again",
+            )),
         }
     }
+}
+
+/// Says what was not said before.
+fn tell(problems: &[Problem], told: &mut Vec<Problem>) {
+    for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+        tracing::warn!(fix = problem.fix, "{problem}");
+    }
+    problems.clone_into(told);
+}
+
+/// Takes in what can be taken in without a restart, and says what became of it. Gives what was read.
+async fn reload(file: &Path, running: &Running) -> Option<Loaded> {
+    let loaded = match configuration::load(file) {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            let text = failure.brief();
+            tracing::error!("nothing is reloaded, `curfew check` says more: {text}");
+            running.not_reloaded(text);
+            return None;
+        }
+    };
+    let reloaded = running
+        .reload(&loaded.config, &loaded.policy_name, &loaded.policy)
+        .await;
+    for failed in &reloaded.failed {
+        tracing::error!("not reloaded, what was in force stays: {failed}");
+    }
+    for left in &reloaded.left {
+        tracing::warn!("{left} has changed, which takes a restart");
+    }
+    for taken in &reloaded.taken {
+        tracing::info!("reloaded: {taken}");
+    }
+    if reloaded.taken.is_empty() && reloaded.failed.is_empty() {
+        tracing::info!("reloaded: policy and certificate are as before");
+    }
+    Some(loaded)
 }
 
 /// Waits for the end of standard input.

@@ -7,6 +7,7 @@ use curfew_gateway::signer::server::{SignerServer, begin, prepare};
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::say;
+use crate::signals::{Asked, until_asked};
 
 /// Signs the audit log's checkpoints in a process of its own, so that the gateway's host process
 /// need not have the key.
@@ -86,6 +87,7 @@ pub(crate) async fn signer(arguments: Signer) -> Outcome {
             let uid = serve
                 .uid
                 .unwrap_or_else(|| rustix::process::geteuid().as_raw());
+            let asked = Asked::listen()?;
             let server = SignerServer::bind(&serve.key, &serve.socket, uid)
                 .map_err(|error| Failure::failed(&error))?;
             say::note(format_args!(
@@ -94,8 +96,12 @@ pub(crate) async fn signer(arguments: Signer) -> Outcome {
                 server.verifier(),
                 server.size()
             ));
+            // What it signs is remembered before it is given out: it can be ended at any moment.
             let serving = tokio::task::spawn_blocking(move || server.serve());
-            serving.await.doing("the signer ended")
+            match until_asked(asked, serving).await {
+                Some(ended) => ended.doing("the signer ended"),
+                None => Ok(()),
+            }
         }
     }
 }

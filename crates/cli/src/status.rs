@@ -3,13 +3,14 @@
 use std::io::ErrorKind;
 
 use clap::Args;
+use curfew_export::visible;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
 use curfew_gateway::standing::{Follower, Status as Standing};
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Exit, Failure, Outcome};
-use crate::say;
+use crate::{check, say};
 
 const AFTER_HELP: &str = "\
 HAS is how many entries it has acknowledged, LACKS how many signed ones it has not, SINCE when the
@@ -70,6 +71,28 @@ fn show(standing: &Standing) {
         "{} entries, {} under a signed checkpoint{not_signed}",
         standing.entries, standing.signed
     ));
+    for condition in &standing.conditions {
+        say::line(say::bad(format_args!(
+            "{} since {}: {}",
+            condition.part.as_str(),
+            second(&condition.since.to_string()),
+            visible(&condition.text),
+        )));
+    }
+    let none = Vec::new();
+    let checked = standing.checked.as_ref();
+    let problems = checked.map_or(&none, |checked| &checked.problems);
+    for problem in problems {
+        say::line(check::told(problem));
+    }
+    let failing = standing.followers.iter().any(|it| it.failing.is_some());
+    if standing.conditions.is_empty()
+        && standing.not_signed.is_none()
+        && problems.is_empty()
+        && !failing
+    {
+        say::line("no problem is known");
+    }
     if standing.followers.is_empty() {
         return;
     }
@@ -83,16 +106,20 @@ fn show(standing: &Standing) {
     }
 }
 
+/// A time, to the second.
+fn second(at: &str) -> String {
+    at.chars().take(19).collect()
+}
+
 fn row(follower: &Follower) -> String {
     let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
-    let second = |at: String| at.chars().take(19).collect::<String>();
-    let since = follower.since.map(|at| second(at.to_string()));
+    let since = follower.since.map(|at| second(&at.to_string()));
     let state = match &follower.failing {
         Some(failing) => say::bad(format_args!(
             "fails since {}: {}",
-            second(failing.since.to_string()),
+            second(&failing.since.to_string()),
             // What a receiver says goes to a terminal.
-            curfew_export::visible(&failing.error),
+            visible(&failing.error),
         )),
         None => String::new(),
     };

@@ -111,7 +111,16 @@ pub(crate) async fn user(arguments: User) -> Outcome {
     }
     match answer {
         Answer::Done => say::note("Done and recorded."),
-        Answer::Enrolled { uri, secret } => show_enrolment(&uri, &secret),
+        Answer::Enrolled {
+            uri,
+            secret,
+            warnings,
+        } => {
+            show_enrolment(&uri, &secret);
+            for warning in warnings {
+                say::warning(warning);
+            }
+        }
         Answer::Users(users) => show_users(&users),
         Answer::Sessions(sessions) => say::json(&sessions),
         Answer::Status(status) => say::json(&status),

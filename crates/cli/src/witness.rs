@@ -11,6 +11,7 @@ use curfew_verify::ledger::{RealDisk, VerifierKey, Witness as Keeper};
 
 use crate::failure::{Doing, Exit, Failure, Outcome};
 use crate::say;
+use crate::signals::{Asked, until_asked};
 
 /// Cosigns checkpoints of logs, so that nobody can rewrite, fork or cut them off unseen: a witness
 /// for C2SP tlog-witness, of any log that speaks it.
@@ -82,13 +83,14 @@ pub(crate) async fn witness(arguments: Witness) -> Outcome {
             })
         }),
         Command::Serve(serve) => {
+            let asked = Asked::listen()?;
             let server = WitnessServer::bind(&serve.dir, serve.listen).await;
             let server = server.map_err(|error| Failure::failed(&error))?;
             say::note(format_args!("listening on http://{}", server.address()));
             for (origin, size) in server.witness().logs() {
                 say::note(format_args!("log {origin}: {size} entries cosigned"));
             }
-            server.serve().await;
+            until_asked(asked, server.serve()).await;
             Ok(())
         }
     }

@@ -37,8 +37,9 @@ fn a_missing_file_and_an_unfit_certificate_are_named() {
     assert_eq!(ran.code(), Some(2));
     assert!(ran.err().contains("elsewhere.toml"), "{}", ran.err());
     let ran = place.run(&["serve"]);
-    assert_eq!(ran.code(), Some(1));
+    assert_eq!(ran.code(), Some(2));
     assert!(ran.err().contains("certificate.pem"), "{}", ran.err());
+    assert!(ran.err().contains("`curfew init`"), "{}", ran.err());
 }
 
 #[test]

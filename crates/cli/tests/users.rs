@@ -102,3 +102,38 @@ fn what_needs_a_sign_in_says_so() {
     let ran = place.run(&["whoami", "--server", "http://curfew.test"]);
     assert_eq!(ran.code(), Some(2), "a token never goes over plain http");
 }
+
+/// More than an entry can name: nothing is made that the log does not tell of.
+#[test]
+fn an_account_that_cannot_be_recorded_is_not_made() {
+    let place = Place::new(CONFIG, POLICY);
+    place.run(&["init"]).ok();
+    let roles: Vec<String> = (0..257).map(|number| format!("role-{number}")).collect();
+    let mut add = vec!["user", "add", "ana", "--password-stdin"];
+    for role in &roles {
+        add.extend(["--role", role.as_str()]);
+    }
+    let ran = place.run_with(&add, PASSWORD);
+    assert_eq!(ran.code(), Some(1));
+    assert!(ran.err().contains("257 roles"), "{}", ran.err());
+    let listed = place.run(&["user", "list"]).ok().out();
+    assert!(!listed.contains("ana"), "{listed}");
+    assert!(kinds_of_change(&place).is_empty());
+    // Of what does not exist nothing is recorded either.
+    for arguments in [&["user", "disable", "bob"][..], &["user", "totp", "bob"]] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code(), Some(1));
+        assert!(ran.err().contains("no account named bob"), "{}", ran.err());
+    }
+    assert!(kinds_of_change(&place).is_empty());
+    let fewer = [
+        "user",
+        "add",
+        "ana",
+        "--role",
+        "analyst",
+        "--password-stdin",
+    ];
+    place.run_with(&fewer, PASSWORD).ok();
+    assert_eq!(kinds_of_change(&place).len(), 1);
+}

@@ -150,6 +150,11 @@ pub(crate) fn wall() -> Option<WallClock> {
     })
 }
 
+/// Whether somebody keeps the wall clock in step with others, where the kernel tells.
+pub fn is_clock_synced() -> Option<bool> {
+    wall().map(|wall| wall.synced)
+}
+
 /// A timer on the boot clock with the kernel's own precision, where the runtime's wheel would
 /// round up to a whole millisecond.
 #[derive(Debug)]

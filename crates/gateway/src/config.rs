@@ -8,7 +8,7 @@ mod forward;
 mod log;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
@@ -262,6 +262,18 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
+/// Whether a text is a host name (RFC 1123 section 2.1), up to what browsers take besides: `_`.
+fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        (1..=63).contains(&label.len())
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
 /// Why a configuration is refused, with the place in the file.
 #[derive(Debug, miette::Diagnostic, thiserror::Error)]
 #[error(transparent)]
@@ -319,6 +331,7 @@ impl Config {
         let problem = self
             .origin_problem()
             .or_else(|| self.name_problem())
+            .or_else(|| self.host_problem())
             .or_else(|| self.web_problem())
             .or_else(|| self.postgres_problem())
             .or_else(|| self.log.problem())
@@ -363,6 +376,22 @@ impl Config {
         Some((twice.as_str(), problem, hint))
     }
 
+    /// Hosts are names as browsers send them, and nothing else.
+    fn host_problem(&self) -> Option<Complaint<'_>> {
+        let web = self.web.iter().map(|web| &web.host);
+        let host = std::iter::once(&self.portal)
+            .chain(web)
+            .find(|host| !is_host_name(host))?;
+        let problem = format!("`{host}` is not a host name");
+        let hint = match host.rsplit_once(':') {
+            Some((_, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                "leave the port out: `public_port` of [listen] says which one clients use"
+            }
+            _ => "write it like shop.example.com: letters, digits, hyphens and dots",
+        };
+        Some((host, problem, hint))
+    }
+
     fn web_problem(&self) -> Option<Complaint<'_>> {
         let mut hosts = BTreeSet::from([self.portal.to_ascii_lowercase()]);
         for web in &self.web {
@@ -396,8 +425,17 @@ impl Config {
             let hint = "add `postgres = \"127.0.0.1:6432\"` to [listen], or leave the port out";
             return Some(("public_postgres_port", problem, hint));
         }
+        let with_port = self.postgres.iter().find(|database| {
+            let host = &database.host;
+            !host.starts_with('/') && host.contains(':') && host.parse::<IpAddr>().is_err()
+        });
+        if let Some(database) = with_port {
+            let problem = format!("`{}` is not a host", database.host);
+            let hint = "write the port as `port = 5432`";
+            return Some((&database.host, problem, hint));
+        }
         let exposed = self.postgres.iter().find(|database| {
-            let address = database.host.parse::<std::net::IpAddr>();
+            let address = database.host.parse::<IpAddr>();
             let local = database.host.starts_with('/')
                 || database.host == "localhost"
                 || address.is_ok_and(|ip| ip.is_loopback());
@@ -461,7 +499,7 @@ impl Config {
     }
 
     /// The name of the network that holds this address; `unknown` where none does.
-    pub fn network_of(&self, address: std::net::IpAddr) -> &str {
+    pub fn network_of(&self, address: IpAddr) -> &str {
         self.networks
             .iter()
             .flat_map(|(name, nets)| nets.iter().map(move |net| (name, net)))
@@ -537,6 +575,22 @@ upstream = "http://127.0.0.1:3000"
             (
                 GOOD.replace("http://127.0.0.1:3000", "127.0.0.1:3000"),
                 "is not an upstream",
+            ),
+            (
+                GOOD.replace("shop.localhost", "shop.localhost:8443"),
+                "is not a host name",
+            ),
+            (
+                GOOD.replace(
+                    "portal = \"curfew.localhost\"",
+                    "portal = \"https://curfew/\"",
+                ),
+                "is not a host name",
+            ),
+            (
+                GOOD.replace("[tls]", "postgres = \"127.0.0.1:6432\"\n[tls]")
+                    + "[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example.com:5432\"\ndatabase = \"d\"\nuser = \"u\"\n",
+                "is not a host",
             ),
             (
                 format!("{GOOD}[tuning]\noutage_grace = \"0s\"\n"),

@@ -3,6 +3,8 @@
 //!
 //! One JSON object a line each way.
 
+mod accounts;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -11,10 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    AccountChange, Actor, Command, EndCause, EndReason, Policy, Resource, RoleName, SessionId,
-    SessionView, SubjectName,
+    Actor, Command, EndCause, EndReason, Policy, RoleName, SessionId, SessionView, SubjectName,
 };
-use curfew_identity::{AccountView, Accounts, TotpEnrollment};
+use curfew_identity::Accounts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -122,6 +123,9 @@ pub enum Outcome {
         uri: String,
         /// The secret in base32, to type in.
         secret: String,
+        /// What is doubtful about the account.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
     },
     /// All accounts, in order of name.
     Users(serde_json::Value),
@@ -138,9 +142,7 @@ pub enum Outcome {
 pub struct Desk {
     registrar: Registrar,
     accounts: Arc<Accounts>,
-    resources: Arc<[Resource]>,
-    /// Whether the log has witnesses.
-    witnesses: bool,
+    config: Arc<Config>,
     /// None where nothing runs.
     standing: Option<Arc<Standing>>,
 }
@@ -150,8 +152,7 @@ impl Desk {
         Self {
             registrar: registrar.clone(),
             accounts: Arc::clone(accounts),
-            resources: config.resources().into(),
-            witnesses: config.log.witness.is_some(),
+            config: Arc::new(config.clone()),
             standing: None,
         }
     }
@@ -183,35 +184,14 @@ impl Desk {
                 name,
                 roles,
                 password,
-            } => {
-                let change = AccountChange::Added(roles.clone());
-                let who = name.clone();
-                let enrolled = self
-                    .on_accounts(move |accounts| accounts.add(&who, roles, &password.0))
-                    .await?;
-                self.note(name, change, by).await?;
-                Ok(enrolled.into())
-            }
+            } => self.add_user(name, roles, password, by).await,
             Operation::UserPassword { name, password } => {
-                let who = name.clone();
-                self.on_accounts(move |accounts| accounts.set_password(&who, &password.0))
-                    .await?;
-                self.note(name, AccountChange::PasswordSet, by).await
+                self.set_password(name, password, by).await
             }
-            Operation::UserTotp { name } => {
-                let who = name.clone();
-                let enrolled = self
-                    .on_accounts(move |accounts| accounts.renew_totp(&who))
-                    .await?;
-                self.note(name, AccountChange::TotpSet, by).await?;
-                Ok(enrolled.into())
-            }
-            Operation::UserDisable { name } => self.disable(name, true, by).await,
-            Operation::UserEnable { name } => self.disable(name, false, by).await,
-            Operation::UserList => {
-                let users: Vec<AccountView> = self.on_accounts(|accounts| accounts.list()).await?;
-                Ok(Outcome::Users(serde_json::json!(users)))
-            }
+            Operation::UserTotp { name } => self.renew_totp(name, by).await,
+            Operation::UserDisable { name } => self.set_disabled(name, true, by).await,
+            Operation::UserEnable { name } => self.set_disabled(name, false, by).await,
+            Operation::UserList => self.list_users().await,
             Operation::SessionList => {
                 let live = |authority: &curfew_authority::Authority, _| authority.live();
                 let sessions: Vec<SessionView> = self
@@ -225,10 +205,8 @@ impl Desk {
             Operation::SessionEnd { session } => self.end(session, by).await,
             Operation::PolicyLoad { name, text } => {
                 let policy = Policy::parse(&name, &text).map_err(|error| error.to_string())?;
-                policy
-                    .check_resources(&self.resources)
-                    .and_then(|()| policy.check_witnesses(self.witnesses))
-                    .map_err(|error| error.to_string())?;
+                let checked = self.config.check_policy(&policy);
+                checked.map_err(|error| error.to_string())?;
                 let loaded = self.registrar.carry_out(Command::LoadPolicy { text });
                 loaded.await.map_err(told)?;
                 Ok(Outcome::Done)
@@ -241,18 +219,6 @@ impl Desk {
         let looked = standing::look(standing, self.registrar.now(), Reader::Operator).await;
         let status = looked.ok_or("the look failed; see the gateway's own log")?;
         Ok(Outcome::Status(Box::new(status)))
-    }
-
-    async fn disable(&self, name: SubjectName, off: bool, by: Actor) -> Result<Outcome, String> {
-        let who = name.clone();
-        self.on_accounts(move |accounts| accounts.set_disabled(&who, off))
-            .await?;
-        let change = if off {
-            AccountChange::Disabled
-        } else {
-            AccountChange::Enabled
-        };
-        self.note(name, change, by).await
     }
 
     async fn end(&self, session: SessionId, by: Actor) -> Result<Outcome, String> {
@@ -273,44 +239,6 @@ impl Desk {
         // Where it ended otherwise in between, that is recorded.
         ended.map_err(|refusal| told(refusal.into()))?;
         Ok(Outcome::Done)
-    }
-
-    /// The account is changed first and recorded after: a change that was not recorded is told
-    /// as failed, and the operator does it again.
-    async fn note(
-        &self,
-        subject: SubjectName,
-        change: AccountChange,
-        by: Actor,
-    ) -> Result<Outcome, String> {
-        let command = Command::ChangeAccount {
-            subject,
-            change,
-            by,
-        };
-        self.registrar.carry_out(command).await.map_err(told)?;
-        Ok(Outcome::Done)
-    }
-
-    /// The accounts block, so they are asked on a thread that may.
-    async fn on_accounts<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&Accounts) -> Result<T, curfew_identity::IdentityError> + Send + 'static,
-    ) -> Result<T, String> {
-        let accounts = Arc::clone(&self.accounts);
-        tokio::task::spawn_blocking(move || ask(&accounts))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
-    }
-}
-
-impl From<TotpEnrollment> for Outcome {
-    fn from(enrolment: TotpEnrollment) -> Self {
-        Self::Enrolled {
-            uri: enrolment.uri.expose_secret().to_owned(),
-            secret: enrolment.secret.expose_secret().to_owned(),
-        }
     }
 }
 

@@ -187,6 +187,23 @@ impl DataDir {
         options
     }
 
+    /// The name under which the log's checkpoints are signed: its origin.
+    ///
+    /// # Errors
+    /// When the verifier key is not there or cannot be read.
+    pub fn origin(&self) -> Result<String, DataError> {
+        Ok(self.verifier()?.name().to_owned())
+    }
+
+    /// Whether there is a file of accounts.
+    pub fn has_accounts(&self) -> bool {
+        self.accounts_file().exists()
+    }
+
+    fn accounts_file(&self) -> PathBuf {
+        self.root.join("accounts.redb")
+    }
+
     /// The verifier key itself.
     pub(crate) fn verifier(&self) -> Result<VerifierKey, DataError> {
         let path = self.public_key();
@@ -250,7 +267,7 @@ impl DataDir {
     pub fn accounts(&self, master: &MasterKey) -> Result<Accounts, DataError> {
         let key = VaultKey::from_bytes(*master.derive("accounts-vault", &[]));
         Ok(Accounts::open(
-            self.root.join("accounts.redb"),
+            self.accounts_file(),
             key,
             PasswordCost::Standard,
         )?)

@@ -15,14 +15,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
+use crate::certificate::{Shown, TlsError};
 use crate::clock::{self, Clock};
+use crate::conditions::Conditions;
 use crate::config::{Config, WebResource};
 use crate::control;
 use crate::data::{DataDir, DataError};
 use crate::forward;
 use crate::handover::Handover;
-use crate::listen::{self, TlsError};
+use crate::listen;
 use crate::postgres;
+use crate::problem::Problem;
 use crate::recorder::Durability;
 use crate::registrar::{self, Concealer, Ledger, NotCarriedOut, Refusal, Registrar, Reopen};
 use crate::replay::replay;
@@ -130,6 +133,7 @@ pub struct Core {
     pub(crate) data: DataDir,
     pub(crate) durability: Arc<Durability>,
     pub(crate) values: Option<Arc<Store>>,
+    pub(crate) conditions: Arc<Conditions>,
     /// The statements on all changes of the key that signs the log, in its order.
     pub(crate) rotations: Vec<String>,
 }
@@ -141,7 +145,9 @@ pub struct Running {
     pub web: SocketAddr,
     /// Where databases are served.
     pub postgres: Option<SocketAddr>,
-    gateway: Arc<Gateway>,
+    pub(crate) gateway: Arc<Gateway>,
+    /// The certificate that listeners show.
+    pub(crate) shown: Arc<Shown>,
     stopping: CancellationToken,
     /// The ledger is closed: its last checkpoint is there.
     closed: CancellationToken,
@@ -224,6 +230,7 @@ impl Core {
             }
         }
         let reopen = reopen(data.clone(), values.clone());
+        let conditions = Arc::<Conditions>::default();
         let registrar = registrar::start(registrar::Start {
             authority: replayed.authority,
             approved: replayed.approved,
@@ -240,6 +247,7 @@ impl Core {
             clock: clock.clone(),
             outage_grace: config.tuning.outage_grace.0,
             record_wait: config.tuning.record_wait.0,
+            conditions: Arc::clone(&conditions),
         })
         .map_err(StartError::Timer)?;
         let core = Self {
@@ -249,6 +257,7 @@ impl Core {
             data,
             durability: held,
             values,
+            conditions,
             rotations: replayed.rotations,
         };
         core.take_up_work(config, policy, &clock, recovered.size == 0)
@@ -302,7 +311,8 @@ impl Core {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Running, StartError> {
-    let tls = listen::tls(&config.tls)?;
+    let shown = Shown::read(&config.tls)?;
+    let tls = listen::tls(&shown)?;
     let upstreams =
         web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
     let databases =
@@ -317,9 +327,9 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     };
     let postgres = database.as_ref().map(|(_, address)| *address);
     let control = bind_control(&core.data)?;
-    let search = Search::start(&config, &core.data, &core.durability)?;
+    let search = Search::start(&config, &core)?;
+    let standing = Arc::new(followers.standing(&core));
     let durability = core.durability;
-    let standing = Arc::new(followers.standing(&durability, &core.data));
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,
         accounts: core.accounts,
@@ -362,6 +372,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         web,
         postgres,
         gateway,
+        shown,
         stopping,
         closed,
         tasks,
@@ -411,15 +422,14 @@ impl Followers {
         Ok(())
     }
 
-    fn standing(&self, durability: &Arc<Durability>, data: &DataDir) -> Standing {
+    fn standing(&self, core: &Core) -> Standing {
         let receivers = self.forwards.iter().map(forward::Setup::progress);
         let archive = self.archive.iter().map(archive::Setup::progress);
         let witnesses = self.witnesses.iter().map(witness::Setup::progress);
         Standing::new(
             receivers.chain(archive).chain(witnesses).collect(),
             self.stamps.is_some(),
-            durability,
-            data.ledger(),
+            core,
         )
     }
 
@@ -446,7 +456,9 @@ impl Followers {
         if let Some(retention) = self.retention {
             let (registrar, values) = (gateway.registrar.clone(), gateway.values.clone());
             let checkpoints = durability.checkpoints();
-            tasks.spawn(retention.run(registrar, values, checkpoints, stopping.clone()));
+            let conditions = Arc::clone(&gateway.standing.conditions);
+            let told = (conditions, stopping.clone());
+            tasks.spawn(retention.run(registrar, values, checkpoints, told));
         }
         if let Some(stamps) = self.stamps {
             let (registrar, durability) = (gateway.registrar.clone(), Arc::clone(&durability));
@@ -526,6 +538,11 @@ impl Running {
     /// Ledger time now.
     pub fn now(&self) -> Timestamp {
         self.gateway.registrar.now()
+    }
+
+    /// Takes in what a look at the set-up found, for whoever asks how the gateway stands.
+    pub fn checked(&self, problems: Vec<Problem>) {
+        self.gateway.standing.checked(self.now(), problems);
     }
 
     /// Waits until the one path is gone, which happens before [`Self::stop`] only by a fault in

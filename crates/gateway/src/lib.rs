@@ -10,8 +10,10 @@
 
 pub mod archive;
 mod causes;
+pub mod certificate;
 mod client;
 mod clock;
+mod conditions;
 pub mod config;
 mod console;
 pub mod control;
@@ -23,8 +25,10 @@ mod listen;
 mod oauth;
 mod permit;
 mod postgres;
+pub mod problem;
 mod recorder;
 mod registrar;
+pub mod reload;
 mod replay;
 mod retention;
 pub mod rotation;
@@ -37,9 +41,9 @@ pub mod standing;
 mod web;
 pub mod witness;
 
-pub use clock::Clock;
+pub use certificate::TlsError;
+pub use clock::{Clock, is_clock_synced};
 pub use gateway::{Core, Gateway, Running, StartError, start};
-pub use listen::TlsError;
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
 pub use recorder::{Durability, Unrecorded};
 pub use registrar::{NotCarriedOut, Record, Refusal, Registrar, Unavailable};

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,8 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -29,7 +27,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use crate::config::Tls;
+use crate::certificate::{Shown, TlsError};
 use crate::gateway::Gateway;
 use crate::{console, web};
 
@@ -65,50 +63,19 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// Why certificate or key are of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file cannot be read as PEM.
-    #[error("{path}: {source}")]
-    Pem {
-        /// Which.
-        path: String,
-        /// Why.
-        source: rustls_pki_types::pem::Error,
-    },
-    /// They do not fit each other, or are of a kind that is not supported.
-    #[error("the certificate and its key cannot be used: {0}")]
-    Unfit(#[from] rustls::Error),
-    /// The file has no certificate in it.
-    #[error("{0} holds no certificate")]
-    Empty(String),
-}
-
 /// What each listener shows its clients.
 pub(crate) struct Acceptors {
     pub(crate) web: TlsAcceptor,
     pub(crate) postgres: TlsAcceptor,
 }
 
-/// Reads certificate and key.
-pub(crate) fn tls(files: &Tls) -> Result<Acceptors, TlsError> {
-    let pem = |path: &Path| {
-        let path = path.display().to_string();
-        move |source| TlsError::Pem { path, source }
-    };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .map_err(pem(&files.certificate))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(pem(&files.certificate))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty(files.certificate.display().to_string()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(pem(&files.key))?;
+/// How each listener speaks TLS, with the certificate that is shown at that moment.
+pub(crate) fn tls(shown: &Arc<Shown>) -> Result<Acceptors, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let base = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(Arc::clone(shown) as Arc<dyn ResolvesServerCert>);
     let with = |protocols: &[&[u8]]| {
         let mut config = base.clone();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::NotCarriedOut;
+use crate::conditions::{Conditions, Part};
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
 use crate::registrar::Registrar;
@@ -142,7 +143,7 @@ impl Setup {
         registrar: Registrar,
         values: Option<Arc<Store>>,
         checkpoints: Checkpoints,
-        stopping: CancellationToken,
+        (conditions, stopping): (Arc<Conditions>, CancellationToken),
     ) {
         let pruner = Pruner {
             setup: self,
@@ -156,6 +157,7 @@ impl Setup {
                 () = stopping.cancelled() => return,
                 looked = pruner.look(&checkpoints) => looked,
             };
+            conditions.look(Part::Retention, &looked);
             let trouble = looked.err().map(|trouble| trouble.to_string());
             match &trouble {
                 Some(trouble) if said.as_ref() != Some(trouble) => {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use curfew_search::{Answer, Bounds, Follower, Query, Searcher};
 use tokio::sync::Semaphore;
 
+use crate::conditions::Part;
 use crate::config::Config;
-use crate::data::DataDir;
-use crate::gateway::StartError;
+use crate::gateway::{Core, StartError};
 use crate::recorder::Durability;
 
 /// Searches at once. Each may read the ledger for [`SEARCH_TIME`]; with two, one that does leaves
@@ -45,18 +45,17 @@ pub(crate) struct Search {
 
 impl Search {
     /// Starts to follow the ledger with an index, where one is configured.
-    pub(crate) fn start(
-        config: &Config,
-        data: &DataDir,
-        durability: &Arc<Durability>,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn start(config: &Config, core: &Core) -> Result<Self, StartError> {
+        let (data, durability) = (&core.data, &core.durability);
         let follower = if config.search.index {
             let dir = config.search.dir.clone();
             let durable = Arc::clone(durability);
+            let conditions = Arc::clone(&core.conditions);
             let started = Follower::start(
                 data.ledger(),
                 dir.unwrap_or_else(|| data.search()),
                 move || durable.size(),
+                move |standing| conditions.look(Part::Search, &standing),
             );
             Some(started.map_err(StartError::Search)?)
         } else {

@@ -1,15 +1,21 @@
 //! How far everybody who follows the log has come: receivers, the archive, witnesses, the
 //! timestamping authority. What each lacks, since when, and what stands in the way.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use curfew_authority::{Entry, SigningFault, Span, Timestamp};
+use curfew_identity::Accounts;
 use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::clock;
+pub use crate::conditions::{Condition, Part as ConditionPart};
+use crate::conditions::{Conditions, Part};
+use crate::gateway::Core;
+use crate::problem::Problem;
 use crate::recorder::Durability;
 
 /// What kind of follower.
@@ -81,6 +87,22 @@ pub struct Status {
     pub not_signed: Option<SigningFault>,
     /// In order of the configuration.
     pub followers: Vec<Follower>,
+    /// What is out of order. For the operator of the host alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What was wrong or doubtful about the set-up when it was last looked at, and when that was. For
+    /// the operator of the host alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<Checked>,
+}
+
+/// What a look at the set-up found.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Checked {
+    /// When.
+    pub at: Timestamp,
+    /// What is wrong or doubtful.
+    pub problems: Vec<Problem>,
 }
 
 /// Who reads a status.
@@ -176,33 +198,58 @@ fn before(now: Timestamp, passed: Duration) -> Timestamp {
     now.saturating_sub(Span::from_duration(passed))
 }
 
-/// All followers of a log.
+/// All followers of a log, and the rest of what an operator wants to know.
 #[derive(Debug)]
 pub(crate) struct Standing {
     followers: Vec<Arc<Progress>>,
     has_timestamps: bool,
     durability: Arc<Durability>,
     ledger: PathBuf,
+    /// The accounts, which are looked at when an operator asks.
+    accounts: Arc<Accounts>,
+    pub(crate) conditions: Arc<Conditions>,
+    checked: Mutex<Option<Checked>>,
 }
 
 impl Standing {
     /// Of the log in `ledger`, which these follow besides its timestamping authority, if there is one.
-    pub(crate) fn new(
-        followers: Vec<Arc<Progress>>,
-        has_timestamps: bool,
-        durability: &Arc<Durability>,
-        ledger: PathBuf,
-    ) -> Self {
+    pub(crate) fn new(followers: Vec<Arc<Progress>>, has_timestamps: bool, core: &Core) -> Self {
         Self {
             followers,
             has_timestamps,
-            durability: Arc::clone(durability),
-            ledger,
+            durability: Arc::clone(&core.durability),
+            ledger: core.data.ledger(),
+            accounts: Arc::clone(&core.accounts),
+            conditions: Arc::clone(&core.conditions),
+            checked: Mutex::default(),
+        }
+    }
+
+    /// Takes in what a look at the set-up found.
+    pub(crate) fn checked(&self, at: Timestamp, problems: Vec<Problem>) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Checked { at, problems });
+    }
+
+    /// Looks at what tells nobody by itself when it is out of order.
+    fn look_around(&self) {
+        self.conditions.look(Part::Accounts, &self.accounts.check());
+        self.conditions.look(Part::Disk, &room(&self.ledger));
+        match clock::wall() {
+            Some(wall) if !wall.synced => self.conditions.failed(
+                Part::Clock,
+                "nobody keeps the wall clock in step with others: run chrony or systemd-timesyncd",
+            ),
+            // Where the kernel does not say, nothing is known.
+            Some(_) | None => self.conditions.well(Part::Clock),
         }
     }
 
     /// How it stands now. Blocks for some reads of the log.
     pub(crate) fn look(&self, now: Timestamp, reader: Reader) -> Status {
+        if reader == Reader::Operator {
+            self.look_around();
+        }
         let moment = (now, Instant::now());
         let mut followers: Vec<Follower> = self
             .followers
@@ -235,8 +282,40 @@ impl Standing {
             signed,
             not_signed: signing.last.and_then(Result::err),
             followers,
+            conditions: match reader {
+                Reader::Operator => self.conditions.all(moment),
+                Reader::Session => Vec::new(),
+            },
+            checked: match reader {
+                Reader::Operator => {
+                    let checked = self.checked.lock();
+                    checked.unwrap_or_else(PoisonError::into_inner).clone()
+                }
+                Reader::Session => None,
+            },
         }
     }
+}
+
+/// Room that should be left where the data is: for two segments of the default size, as many tiles, and
+/// the search index beside them.
+const ROOM_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+/// Whether there is room where the data is.
+///
+/// # Errors
+/// How little is left, or that nobody can tell.
+pub fn room(dir: &Path) -> Result<(), String> {
+    let space = rustix::fs::statvfs(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let left = space.f_bavail.saturating_mul(space.f_frsize);
+    if left >= ROOM_BYTES_MIN {
+        return Ok(());
+    }
+    Err(format!(
+        "{} MiB are left at {}; nothing new is admitted once it is full",
+        left / (1024 * 1024),
+        dir.display()
+    ))
 }
 
 /// When an entry was recorded; none where that cannot be read.

@@ -11,6 +11,8 @@
 mod config;
 #[path = "shared/gateway.rs"]
 mod gateway;
+#[path = "shared/left_out.rs"]
+mod left_out;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -173,11 +175,10 @@ async fn the_archive_of_a_longer_or_another_log_is_left_alone() {
     }
 }
 
-/// Amazon's protocol, as spoken by a server that is not ours. Left out where it is not installed.
+/// Amazon's protocol, as spoken by a server that is not ours. Left out where it cannot be installed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_s3_store_holds_the_archive() {
     let Some((server, endpoint)) = moto().await else {
-        println!("left out: moto_server is not installed");
         return;
     };
     let access = Access {
@@ -203,7 +204,10 @@ async fn an_s3_store_holds_the_archive() {
 }
 
 /// Ends the server with the test.
-struct Server(std::process::Child);
+struct Server(
+    std::process::Child,
+    #[allow(dead_code, reason = "where its program is, for as long as it runs")] tempfile::TempDir,
+);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -212,15 +216,49 @@ impl Drop for Server {
     }
 }
 
+/// Where moto's server is: in this folder, installed for this test alone.
+fn moto_server(folder: &std::path::Path) -> Result<std::path::PathBuf, String> {
+    let run = |program: &std::path::Path, words: &[&str]| {
+        let output = std::process::Command::new(program)
+            .args(words)
+            .current_dir(folder)
+            .output()
+            .map_err(|error| format!("{}: {error}", program.display()))?;
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = told.trim().lines().last().unwrap_or_default().to_owned();
+        output.status.success().then_some(()).ok_or(last)
+    };
+    run("python3".as_ref(), &["-m", "venv", "venv"])?;
+    let quietly = ["install", "--quiet", "--disable-pip-version-check", MOTO];
+    run(&folder.join("venv/bin/pip"), &quietly)?;
+    Ok(folder.join("venv/bin/moto_server"))
+}
+
+/// With what it takes to serve, and no more of Amazon's services than this one.
+const MOTO: &str = "moto[s3,server]>=5";
+
 /// A server with a bucket named `evidence`.
 async fn moto() -> Option<(Server, String)> {
     const ADDRESS: &str = "127.83.51.1";
-    let spawned = std::process::Command::new("moto_server")
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_path_buf();
+    let installed = tokio::task::spawn_blocking(move || moto_server(&at)).await;
+    let program = match installed.unwrap() {
+        Ok(program) => program,
+        Err(problem) => {
+            left_out::left_out(
+                "moto",
+                &format!("{MOTO} cannot be installed here: {problem}"),
+            );
+            return None;
+        }
+    };
+    let spawned = std::process::Command::new(program)
         .args(["-H", ADDRESS, "-p", "9083"])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn();
-    let server = Server(spawned.ok()?);
+    let server = Server(spawned.unwrap(), folder);
     let endpoint = format!("http://{ADDRESS}:9083");
     let start = Instant::now();
     loop {

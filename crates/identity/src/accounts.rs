@@ -113,6 +113,32 @@ impl Accounts {
         })
     }
 
+    /// Whether an account of this name and password can be added.
+    pub fn check_new(
+        &self,
+        name: &SubjectName,
+        password: &SecretString,
+    ) -> Result<(), IdentityError> {
+        password::check_strength(name, password).map_err(IdentityError::WeakPassword)?;
+        match self.get(name)? {
+            Some(_) => Err(IdentityError::Exists(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the account is there, and this can be its password.
+    pub fn check_password(
+        &self,
+        name: &SubjectName,
+        password: &SecretString,
+    ) -> Result<(), IdentityError> {
+        password::check_strength(name, password).map_err(IdentityError::WeakPassword)?;
+        match self.get(name)? {
+            Some(_) => Ok(()),
+            None => Err(IdentityError::Unknown(name.clone())),
+        }
+    }
+
     /// Adds an account.
     pub fn add(
         &self,

@@ -62,7 +62,8 @@ impl Order {
 }
 
 impl Follower {
-    /// Begins to follow the log in `log_dir` as far as `durable` says, with an index in `dir`.
+    /// Begins to follow the log in `log_dir` as far as `durable` says, with an index in `dir`. `told`
+    /// hears from its thread whether it gets on, or what stands in the way.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -70,6 +71,7 @@ impl Follower {
         log_dir: PathBuf,
         dir: PathBuf,
         durable: impl Fn() -> u64 + Send + 'static,
+        told: impl Fn(Result<(), String>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let searcher = Searcher::new(&log_dir);
         let shared = Arc::new(Order::default());
@@ -79,7 +81,7 @@ impl Follower {
             .spawn(move || {
                 // Best effort: without it the index is merely less polite.
                 let _ = rustix::process::setpriority_process(None, NICENESS);
-                follow(&theirs, &dir, &durable, &order);
+                follow(&theirs, &dir, (&durable, &told), &order);
             })?;
         Ok(Self {
             searcher,
@@ -125,14 +127,19 @@ impl Drop for Follower {
 }
 
 /// Body of the thread: opens, follows, and after an error opens again.
-fn follow(searcher: &Searcher, dir: &std::path::Path, durable: &dyn Fn() -> u64, order: &Order) {
+fn follow(
+    searcher: &Searcher,
+    dir: &std::path::Path,
+    (durable, told): (&dyn Fn() -> u64, &dyn Fn(Result<(), String>)),
+    order: &Order,
+) {
     loop {
         let outcome = Indexer::open_for(searcher.clone(), dir, true).and_then(|mut indexer| {
             if indexer.was_rebuilt() {
                 order.rebuilt.fetch_add(1, Ordering::Relaxed);
                 tracing::info!("the search index is made from the ledger");
             }
-            keep_up(&mut indexer, dir, durable, order)
+            keep_up(&mut indexer, dir, (durable, told), order)
         });
         match outcome {
             Ok(()) => return,
@@ -141,6 +148,7 @@ fn follow(searcher: &Searcher, dir: &std::path::Path, durable: &dyn Fn() -> u64,
             }
             Err(error) => {
                 tracing::warn!(%error, "the search index stands still");
+                told(Err(format!("the search index stands still: {error}")));
                 if order.wait(RETRY_AFTER) {
                     return;
                 }
@@ -158,7 +166,7 @@ fn has_room(dir: &std::path::Path) -> bool {
 fn keep_up(
     indexer: &mut Indexer,
     dir: &std::path::Path,
-    durable: &dyn Fn() -> u64,
+    (durable, told): (&dyn Fn() -> u64, &dyn Fn(Result<(), String>)),
     order: &Order,
 ) -> Result<(), IndexError> {
     let mut committed_at = Instant::now();
@@ -168,8 +176,13 @@ fn keep_up(
             let before = indexer.added();
             let all = indexer.add(durable(), STEP)?;
             added += indexer.added() - before;
+            told(Ok(()));
             all
         } else {
+            let dir = dir.display();
+            told(Err(format!(
+                "the search index stands still: no room at {dir}"
+            )));
             true
         };
         // After a quiet time the first entries wait no longer than later ones.

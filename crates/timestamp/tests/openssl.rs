@@ -3,6 +3,9 @@
 #![allow(clippy::print_stderr, reason = "what is left out is said")]
 #![allow(clippy::disallowed_types, reason = "OpenSSL is a program")]
 
+#[path = "../../gateway/tests/shared/left_out.rs"]
+mod left_out;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,7 +41,7 @@ fn is_missing() -> bool {
         .stdout(Stdio::null())
         .status();
     if found.is_err() {
-        eprintln!("left out: openssl is not installed");
+        left_out::left_out("openssl", "openssl is not installed");
     }
     found.is_err()
 }

@@ -172,6 +172,16 @@ fn there_is_no_global_mutable_state() {
 }
 
 #[test]
+fn tests_are_left_out_in_one_way() {
+    clean(left_out_otherwise(&sources()));
+    found_in(
+        left_out_otherwise,
+        "crates/gateway/tests/x.rs",
+        &["eprintln!(\"left", " out: x\");"].concat(),
+    );
+}
+
+#[test]
 fn nothing_is_left_unfinished() {
     clean(unfinished(&sources()));
     found_in(

@@ -373,11 +373,7 @@ fn issued(session: &SessionId, credential: &Credential) -> Event {
 }
 
 fn too_many_roles(count: usize) -> Decision {
-    Decision::refused(Refusal::TooLarge {
-        what: "a list of roles",
-        bytes: count,
-        max: ADDED_ROLES_MAX,
-    })
+    Decision::refused(Refusal::TooManyRoles(count))
 }
 
 fn refuse(

@@ -13,7 +13,7 @@ use super::problem::{Draft, PolicyError, nearest};
 use super::scan::{Scanned, scan};
 use super::{Effect, Inner, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, Rule, SCHEMA};
 use crate::event::ENTRY_BYTES_MAX;
-use crate::ids::RuleId;
+use crate::ids::{RoleName, RuleId};
 use crate::limits::{Aal, Demands, RecordLevel};
 use crate::resource::{Resource, Verb};
 use crate::time::Span;
@@ -449,7 +449,49 @@ impl Policy {
     }
 }
 
+/// A role that no rule speaks of: whoever has it can do no more for it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("no rule of the policy speaks of the role `{role}`")]
+pub struct UnknownRole {
+    /// Which.
+    pub role: RoleName,
+    /// What to do about it.
+    pub hint: String,
+}
+
 impl Policy {
+    /// The roles that rules speak of, in order.
+    pub fn roles(&self) -> BTreeSet<String> {
+        let literals = self.inner.set.policies();
+        literals
+            .flat_map(cedar_policy::Policy::entity_literals)
+            .filter(|uid| *uid.type_name() == self.inner.types.role)
+            .map(|uid| uid.id().unescaped().to_owned())
+            .collect()
+    }
+
+    /// Those of `held` that no rule speaks of, each with the nearest that one does.
+    pub fn unknown_roles<'a>(
+        &self,
+        held: impl IntoIterator<Item = &'a RoleName>,
+    ) -> Vec<UnknownRole> {
+        let known = self.roles();
+        held.into_iter()
+            .filter(|role| !known.contains(role.as_str()))
+            .map(|role| UnknownRole {
+                hint: match nearest(role.as_str(), known.iter().map(String::as_str)) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None if known.is_empty() => "no rule speaks of any role".to_owned(),
+                    None => format!(
+                        "rules speak of {}",
+                        Vec::from_iter(known.iter().map(|role| format!("`{role}`"))).join(", ")
+                    ),
+                },
+                role: role.clone(),
+            })
+            .collect()
+    }
+
     /// Refuses rules that demand witnesses where none are `configured`: nothing they permit could
     /// ever be done.
     ///

@@ -396,3 +396,28 @@ fn what_a_record_must_reach_is_checked() {
     let text = refused.to_string();
     assert!(text.contains("`a` demands timestamps"), "{text}");
 }
+
+#[test]
+fn a_role_that_no_rule_speaks_of_is_named_with_the_nearest() {
+    let rules = format!(
+        "{SESSIONS}\n@id(\"dba\") permit (principal in Role::\"dba\", action == Action::\"sql.read\", resource);\n\
+         @id(\"x\") permit (principal, action == Action::\"sql.read\", resource) when {{ principal in Role::\"analyst\" }};"
+    );
+    let policy = Policy::parse("p", &rules).unwrap();
+    assert!(policy.roles().contains("dba") && policy.roles().contains("analyst"));
+    let held: Vec<RoleName> = ["dba", "analist", "zzz-nobody"]
+        .map(|r| r.parse().unwrap())
+        .into();
+    let unknown = policy.unknown_roles(&held);
+    let told: Vec<_> = unknown
+        .iter()
+        .map(|it| (it.to_string(), it.hint.as_str()))
+        .collect();
+    assert_eq!(told.len(), 2);
+    assert_eq!(
+        told[0].0,
+        "no rule of the policy speaks of the role `analist`"
+    );
+    assert_eq!(told[0].1, "did you mean `analyst`?");
+    assert!(told[1].1.contains("`analyst`, `dba`"), "{}", told[1].1);
+}

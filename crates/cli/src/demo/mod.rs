@@ -36,12 +36,15 @@ enum DemoCommand {
     Code {
         /// ana or dan.
         name: String,
+        /// The port of the demo's pages, where more than one demo is running.
+        #[arg(long)]
+        port: Option<u16>,
     },
 }
 
 pub(crate) async fn demo(arguments: Demo) -> Outcome {
     match arguments.command {
-        Some(DemoCommand::Code { name }) => code::print(&name),
+        Some(DemoCommand::Code { name, port }) => code::print(&name, port),
         None if arguments.once => once::walk().await,
         None => show().await,
     }
@@ -64,7 +67,7 @@ async fn show() -> Outcome {
         () = &mut asked => return Ok(()),
         stage = stage::Stage::build(stage::Pace::People, &mut tell) => stage?,
     };
-    code::remember(&stage.users)?;
+    code::remember(&stage.users, stage.ports.web)?;
     page::print(&stage);
     loop {
         tokio::select! {
@@ -77,7 +80,7 @@ async fn show() -> Outcome {
         }
     }
     say::note("Stopping …");
-    code::forget();
+    code::forget(stage.ports.web);
     stage.close().await;
     Ok(())
 }

@@ -41,7 +41,10 @@ fn who(stage: &Stage) {
             user.name, user.role, user.password, code
         ));
     }
-    say::line("  The code of the moment: curfew demo code ana   (each works once)");
+    say::line(format_args!(
+        "  The code of the moment: curfew demo code ana --port {}   (each works once)",
+        stage.ports.web
+    ));
     say::line("  Or scan ana's secret:");
     if let Ok(ana) = stage.user("ana") {
         if say::to_terminal()

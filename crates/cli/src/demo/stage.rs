@@ -288,7 +288,7 @@ async fn users(data: &DataDir) -> Outcome<Vec<User>> {
         };
         let answer = control::request(&data.control_socket(), &operation).await;
         match answer.doing("Curfew does not take operations")? {
-            Answer::Enrolled { uri, secret } => {
+            Answer::Enrolled { uri, secret, .. } => {
                 code::code(&secret, 0)?;
                 users.push(User {
                     name,

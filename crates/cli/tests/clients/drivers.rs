@@ -31,7 +31,7 @@ async fn prepared(what: &str, command: Command) -> bool {
     let done = run(command, "").await;
     if !done.success {
         let last = done.err.trim().lines().last().unwrap_or_default();
-        left_out(&format!("{what} cannot be installed here: {last}"));
+        left_out(what, &format!("{what} cannot be installed here: {last}"));
     }
     done.success
 }
@@ -91,7 +91,7 @@ async fn jdbc_works_and_throws_the_right_state() {
         return;
     };
     if !Path::new(JDBC).is_file() {
-        return left_out("no JDBC driver for PostgreSQL on this machine");
+        return left_out("jdbc", "no JDBC driver for PostgreSQL on this machine");
     }
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "Jdbc.java", include_str!("Jdbc.java"));

@@ -7,6 +7,11 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+#[path = "../../../gateway/tests/shared/left_out.rs"]
+mod shared;
+
+pub(crate) use shared::left_out;
+
 /// How long any one step of a program may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -17,14 +22,9 @@ pub(crate) fn found(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
     if found.is_none() {
-        left_out(&format!("no {name} on this machine"));
+        left_out(name, &format!("no {name} on this machine"));
     }
     found
-}
-
-/// Says why a test is left out.
-pub(crate) fn left_out(why: &str) {
-    eprintln!("left out: {why}");
 }
 
 /// What a program did.

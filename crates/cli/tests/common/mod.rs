@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: the real program, and a folder it works in.
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::io::Write;
 use std::path::Path;
@@ -40,6 +41,33 @@ impl Place {
         std::fs::write(folder.path().join("curfew.toml"), config).unwrap();
         std::fs::write(folder.path().join("policy.cedar"), policy).unwrap();
         Self { folder }
+    }
+
+    /// With a certificate for the portal, which is good for some weeks.
+    pub(crate) fn certify(&self, hosts: &[&str]) {
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let made = rcgen::generate_simple_self_signed(hosts).unwrap();
+        std::fs::write(self.path().join("certificate.pem"), made.cert.pem()).unwrap();
+        self.secret("certificate.key", &made.signing_key.serialize_pem());
+    }
+
+    /// Writes a file that nobody else may read.
+    pub(crate) fn secret(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, private).unwrap();
+    }
+
+    /// The events in its log.
+    pub(crate) fn events(&self) -> Vec<curfew_authority::Event> {
+        let ledger = self.path().join("data/ledger");
+        let reader = curfew_ledger::LogReader::open(&ledger).unwrap();
+        reader
+            .range(0..reader.size())
+            .map(|entry| curfew_authority::Entry::from_bytes(&entry.unwrap().1).unwrap())
+            .map(|entry| entry.event)
+            .collect()
     }
 
     /// Where it is.

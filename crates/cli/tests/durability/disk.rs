@@ -5,6 +5,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::kit::Served;
+use crate::left_out::left_out;
 
 /// A small file system of our own, for as long as this lives.
 pub(crate) struct Small(tempfile::TempDir);
@@ -28,7 +29,7 @@ impl Small {
             .arg(&image)
             .status();
         if !made.is_ok_and(|status| status.success()) {
-            eprintln!("left out: mkfs.ext4 is not here");
+            left_out("mkfs.ext4", "mkfs.ext4 is not here");
             return None;
         }
         let image = image.to_str().unwrap();
@@ -42,7 +43,7 @@ impl Small {
             .arg(dir.path())
             .output();
         if !mounted.is_ok_and(|output| output.status.success()) {
-            eprintln!("left out: this user may not mount a file system");
+            left_out("mount", "this user may not mount a file system");
             return None;
         }
         Some(Self(dir))
@@ -105,13 +106,13 @@ impl Fault {
             .stdin(Stdio::null())
             .spawn();
         let Ok(mut strace) = strace else {
-            eprintln!("left out: strace is not installed");
+            left_out("strace", "strace is not installed");
             return None;
         };
         let start = Instant::now();
         while !traced(served.id(), strace.id()) {
             if strace.try_wait().unwrap().is_some() {
-                eprintln!("left out: this user may not trace the gateway");
+                left_out("strace", "this user may not trace the gateway");
                 return None;
             }
             assert!(start.elapsed() < Duration::from_secs(20), "strace hangs");

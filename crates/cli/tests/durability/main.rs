@@ -13,6 +13,8 @@ mod erase_kill;
 mod forward_kill;
 mod kill;
 mod kit;
+#[path = "../../../gateway/tests/shared/left_out.rs"]
+mod left_out;
 mod outage;
 mod twins;
 mod values;

@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::disk::{Fault, Small};
 use crate::kit::{Person, Place, Served};
+use crate::left_out::left_out;
 
 /// How long the disk may take to fill, and the gateway to take entries again.
 const SOON: Duration = Duration::from_secs(60);
@@ -203,7 +204,8 @@ async fn a_file_system_that_turns_read_only_refuses_on_both_planes() {
         return;
     };
     let Some(trigger) = small.trigger() else {
-        eprintln!("left out: this kernel has no way to trigger an error of ext4");
+        let why = "this kernel has no way to trigger an error of ext4";
+        left_out("trigger_fs_error", why);
         return;
     };
     let mut work = Work::begin(small.path(), "read_only").await;

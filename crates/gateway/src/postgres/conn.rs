@@ -253,7 +253,10 @@ async fn authenticate(
     let Ok(first) = read_sasl(client, &mut read).await? else {
         return Ok(Err(broken(())));
     };
-    let nonce = plane.unguessable();
+    let nonce = match super::unguessable() {
+        Ok(nonce) => nonce,
+        Err(complaint) => return Ok(Err(complaint)),
+    };
     let salt = plane.verifiers.salt(&startup.user);
     let exchange = match Exchange::begin(&first, &salt, &nonce) {
         Ok(exchange) => exchange,
@@ -474,12 +477,16 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         }
     };
     let cut = upstream.permit.cut().clone();
-    let Ok(issued) = plane
+    let issued = plane
         .cancels
-        .issue(startup.version, upstream.cancel.clone(), cut)
-    else {
-        close(&plane, upstream.permit);
-        return;
+        .issue(startup.version, upstream.cancel.clone(), cut);
+    let issued = issued.map_err(|error| super::no_random(&error));
+    let (issued, no_portal) = match (issued, super::unguessable()) {
+        (Ok(issued), Ok(no_portal)) => (issued, no_portal),
+        (Err(complaint), _) | (_, Err(complaint)) => {
+            close(&plane, upstream.permit);
+            return refuse(client, &complaint).await;
+        }
     };
     let mut out = BytesMut::new();
     for (name, value) in &upstream.parameters {
@@ -501,6 +508,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         read,
         upstream,
         issued,
+        no_portal,
     })
     .await;
 }

@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::cancel::Cancels;
+use self::frame::Complaint;
 use self::scram::Verifiers;
 use self::sql::Classifier;
 use self::startup::CancelKey;
@@ -35,7 +36,7 @@ use self::upstream::{Database, DatabaseError};
 use crate::config::{Config, PostgresResource};
 use crate::gateway::Gateway;
 use crate::listen;
-use crate::secret;
+use crate::secret::{self, SecretError};
 
 /// Clients that have not proved who they are yet. Each has 10 s and at most 12 KB: together 6 MB,
 /// and at least 51 sign-ins a second get through however slow the others are.
@@ -76,14 +77,6 @@ impl Plane {
         }
     }
 
-    /// Some text that nobody can guess.
-    fn unguessable(&self) -> String {
-        use base64::Engine as _;
-        // Without random bytes nothing that needs a secret works; a fixed text is then no worse.
-        let bytes = secret::random::<18>().unwrap_or_default();
-        base64::engine::general_purpose::STANDARD.encode(bytes)
-    }
-
     /// A name to show where a client asked for none that can be one.
     fn any_resource(&self) -> ResourceName {
         let first = self.databases.keys().next().cloned();
@@ -102,6 +95,19 @@ impl Plane {
             }
         }
     }
+}
+
+/// Some text that nobody can guess. Where there is none, nobody is let in: the complaint says so.
+fn unguessable() -> Result<String, Complaint> {
+    use base64::Engine as _;
+    let bytes = secret::random::<18>().map_err(|error| no_random(&error))?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+fn no_random(error: &SecretError) -> Complaint {
+    tracing::error!(%error, "a database client is refused");
+    Complaint::fatal("58000", "Curfew cannot make a secret at the moment")
+        .hint("Whoever runs Curfew finds the reason in its own log.")
 }
 
 type Entered = (

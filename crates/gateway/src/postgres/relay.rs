@@ -44,6 +44,8 @@ pub(crate) struct Parts<C> {
     pub(crate) read: BytesMut,
     pub(crate) upstream: Upstream,
     pub(crate) issued: Issued,
+    /// A name that no portal of the client's has.
+    pub(crate) no_portal: String,
 }
 
 /// Both directions of one side.
@@ -196,7 +198,7 @@ pub(crate) async fn run<C: Stream>(parts: Parts<C>) {
         encoding_readable: true,
         plain_literals: true,
         last: 0,
-        no_portal: parts.plane.unguessable(),
+        no_portal: parts.no_portal,
         plane: parts.plane,
         database: parts.database,
         words: parts.words,

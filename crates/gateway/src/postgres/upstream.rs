@@ -101,6 +101,9 @@ pub(crate) enum ConnectError {
     /// The server wants a password and there is none, or one over a line that can be read.
     #[error("the server asks for {0}")]
     Authentication(&'static str),
+    /// The server gave no key to cancel by.
+    #[error("the server gave no key to cancel by")]
+    NoKey,
     /// The server refused: SQLSTATE and message.
     #[error("the server refused: {0} {1}")]
     Refused(String, String),
@@ -126,7 +129,7 @@ impl ConnectError {
                 Complaint::fatal("08004", "the database server did not accept the gateway")
                     .hint("Whoever runs Curfew finds the reason in its own log.")
             }
-            Self::Io(_) | Self::Slow => {
+            Self::Io(_) | Self::Slow | Self::NoKey => {
                 Complaint::fatal("08006", "the database server cannot be reached")
                     .hint("Try again later; whoever runs Curfew finds the reason in its own log.")
             }
@@ -486,7 +489,9 @@ impl CancelHandle {
     pub(crate) async fn cancel(&self) -> Result<(), ConnectError> {
         let mut stream = self.target.connect().await?;
         let mut out = BytesMut::new();
-        let key = self.key.key.first_chunk().copied().unwrap_or_default();
+        let Some(key) = self.key.key.first_chunk().copied() else {
+            return Err(ConnectError::NoKey);
+        };
         frontend::cancel_request(self.key.process, i32::from_be_bytes(key), &mut out);
         stream.write_all(&out).await?;
         stream.flush().await?;

@@ -9,6 +9,7 @@ use curfew_values::{Store, Wiped};
 use tokio::task::JoinHandle;
 
 use super::task::{NotDone, Task};
+use crate::conditions::Part;
 
 /// An erasure that was approved and is not done.
 #[derive(Clone, Debug)]
@@ -100,6 +101,7 @@ impl Task {
 
     /// The keys of the first in line are gone from the disk, or not: then it is tried again.
     pub(super) fn wiped(&mut self, result: Result<Wiped, String>) {
+        self.conditions.look(Part::Erasing, &result);
         let wiped = match result {
             Ok(wiped) => wiped,
             Err(error) => {

@@ -6,6 +6,7 @@ use curfew_ledger::{AppendError, Space, Writer};
 use super::outage::Outage;
 use super::task::{NotDone, Task, Urgency};
 use super::{Refusal, Unavailable};
+use crate::conditions::Part;
 use crate::permit::{Cut, CutCause};
 
 /// Entries that may be under way to the disk when another decision is taken: half of what the
@@ -335,6 +336,8 @@ impl Task {
     /// The ledger cannot take entries: from here on nothing new is admitted.
     pub(super) fn fail(&mut self, kind: Unavailable, cause: String) {
         tracing::error!(%cause, "the ledger cannot take entries; nothing new is admitted");
+        let text = format!("nothing new is admitted: the log takes no entries: {cause}");
+        self.conditions.failed(Part::Recording, text);
         let now = self.now();
         match &mut self.outage {
             Some(outage) => outage.kind = kind,
@@ -373,6 +376,8 @@ impl Task {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(%error, "the ledger cannot be opened yet");
+                let text = format!("nothing new is admitted: the log cannot be opened: {error}");
+                self.conditions.failed(Part::Recording, text);
                 return;
             }
         };
@@ -385,6 +390,11 @@ impl Task {
                 .is_some_and(|(index, _)| *index != size);
         if gap {
             tracing::error!(size, "the ledger has lost durable entries; staying shut");
+            let text = format!(
+                "nothing is admitted any more: the log has lost durable entries and has {size} left; keep \
+                 its files, and restore them from the archive"
+            );
+            self.conditions.failed(Part::Recording, text);
             return;
         }
         self.writer = Some(writer);
@@ -398,6 +408,7 @@ impl Task {
     fn resume(&mut self) {
         if self.try_resume().is_ok() {
             let refused = self.outage.take().map_or(0, |outage| outage.refused);
+            self.conditions.well(Part::Recording);
             tracing::warn!(refused, "the ledger takes entries again");
         }
     }

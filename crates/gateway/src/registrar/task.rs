@@ -19,6 +19,7 @@ use super::live::Live;
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable, refusal_by};
 use crate::clock::{self, Alarm, Clock};
+use crate::conditions::Conditions;
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
 
@@ -59,6 +60,8 @@ pub(crate) struct Start {
     pub(crate) record_wait: Duration,
     /// What was approved and not done when the gateway last stopped.
     pub(crate) approved: Vec<Approved>,
+    /// Where it is told what is out of order.
+    pub(crate) conditions: Arc<Conditions>,
 }
 
 pub(super) type Reopening = JoinHandle<Result<(Writer, u64), String>>;
@@ -85,6 +88,7 @@ pub(super) struct Task {
     pub(super) armed: Option<Timestamp>,
     wall_offset_us: i64,
     pub(super) unknown_left: u32,
+    pub(super) conditions: Arc<Conditions>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -118,6 +122,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         outage_grace: start.outage_grace,
         record_wait: start.record_wait,
         unknown_left: UNKNOWN_PER_SECOND_MAX,
+        conditions: start.conditions,
         released,
     };
     tokio::spawn(task.run(inbox, returns, start.ledger.failures));

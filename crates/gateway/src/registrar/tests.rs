@@ -98,6 +98,7 @@ fn registrar_on(disk: &FaultyDisk, fields: BTreeSet<Field>) -> Registrar {
         clock: Clock::start(None),
         outage_grace: Duration::from_millis(300),
         record_wait: Duration::from_millis(300),
+        conditions: Arc::default(),
         approved: Vec::new(),
     })
     .unwrap()

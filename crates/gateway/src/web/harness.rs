@@ -144,13 +144,13 @@ impl Bench {
             if rules.contains("shop") { "" } else { OPEN }
         );
         let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
-        let tls = listen::tls(&config.tls).unwrap();
+        let shown = crate::certificate::Shown::read(&config.tls).unwrap();
+        let tls = listen::tls(&shown).unwrap();
         let upstreams = Upstreams::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
-        let ledger = core.data.ledger();
-        let standing = Standing::new(Vec::new(), false, &core.durability, ledger);
+        let search = crate::search::Search::start(&config, &core).unwrap();
+        let standing = Standing::new(Vec::new(), false, &core);
         let gateway = Arc::new(Gateway {
             registrar: core.registrar,
             accounts: core.accounts,

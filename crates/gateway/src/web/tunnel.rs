@@ -247,11 +247,11 @@ impl Tunnel {
         let mut told = false;
         if let Some((code, reason)) = farewell {
             told = outward.close(&mut client_write, &close_frame(code, &reason, None));
-            let mask = secret::random().unwrap_or_default();
-            inward.close(
-                &mut upstream_write,
-                &close_frame(GOING_AWAY, "", Some(mask)),
-            );
+            // RFC 6455 section 5.3: a mask that can be foreseen is none. Without one it just ends.
+            if let Ok(mask) = secret::random() {
+                let farewell = close_frame(GOING_AWAY, "", Some(mask));
+                inward.close(&mut upstream_write, &farewell);
+            }
         }
         permit.close(meter.closing(by, &registrar));
         drop(lease);

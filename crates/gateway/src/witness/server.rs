@@ -147,8 +147,12 @@ async fn add_checkpoint(witness: Arc<Witness>, request: Request<Incoming>) -> An
         Ok(Err(_)) => return text(StatusCode::BAD_REQUEST, "the body broke off\n"),
         Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the body did not come\n"),
     };
+    let Some(now) = wall_seconds() else {
+        tracing::error!("the wall clock is not set: nothing is cosigned");
+        return text(StatusCode::SERVICE_UNAVAILABLE, "its clock is not set\n");
+    };
     // It ends in a sync of the disk.
-    let added = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, wall_seconds()));
+    let added = tokio::task::spawn_blocking(move || witness.add_checkpoint(&body, now));
     match added.await {
         Ok(Ok(lines)) => text(StatusCode::OK, lines),
         Ok(Err(error)) => refused(&error),
@@ -184,9 +188,10 @@ fn refused(error: &AddError) -> Answer {
 }
 
 /// The wall clock: the time in a cosignature is for others to compare with theirs.
-fn wall_seconds() -> u64 {
+/// None where it stands before anybody could have set it: 0 would mean that no time is told.
+fn wall_seconds() -> Option<u64> {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    u64::try_from(now.tv_sec).unwrap_or_default()
+    u64::try_from(now.tv_sec).ok().filter(|now| *now > 0)
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {

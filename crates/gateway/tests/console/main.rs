@@ -13,6 +13,8 @@ mod erasures;
 mod export;
 mod followers;
 mod kit;
+#[path = "../shared/left_out.rs"]
+mod left_out;
 mod pages;
 mod search;
 mod sessions;

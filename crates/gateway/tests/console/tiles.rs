@@ -106,7 +106,7 @@ fn read_by_go(log: &Path, key: &str) -> Option<(bool, String)> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/read.go");
     let library = Path::new("/usr/share/gocode");
     if !library.join("src/golang.org/x/mod/sumdb/tlog").is_dir() {
-        eprintln!("left out: Go's golang.org/x/mod is not installed");
+        crate::left_out::left_out("go", "Go's golang.org/x/mod is not installed");
         return None;
     }
     let cache = tempfile::tempdir().unwrap();

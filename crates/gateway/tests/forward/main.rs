@@ -15,6 +15,8 @@ mod collector;
 #[path = "../shared/config.rs"]
 mod config;
 mod hub;
+#[path = "../shared/left_out.rs"]
+mod left_out;
 mod otlp;
 #[path = "../shared/person.rs"]
 mod person;

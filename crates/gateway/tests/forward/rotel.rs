@@ -126,7 +126,8 @@ fn installed(folder: &Path) -> Option<PathBuf> {
             }
             Err(error) => format!("{}: {error}", command.get_program().display()),
         };
-        eprintln!("left out: {ROTEL} from PyPI {what} here: {problem}");
+        let why = format!("{ROTEL} from PyPI {what} here: {problem}");
+        crate::left_out::left_out("rotel", &why);
         return None;
     }
     Some(program)

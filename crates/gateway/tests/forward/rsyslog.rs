@@ -45,7 +45,8 @@ impl<'a> Rsyslog<'a> {
     /// Starts it. Where it is not installed, one line says so.
     async fn start(place: &'a Place, driver: &'static str, last: u8) -> Option<Self> {
         if !has_driver(driver) {
-            eprintln!("left out: no rsyslog with the driver {driver} on this machine");
+            let why = format!("no rsyslog with the driver {driver} on this machine");
+            crate::left_out::left_out("rsyslog", &why);
             return None;
         }
         let [.., a, b] = std::process::id().to_be_bytes();

@@ -167,7 +167,7 @@ fn a_follower_keeps_up_and_goes_on_after_a_restart() {
     let mut log = Log::new();
     log.start(1, "ada");
     log.sync();
-    let follow = |log: &Log| Follower::start(log.path(), log.index(), || u64::MAX).unwrap();
+    let follow = |log: &Log| Follower::start(log.path(), log.index(), || u64::MAX, |_| {}).unwrap();
     let wait = |follower: &Follower, wanted: u64| {
         let begun = std::time::Instant::now();
         while follower.progress().indexed < wanted {

@@ -109,6 +109,7 @@ fn restarted(disk: &FaultyDisk) -> Registrar {
         clock: Clock::start(replayed.last.as_ref()),
         outage_grace: Duration::from_millis(300),
         record_wait: Duration::from_millis(300),
+        conditions: Arc::default(),
     })
     .unwrap()
 }
