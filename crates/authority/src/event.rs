@@ -459,6 +459,9 @@ pub struct ActionDetail {
     /// The statement's fingerprint, the same whatever its literals.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fingerprint: Option<String>,
+    /// The statement was only read and planned by the database, or described: it has not run.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub prepares: bool,
     /// The name the client gives itself, cut to 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<String>,
@@ -475,6 +478,29 @@ pub struct ActionDetail {
     /// What it only commits to. A field stands here or above, never in both.
     #[serde(skip_serializing_if = "Concealed::is_empty", default)]
     pub concealed: Concealed,
+}
+
+impl ActionDetail {
+    /// An action of which nothing but this is to be told.
+    #[must_use]
+    pub fn new(verb: Verb, resource: ResourceName) -> Self {
+        Self {
+            verb,
+            resource,
+            context: None,
+            connection: None,
+            method: None,
+            path: None,
+            statement: None,
+            fingerprint: None,
+            prepares: false,
+            client: None,
+            search: None,
+            target: None,
+            passive: false,
+            concealed: Concealed::default(),
+        }
+    }
 }
 
 /// How ledger time was found at start.

@@ -78,19 +78,9 @@ impl Observer for Watch {
 /// An allowed request.
 fn request(index: u64) -> ActionDetail {
     ActionDetail {
-        verb: Verb::WebRead,
-        resource: "wiki".parse().unwrap(),
-        context: None,
-        connection: None,
         method: Some("GET".to_owned()),
         path: Some(format!("/pages/handbook/2026/onboarding/{index}")),
-        statement: None,
-        fingerprint: None,
-        client: None,
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Concealed::new(),
+        ..ActionDetail::new(Verb::WebRead, "wiki".parse().unwrap())
     }
 }
 

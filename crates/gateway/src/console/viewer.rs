@@ -74,19 +74,11 @@ impl Visit {
     /// An action of this request, for the log.
     fn action(&self, verb: Verb, target: Option<SessionId>, passive: bool) -> ActionDetail {
         ActionDetail {
-            verb,
-            resource: ResourceName::gateway(),
-            context: None,
-            connection: None,
             method: Some(self.method.to_string()),
             path: Some(self.uri.path().to_owned()),
-            statement: None,
-            fingerprint: None,
-            client: None,
-            search: None,
             target,
             passive,
-            concealed: Default::default(),
+            ..ActionDetail::new(verb, ResourceName::gateway())
         }
     }
 

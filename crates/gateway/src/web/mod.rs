@@ -173,19 +173,11 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
             .iter()
             .any(|prefix| path.starts_with(prefix.as_str()));
     let action = ActionDetail {
-        verb,
-        resource: visit.resource.name.clone(),
-        context: None,
-        connection: None,
         method: Some(head.method.to_string()),
         path: Some(cut(path, PATH_BYTES_MAX).to_owned()),
-        statement: None,
-        fingerprint: None,
         client: client.map(|client| cut(client, CLIENT_BYTES_MAX).to_owned()),
-        search: None,
-        target: None,
         passive,
-        concealed: Default::default(),
+        ..ActionDetail::new(verb, visit.resource.name.clone())
     };
     let context = visit.gateway.context(visit.peer);
     let presenter = Presenter::Credential {
