@@ -444,6 +444,23 @@ pub struct Grant {
     pub record: Option<RecordLevel>,
 }
 
+impl Grant {
+    /// What both may rely on together: the strictest of their limits, deadlines and demands. Both
+    /// are of one session.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.limits = self.limits.and(other.limits);
+        self.deadline = self.deadline.min(other.deadline);
+        self.record = self.record.max(other.record);
+        for rule in &other.rules {
+            if !self.rules.contains(rule) {
+                self.rules.push(rule.clone());
+            }
+        }
+        self
+    }
+}
+
 /// What is missing for an action.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StepUp {

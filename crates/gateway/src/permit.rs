@@ -94,7 +94,8 @@ pub struct Closing {
 }
 
 impl Permit {
-    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger.
+    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger: the
+    /// last one of those it rests on.
     pub(crate) fn mint(
         id: PermitId,
         entry: u64,
@@ -134,7 +135,7 @@ impl Permit {
         &self.inner().grant.session
     }
 
-    /// The index of its `action.allowed` entry.
+    /// The index of its `action.allowed` entry, the last one where there are several.
     pub fn entry(&self) -> u64 {
         self.inner().entry
     }

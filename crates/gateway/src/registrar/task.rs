@@ -15,9 +15,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::Live;
+use super::live::{Live, LivePermit};
 use super::outage::Outage;
-use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
+use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
@@ -206,7 +206,7 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { ask, answer } => self.answer_ask(*ask, answer),
+            Message::Ask { asks, answer } => self.answer_asks(asks, answer),
             Message::Command { command, answer } => self.answer_command(*command, answer),
             Message::Query(query) => query(&self.authority, self.clock.now()),
             // The loop takes this one itself.
@@ -214,11 +214,46 @@ impl Task {
         }
     }
 
-    fn answer_ask(&mut self, ask: Ask, answer: Answer<Permit>) {
+    fn answer_asks(&mut self, asks: Vec<Ask>, answer: Answer<Asked>) {
         if let Err(refusal) = self.admitting() {
             let _ = answer.send(Err(refusal));
             return;
         }
+        let mut granted: Option<Grant> = None;
+        let mut entries = Vec::new();
+        let mut refused = None;
+        for ask in asks {
+            match self.decide_ask(ask) {
+                Ok((entry, grant)) => {
+                    entries.push(entry);
+                    granted = Some(match granted {
+                        None => grant,
+                        Some(before) => before.and(&grant),
+                    });
+                }
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
+        }
+        let allowed = entries.len();
+        let permit = granted.and_then(|grant| self.mint(entries, grant));
+        let (entry, refusal) = match refused {
+            Some((entry, refusal)) => (entry, Some(refusal)),
+            None => (None, None),
+        };
+        let asked = Asked {
+            permit,
+            allowed,
+            refusal,
+        };
+        // The one who asked may be gone: the permit then gives itself back.
+        self.answer_when_durable(entry, Ok(asked), answer);
+    }
+
+    /// Decides and records one question. A refusal comes with its entry, where it has one.
+    fn decide_ask(&mut self, ask: Ask) -> Result<(u64, Grant), (Option<u64>, Refusal)> {
         let session = match &ask.presenter {
             Presenter::Session(session) => Some(session.clone()),
             Presenter::Credential { hash, .. } => self
@@ -237,19 +272,15 @@ impl Task {
             decision = self.authority.decide(&command, now);
         }
         let verdict = decision.verdict.clone();
-        let entry = match self.record(&command, decision, now) {
-            Ok(entry) => entry,
-            Err(kind) => {
-                let _ = answer.send(Err(Refusal::Unavailable(kind)));
-                return;
-            }
-        };
+        let entry = self
+            .record(&command, decision, now)
+            .map_err(|kind| (None, Refusal::Unavailable(kind)))?;
         let refusal = match verdict {
             Verdict::Allow(grant) => {
-                let permit = entry.and_then(|entry| self.mint(entry, grant));
-                // The one who asked may be gone: the permit then gives itself back.
-                let _ = answer.send(permit.ok_or(Refusal::Unauthenticated));
-                return;
+                return match entry {
+                    Some(entry) => Ok((entry, grant)),
+                    None => Err((None, Refusal::Unauthenticated)),
+                };
             }
             Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
             Verdict::Deny(denial) => Refusal::Denied(denial),
@@ -260,7 +291,7 @@ impl Task {
             }
             Verdict::Unauthenticated | Verdict::Done => Refusal::Unauthenticated,
         };
-        self.answer_when_durable(entry, Err(refusal), answer);
+        Err((entry, refusal))
     }
 
     fn answer_command(&mut self, command: Command, answer: Answer<Verdict>) {
@@ -307,14 +338,15 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entry: u64, grant: Grant) -> Option<Permit> {
+    fn mint(&mut self, entries: Vec<u64>, grant: Grant) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
-        let (id, cut, pulse) = self.live.admit(session, entry, grant.limits);
+        let last = entries.last().copied()?;
+        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
             id,
-            entry,
+            last,
             grant,
             cut,
             activity,
@@ -388,37 +420,52 @@ impl Task {
         let Some(permit) = self.live.release(released.id) else {
             return;
         };
-        let unrecorded = self.outage.is_some() && permit.entry >= self.durability.size();
-        let closed_by = match (&released.closing, unrecorded) {
-            (_, true) => ClosedBy::Unrecorded,
-            (Some(closing), false) => closing.by,
-            (None, false) => return,
-        };
+        let durable = self.durability.size();
+        for entry in permit.entries.iter().copied() {
+            let unrecorded = self.outage.is_some() && entry >= durable;
+            let closed_by = match (&released.closing, unrecorded) {
+                (_, true) => ClosedBy::Unrecorded,
+                (Some(closing), false) => closing.by,
+                (None, false) => continue,
+            };
+            let closed = self.closing(&permit, entry, released, closed_by);
+            let command = Command::Close(closed);
+            let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
+            if recordable && self.carry_out(&command, self.clock.now()) {
+                continue;
+            }
+            if let Some(outage) = &mut self.outage {
+                outage.defer(command);
+            }
+        }
+    }
+
+    /// How what one entry allowed was closed.
+    fn closing(
+        &self,
+        permit: &LivePermit,
+        action: u64,
+        released: &Released,
+        by: ClosedBy,
+    ) -> ActionClosed {
         let closed = released
             .closing
             .map_or_else(|| self.clock.now(), |closing| closing.closed);
-        let cut_by_us = matches!(closed_by, ClosedBy::Limit | ClosedBy::SessionEnd);
+        let cut_by_us = matches!(by, ClosedBy::Limit | ClosedBy::SessionEnd);
         let deadline = permit
             .cut
             .now()
             .filter(|_| cut_by_us)
             .and_then(|cut| cut.deadline);
-        let command = Command::Close(ActionClosed {
-            session: permit.session,
-            action: permit.entry,
-            by: closed_by,
+        ActionClosed {
+            session: permit.session.clone(),
+            action,
+            by,
             deadline,
             closed,
             late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
             bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
             bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
-        });
-        let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
-        if recordable && self.carry_out(&command, self.clock.now()) {
-            return;
-        }
-        if let Some(outage) = &mut self.outage {
-            outage.defer(command);
         }
     }
 

@@ -180,19 +180,8 @@ impl Bench {
                 plane: Plane::Web,
             },
             action: ActionDetail {
-                verb,
-                resource: resource.parse().unwrap(),
-                context: None,
-                connection: None,
-                method: None,
                 path: Some("/orders/7".into()),
-                statement: None,
-                fingerprint: None,
-                client: None,
-                search: None,
-                target: None,
-                passive: false,
-                concealed: Default::default(),
+                ..ActionDetail::new(verb, resource.parse().unwrap())
             },
             context: context(),
         }
