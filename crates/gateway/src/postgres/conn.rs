@@ -22,7 +22,7 @@ use super::Plane;
 use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
 use super::relay;
 use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
-use super::startup::{self, First, Startup, VERSION_3_2};
+use super::startup::{self, First, Startup};
 use super::upstream::Stream;
 use super::words::Words;
 use crate::permit::{Closing, Permit};
@@ -122,10 +122,8 @@ async fn tell<S: Stream>(stream: &mut S, out: &mut BytesMut) {
 async fn read_packet<S: Stream>(stream: &mut S) -> std::io::Result<Result<First, Complaint>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
-    let length = match startup::packet_length(head) {
-        Ok(length) => length,
-        Err(complaint) => return Ok(Err(complaint)),
-    };
+    // Who begins like that does not speak this protocol, and is told nothing, as by PostgreSQL.
+    let length = startup::packet_length(head).ok_or(std::io::ErrorKind::InvalidData)?;
     let mut packet = vec![0; length];
     let (front, rest) = packet.split_at_mut(head.len());
     front.copy_from_slice(&head);
@@ -144,6 +142,8 @@ async fn greet(
         Ok(First::Startup(startup)) => startup,
         Ok(First::Cancel(key)) => {
             plane.cancel(&key, CANCEL).await;
+            // libpq takes an end without TLS's own goodbye for a failure.
+            client.shutdown().await?;
             return Err(Stop::Silently);
         }
         Ok(First::Ssl | First::GssEnc) => {
@@ -154,7 +154,7 @@ async fn greet(
     };
     if let Some(options) = &startup.negotiate {
         let mut out = BytesMut::new();
-        frame::negotiate_protocol_version(&mut out, VERSION_3_2, options);
+        frame::negotiate_protocol_version(&mut out, startup.version, options);
         client.write_all(&out).await?;
     }
     match authenticate(plane, &mut client, startup, address).await? {

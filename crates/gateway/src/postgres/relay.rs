@@ -25,7 +25,7 @@ use super::upstream::{CancelHandle, Database, Stream, Upstream};
 use super::words::Words;
 use crate::permit::{Busy, Cut, CutSignal, Permit};
 use crate::recorder::Unrecorded;
-use crate::registrar::{self, Asked, Refusal};
+use crate::registrar::{Asked, Refusal};
 
 /// What is read at once from either side. With what may wait on either side and in the unit a
 /// connection holds at most about 700 KiB, and at rest 16.
@@ -93,7 +93,7 @@ enum Decided {
     /// A long text has been read.
     Read(Arc<Statement>),
     /// The registrar has answered for a unit.
-    Asked(Vec<Ask>, Result<Asked, Refusal>),
+    Asked(Vec<Ask>, Box<Result<Asked, Refusal>>),
 }
 
 /// Why a relay ends.
@@ -120,7 +120,7 @@ impl From<Broken> for End {
 /// What woke a relay.
 enum Event {
     Cut(Cut),
-    Decided(Box<Decided>),
+    Decided(Decided),
     Recorded(Result<(), Unrecorded>),
     Client(std::io::Result<usize>),
     Looked,
@@ -258,7 +258,7 @@ impl<C: Stream> Relay<C> {
                 Event::Cut(cut) => Err(End::Cut(cut)),
                 Event::Decided(decided) => {
                     self.deciding = None;
-                    self.decided(*decided)
+                    self.decided(decided)
                 }
                 Event::Recorded(Err(unrecorded)) => {
                     self.replace_answer(&unrecorded.into());
@@ -302,7 +302,7 @@ impl<C: Stream> Relay<C> {
             biased;
             cut = cut.fired() => Event::Cut(cut),
             cut = any_cut(&rights) => Event::Cut(cut),
-            decided = decided(&mut self.deciding) => Event::Decided(Box::new(decided)),
+            decided = decided(&mut self.deciding) => Event::Decided(decided),
             recorded = recorded(&rights), if waits_for_record => Event::Recorded(recorded),
             result = self.to_server.push(to_server, &mut self.server.1), if writes_server => {
                 Event::ToServer(result)
@@ -347,7 +347,7 @@ impl<C: Stream> Relay<C> {
         let (plane, record) = (Arc::clone(&self.plane), self.database.record);
         Box::pin(async move {
             let answer = plane.gateway.registrar.ask_all(questions, record).await;
-            Decided::Asked(asks, answer)
+            Decided::Asked(asks, Box::new(answer))
         })
     }
 
@@ -375,7 +375,12 @@ impl<C: Stream> Relay<C> {
                     self.decide(want);
                 }
             }
-            Decided::Asked(asks, Ok(asked)) => {
+            Decided::Asked(asks, answer) => {
+                let asked = (*answer).unwrap_or_else(|refusal| Asked {
+                    permit: None,
+                    allowed: 0,
+                    refusal: Some(refusal),
+                });
                 let refused = asks.get(asked.allowed).map(|ask| ask.class);
                 let refusal = match (asked.refusal, refused) {
                     (Some(refusal), Some(class)) => Some(self.complain(&refusal, class)?),
@@ -383,11 +388,6 @@ impl<C: Stream> Relay<C> {
                 };
                 let permit = asked.permit.map(Arc::new);
                 self.protocol.answered(permit, asked.allowed, refusal);
-            }
-            Decided::Asked(asks, Err(refusal)) => {
-                let class = asks.first().map_or(Class::Read, |ask| ask.class);
-                let complaint = self.complain(&refusal, class)?;
-                self.protocol.answered(None, 0, Some(complaint));
             }
         }
         Ok(())
@@ -410,7 +410,7 @@ impl<C: Stream> Relay<C> {
     }
 
     /// The record of what is being answered has failed: the client is told instead of the answer.
-    fn replace_answer(&mut self, refusal: &registrar::Refusal) {
+    fn replace_answer(&mut self, refusal: &Refusal) {
         let complaint = self.words.refusal(refusal, Class::Read.verb());
         self.protocol.replace_answer(&complaint);
     }

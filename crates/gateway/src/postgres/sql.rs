@@ -11,6 +11,7 @@
 mod encoding;
 mod logged;
 mod rules;
+mod settings;
 mod squash;
 mod tree;
 
@@ -24,7 +25,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::encoding::TextRules;
-pub(crate) use self::rules::{Class, Reach, setting};
+pub(crate) use self::rules::{Class, Reach};
+pub(crate) use self::settings::setting;
 
 /// Texts of up to this many tokens are read at once: 2,000 × 3 KiB are 6 MiB of tree, and 15 ms.
 const INLINE_TOKENS_MAX: u32 = 2_000;
@@ -277,62 +279,80 @@ impl Reading {
             | NodeEnum::UnlistenStmt(_)
             | NodeEnum::VariableShowStmt(_)
             | NodeEnum::ClosePortalStmt(_) => Reach::READ,
-            NodeEnum::DeallocateStmt(stmt) => {
-                self.names.push(match stmt.name.as_str() {
-                    "" => Named::DeallocateAll,
-                    name => Named::Deallocate(name.into()),
-                });
-                Reach::READ
-            }
-            NodeEnum::DiscardStmt(stmt) => {
-                self.changes_rules = true;
-                if stmt.target() == DiscardMode::DiscardAll {
-                    self.names.push(Named::DeallocateAll);
-                }
-                Reach::READ
-            }
             NodeEnum::VariableSetStmt(stmt) => {
-                self.changes_rules = true;
+                let named = matches!(
+                    stmt.name.to_ascii_lowercase().as_str(),
+                    "client_encoding" | "standard_conforming_strings"
+                );
+                self.changes_rules |= named || stmt.kind() == VariableSetKind::VarResetAll;
                 set(stmt)
             }
             NodeEnum::TransactionStmt(stmt) => {
-                // What was set in it may be undone.
-                self.changes_rules = true;
+                // What was set in it may be undone by its end.
+                self.changes_rules |= !matches!(
+                    stmt.kind(),
+                    TransactionStmtKind::TransStmtBegin
+                        | TransactionStmtKind::TransStmtStart
+                        | TransactionStmtKind::TransStmtSavepoint
+                        | TransactionStmtKind::TransStmtRelease
+                );
                 transaction(stmt)
             }
             NodeEnum::CopyStmt(stmt) => self.copy(stmt),
+            NodeEnum::ExplainStmt(stmt) => self.explain(stmt),
+            _ => self.named(node),
+        }
+    }
+
+    /// What a statement reaches that gives or uses a name.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not named is of the highest class"
+    )]
+    fn named(&mut self, node: &NodeEnum) -> Reach {
+        let (named, reach) = match node {
+            NodeEnum::DeallocateStmt(stmt) if stmt.name.is_empty() => {
+                (Named::DeallocateAll, Reach::READ)
+            }
+            NodeEnum::DeallocateStmt(stmt) => {
+                (Named::Deallocate(stmt.name.as_str().into()), Reach::READ)
+            }
             NodeEnum::DeclareCursorStmt(stmt) => {
                 let reach = tree::look(&stmt.query);
-                self.names.push(Named::Declare {
+                let declare = Named::Declare {
                     name: stmt.portalname.as_str().into(),
                     reach,
                     holds: stmt.options & CURSOR_HOLD != 0,
-                });
-                reach
+                };
+                (declare, reach)
             }
             NodeEnum::FetchStmt(stmt) => {
                 self.changes_rules = true;
-                self.names
-                    .push(Named::Fetch(stmt.portalname.as_str().into()));
-                Reach::READ
+                (Named::Fetch(stmt.portalname.as_str().into()), Reach::READ)
             }
             NodeEnum::PrepareStmt(stmt) => {
                 let reach = self.top(stmt.query.as_deref());
-                self.names
-                    .push(Named::Prepare(stmt.name.as_str().into(), reach));
-                reach
+                (Named::Prepare(stmt.name.as_str().into(), reach), reach)
             }
             NodeEnum::ExecuteStmt(stmt) => {
                 self.changes_rules = true;
-                self.names.push(Named::Execute(stmt.name.as_str().into()));
-                tree::look(&stmt.params)
+                let reach = tree::look(&stmt.params);
+                (Named::Execute(stmt.name.as_str().into()), reach)
             }
-            NodeEnum::ExplainStmt(stmt) => self.explain(stmt),
+            NodeEnum::DiscardStmt(stmt) => {
+                self.changes_rules = true;
+                if stmt.target() != DiscardMode::DiscardAll {
+                    return Reach::READ;
+                }
+                (Named::DeallocateAll, Reach::READ)
+            }
             _ => {
                 self.changes_rules = true;
-                Reach::known(Class::Ddl)
+                return Reach::known(Class::Ddl);
             }
-        }
+        };
+        self.names.push(named);
+        reach
     }
 
     fn explain(&mut self, stmt: &protobuf::ExplainStmt) -> Reach {

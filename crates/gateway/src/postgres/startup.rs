@@ -66,12 +66,10 @@ fn broken(message: &str) -> Complaint {
     Complaint::fatal("08P01", message)
 }
 
-/// How long the packet is that begins with these four bytes.
-pub(crate) fn packet_length(head: [u8; 4]) -> Result<usize, Complaint> {
-    match usize::try_from(i32::from_be_bytes(head)) {
-        Ok(length) if (8..=STARTUP_BYTES_MAX).contains(&length) => Ok(length),
-        _ => Err(broken("invalid length of startup packet")),
-    }
+/// How long the packet is that begins with these four bytes; none where it can be none.
+pub(crate) fn packet_length(head: [u8; 4]) -> Option<usize> {
+    let length = usize::try_from(i32::from_be_bytes(head)).ok()?;
+    (8..=STARTUP_BYTES_MAX).contains(&length).then_some(length)
 }
 
 /// Reads a whole packet, its length among it.
@@ -79,7 +77,7 @@ pub(crate) fn parse(packet: &[u8]) -> Result<First, Complaint> {
     let invalid = || broken("invalid startup packet layout");
     let (head, rest) = packet.split_first_chunk::<8>().ok_or_else(invalid)?;
     let &[a, b, c, d, e, f, g, h] = head;
-    if packet_length([a, b, c, d])? != packet.len() {
+    if packet_length([a, b, c, d]) != Some(packet.len()) {
         return Err(broken("invalid length of startup packet"));
     }
     match i32::from_be_bytes([e, f, g, h]) {
@@ -322,9 +320,9 @@ mod tests {
             let found = parse(bytes).map_err(|complaint| complaint.code);
             assert_eq!(found, Err(*code), "{:?}", String::from_utf8_lossy(bytes));
         }
-        assert!(packet_length([0, 0, 0x27, 0x10]).is_ok());
-        assert!(packet_length([0, 0, 0x27, 0x11]).is_err());
-        assert!(packet_length([0x80, 0, 0, 0]).is_err());
+        assert!(packet_length([0, 0, 0x27, 0x10]).is_some());
+        assert!(packet_length([0, 0, 0x27, 0x11]).is_none());
+        assert!(packet_length([0x80, 0, 0, 0]).is_none());
     }
 
     #[test]

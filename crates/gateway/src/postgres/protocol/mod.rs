@@ -9,6 +9,7 @@
 mod calls;
 mod client;
 mod names;
+mod send;
 mod server;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -174,17 +174,17 @@ impl<P: Right> Protocol<P> {
         }
         self.phase = Phase::Upstream;
         let mut skipped = Vec::new();
-        while let Some(sent) = self.unit.sent.pop_front() {
-            match sent {
-                Sent::Query(statement) => {
-                    if !self.unit.failed {
-                        self.names.done(&statement);
-                    }
-                    break;
-                }
-                Sent::Sync => break,
-                sent => skipped.push(sent),
-            }
+        while let Some(sent) = self
+            .unit
+            .sent
+            .pop_front_if(|sent| !matches!(sent, Sent::Query(_) | Sent::Sync))
+        {
+            skipped.push(sent);
+        }
+        if let Some(Sent::Query(statement)) = self.unit.sent.pop_front()
+            && !self.unit.failed
+        {
+            self.names.done(&statement);
         }
         self.skipped(skipped);
         self.end_where_answered();

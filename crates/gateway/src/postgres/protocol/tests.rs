@@ -686,6 +686,22 @@ fn calls_by_number_are_judged_by_their_function() {
 }
 
 #[test]
+fn a_client_that_takes_no_answer_keeps_nothing_working() {
+    let mut play = Play::new();
+    play.query("select 1");
+    play.allow();
+    assert!(play.protocol.server_works());
+    for _ in 0..20 {
+        let row = |out: &mut BytesMut| out.extend_from_slice(&[7; 5_000]);
+        message(play.protocol.buffers().from_server, b'D', row);
+        play.advance();
+    }
+    assert!(!play.protocol.server_works() && !play.protocol.reads_server());
+    play.heard();
+    assert!(play.protocol.server_works() && play.protocol.reads_server());
+}
+
+#[test]
 fn no_answer_overtakes_its_record() {
     let mut play = Play::new();
     let right = token();

@@ -79,10 +79,12 @@ pub(super) fn squash(text: &str, tokens: &[ScanToken]) -> Option<Squashed> {
     let (mut gone, mut left, mut at, mut from) = (0, 0, 0, 0);
     while let Some(token) = tokens.get(at) {
         let after_row = at > 0 && is(tokens.get(at - 1), Token::Ascii41);
-        let skipped = match token.token() {
-            Token::Ascii44 if after_row => row(tokens, at + 1),
-            Token::Ascii44 => element(tokens, at + 1).map(|end| (end, 1)),
-            _ => None,
+        let skipped = if !is(Some(token), Token::Ascii44) {
+            None
+        } else if after_row {
+            row(tokens, at + 1)
+        } else {
+            element(tokens, at + 1).map(|end| (end, 1))
         };
         match skipped {
             Some((end, count)) => {
