@@ -14,7 +14,7 @@
 mod pulse;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use curfew_authority::{
@@ -49,6 +49,8 @@ struct Inner {
     cut: CutSignal,
     activity: Activity,
     recording: Recording,
+    /// Which of its entries stand for something that was never done.
+    skipped: Mutex<Vec<usize>>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -78,6 +80,8 @@ impl Recording {
 pub(crate) struct Released {
     pub(crate) id: PermitId,
     pub(crate) closing: Option<Closing>,
+    /// Places among its entries of what was never done.
+    pub(crate) skipped: Vec<usize>,
 }
 
 /// How a connection or stream ended, for its `action.closed` entry.
@@ -112,6 +116,7 @@ impl Permit {
             cut,
             activity,
             recording,
+            skipped: Mutex::default(),
             released,
         };
         Self { inner: Some(inner) }
@@ -188,6 +193,13 @@ impl Permit {
         durable && inner.grant.record.is_none_or(reached) && !recording.late.load(Ordering::Acquire)
     }
 
+    /// Of what it allows, these were never done: places among the questions that were asked together.
+    pub(crate) fn skipped(&self, places: &[usize]) {
+        let skipped = &self.inner().skipped;
+        let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.extend_from_slice(places);
+    }
+
     /// Gives the permit back and records how the connection or stream ended.
     pub fn close(mut self, closing: Closing) {
         self.release(Some(closing));
@@ -211,6 +223,10 @@ impl Permit {
             let _ = inner.released.send(Released {
                 id: inner.id,
                 closing,
+                skipped: inner
+                    .skipped
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
             });
         }
     }

@@ -137,6 +137,10 @@ impl Right for Arc<Permit> {
     fn is_recorded(&self) -> bool {
         Permit::is_recorded(self)
     }
+
+    fn skipped(&self, asks: &[usize]) {
+        Permit::skipped(self, asks);
+    }
 }
 
 impl Written {

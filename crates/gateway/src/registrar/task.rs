@@ -421,12 +421,13 @@ impl Task {
             return;
         };
         let durable = self.durability.size();
-        for entry in permit.entries.iter().copied() {
+        for (place, entry) in permit.entries.iter().copied().enumerate() {
             let unrecorded = self.outage.is_some() && entry >= durable;
-            let closed_by = match (&released.closing, unrecorded) {
-                (_, true) => ClosedBy::Unrecorded,
-                (Some(closing), false) => closing.by,
-                (None, false) => continue,
+            let closed_by = match &released.closing {
+                _ if unrecorded => ClosedBy::Unrecorded,
+                Some(closing) => closing.by,
+                None if released.skipped.contains(&place) => ClosedBy::Skipped,
+                None => continue,
             };
             let closed = self.closing(&permit, entry, released, closed_by);
             let command = Command::Close(closed);

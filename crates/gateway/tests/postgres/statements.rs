@@ -252,6 +252,27 @@ async fn refusals_take_their_place_among_pipelined_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_skips_is_not_recorded_as_done() {
+    let world = with_table().await;
+    let ana = world.person("ana", "dba").await;
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    raw.say(|out| {
+        extended(out, "", "", "select 1/0");
+        for _ in 0..3_000 {
+            extended(out, "", "", "insert into t values (1)");
+        }
+        frontend::sync(out);
+    })
+    .await;
+    assert_eq!(raw.until_ready().await, "1E(22012)ZI");
+    assert_eq!(rows(&world).await, 0);
+    let log = world.ledger();
+    let (allowed, skipped) = (log.matches("insert into t").count(), r#""by":"skipped""#);
+    assert!(allowed > 0 && allowed <= 1_024, "{allowed}");
+    assert_eq!(log.matches(skipped).count(), allowed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_hide_nothing() {
     let world = with_table().await;
     let mut raw = analyst(&world).await;

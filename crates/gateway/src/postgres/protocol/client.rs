@@ -351,7 +351,7 @@ impl<P: Right> Protocol<P> {
                     self.unit.parsed.retain(|(parsed, _)| **parsed != *name);
                     self.unit.parsed.push((name.into(), at));
                 }
-                self.unit.sent.push_back(Sent::Parse(before));
+                self.unit.sent.push_back(Sent::Parse(before, at));
                 true
             }
             Err(TooMany) => {
@@ -433,7 +433,7 @@ impl<P: Right> Protocol<P> {
             self.unit.bound.retain(|(bound, _)| **bound != *portal);
             self.unit.bound.push((portal.into(), at));
         }
-        self.unit.sent.push_back(Sent::Bind(before));
+        self.unit.sent.push_back(Sent::Bind(before, at));
         true
     }
 
@@ -451,24 +451,35 @@ impl<P: Right> Protocol<P> {
             .unit
             .bound
             .iter()
-            .any(|(bound, _)| Some(&**bound) == name.as_deref());
+            .find(|(bound, _)| Some(&**bound) == name.as_deref())
+            .map(|(_, at)| *at);
         let right = known
             .and_then(|portal| portal.right.clone())
             .filter(Right::lives);
-        match right {
-            Some(right) if !bound_here => self.unit.rights.push(right),
-            Some(_) | None if bound_here => {}
-            _ => {
+        let ask = match (bound_here, right) {
+            (Some(at), _) => Some(at),
+            (None, Some(right)) => {
+                self.unit.rights.push(right);
+                None
+            }
+            (None, None) => {
+                let known = known.is_some();
                 let ask = self.ask(Arc::clone(&statement), false);
                 let at = self.unit.ask(ask);
-                if let (Some(name), true) = (name.as_deref(), known.is_some()) {
+                if let (Some(name), true) = (name.as_deref(), known) {
                     self.unit.bound.push((name.into(), at));
                 }
+                Some(at)
             }
-        }
+        };
         let copies_in = statement.copies_in;
         let portal = name.map(|name| Box::from(&*name));
-        self.push(message, Sent::Execute { portal, statement });
+        let sent = Sent::Execute {
+            portal,
+            statement,
+            ask,
+        };
+        self.push(message, sent);
         // What follows goes on only once it is known whether the server takes in a copy.
         Ok(if copies_in {
             Taken::Whole

@@ -35,6 +35,8 @@ pub(crate) trait Right: Clone {
     fn lives(&self) -> bool;
     /// Whether its record has come as far as it must before an answer may be let out.
     fn is_recorded(&self) -> bool;
+    /// Of what was asked for together with it, these places were never done.
+    fn skipped(&self, asks: &[usize]);
 }
 
 /// What the machine needs from outside before it can go on.
@@ -285,6 +287,9 @@ impl<P: Right> Protocol<P> {
 
     /// The unit is over.
     fn end_unit(&mut self) {
+        if let (false, Some(right)) = (self.unit.skipped.is_empty(), &self.unit.right) {
+            right.skipped(&self.unit.skipped);
+        }
         self.unit = Unit::new();
         self.phase = Phase::Gathering;
     }

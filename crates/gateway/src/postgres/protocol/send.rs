@@ -31,7 +31,8 @@ impl<P: Right> Protocol<P> {
                     portal.right = Some(right.clone());
                 }
             }
-            self.unit.rights.push(right);
+            self.unit.rights.push(right.clone());
+            self.unit.right = Some(right);
         }
         match refusal {
             None => self.send(),
@@ -99,7 +100,7 @@ impl<P: Right> Protocol<P> {
 
     fn undo(&mut self, sent: Sent<P>) {
         match sent {
-            Sent::Parse(before) | Sent::Bind(before) | Sent::Close(before) => {
+            Sent::Parse(before, _) | Sent::Bind(before, _) | Sent::Close(before) => {
                 self.names.undo(before);
             }
             Sent::Query(_)
@@ -117,8 +118,14 @@ impl<P: Right> Protocol<P> {
         }
     }
 
-    /// The server skips these, the first of them first.
-    pub(super) fn skipped(&mut self, sent: Vec<Sent<P>>) {
+    /// An error was answered to the first of these, and the server skips the others.
+    pub(super) fn failed(&mut self, sent: Vec<Sent<P>>) {
+        let failed = sent.first().and_then(Sent::ask);
+        for ask in sent.iter().skip(1).filter_map(Sent::ask) {
+            if Some(ask) != failed && !self.unit.skipped.contains(&ask) {
+                self.unit.skipped.push(ask);
+            }
+        }
         for sent in sent.into_iter().rev() {
             self.undo(sent);
         }
@@ -130,7 +137,7 @@ impl<P> Sent<P> {
     pub(super) fn may_change_rules(&self) -> bool {
         match self {
             Self::Query(statement) | Self::Execute { statement, .. } => statement.changes_rules,
-            Self::Parse(_) | Self::Bind(_) | Self::Close(_) => false,
+            Self::Parse(..) | Self::Bind(..) | Self::Close(_) => false,
             Self::Describe | Self::Sync | Self::Poison(_) => false,
         }
     }

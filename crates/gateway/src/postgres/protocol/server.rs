@@ -79,8 +79,8 @@ impl<P: Right> Protocol<P> {
 
     fn answer_simple(&mut self, tag: u8) {
         let fits = match self.unit.sent.front() {
-            Some(Sent::Parse(_)) => tag == b'1',
-            Some(Sent::Bind(_)) => tag == b'2',
+            Some(Sent::Parse(..)) => tag == b'1',
+            Some(Sent::Bind(..)) => tag == b'2',
             Some(Sent::Close(_)) => tag == b'3',
             Some(Sent::Describe) => matches!(tag, b'n' | b'T'),
             _ => false,
@@ -99,7 +99,9 @@ impl<P: Right> Protocol<P> {
         if !matches!(self.unit.sent.front(), Some(Sent::Execute { .. })) {
             return;
         }
-        if let Some(Sent::Execute { portal, statement }) = self.unit.sent.pop_front()
+        if let Some(Sent::Execute {
+            portal, statement, ..
+        }) = self.unit.sent.pop_front()
             && tag != b's'
         {
             self.names.done(&statement);
@@ -137,7 +139,7 @@ impl<P: Right> Protocol<P> {
         {
             skipped.push(sent);
         }
-        self.skipped(skipped);
+        self.failed(skipped);
         if self.unit.sent.is_empty() {
             self.skipping = true;
             self.end_where_answered();
@@ -186,7 +188,7 @@ impl<P: Right> Protocol<P> {
         {
             self.names.done(&statement);
         }
-        self.skipped(skipped);
+        self.failed(skipped);
         self.end_where_answered();
     }
 

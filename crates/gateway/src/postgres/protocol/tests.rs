@@ -1,6 +1,6 @@
 //! Playbooks: what the client says, what is asked, what the server answers, and what each hears.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -12,7 +12,7 @@ use super::*;
 
 /// A right that the play can take back and hold the record of.
 #[derive(Clone, Debug)]
-struct Token(Rc<(Cell<bool>, Cell<bool>)>);
+struct Token(Rc<(Cell<bool>, Cell<bool>, RefCell<Vec<usize>>)>);
 
 impl Right for Token {
     fn lives(&self) -> bool {
@@ -22,10 +22,18 @@ impl Right for Token {
     fn is_recorded(&self) -> bool {
         self.0.1.get()
     }
+
+    fn skipped(&self, asks: &[usize]) {
+        self.0.2.borrow_mut().extend_from_slice(asks);
+    }
 }
 
 fn token() -> Token {
-    Token(Rc::new((Cell::new(true), Cell::new(true))))
+    Token(Rc::new((
+        Cell::new(true),
+        Cell::new(true),
+        RefCell::default(),
+    )))
 }
 
 struct Play {
@@ -306,6 +314,18 @@ fn what_the_server_skips_is_not_asked_for() {
     assert!(play.client(front::sync).is_empty());
     assert_eq!(play.sent(), "S");
     assert_eq!(play.server("ZI"), "ZI");
+    // What was asked for together with it and comes after it was never done.
+    play.client(|out| {
+        extended(out, "select 1");
+        extended(out, "select 1/0");
+        extended(out, "delete from t");
+        parse(out, "", "delete from t");
+        front::sync(out);
+    });
+    let right = token();
+    play.allow_with(&right);
+    play.server("12TDC12TEZI");
+    assert_eq!(*right.0.2.borrow(), [2, 3]);
 }
 
 #[test]

@@ -42,19 +42,33 @@ pub(super) struct Mark {
 pub(super) enum Sent<P> {
     /// A simple query, or a function call.
     Query(Arc<Statement>),
-    Parse(Before<P>),
-    Bind(Before<P>),
+    /// With the place of the ask that speaks for it.
+    Parse(Before<P>, usize),
+    Bind(Before<P>, usize),
     Close(Before<P>),
     Describe,
     Execute {
         portal: Option<Box<str>>,
         statement: Arc<Statement>,
+        /// The place of its ask; none where it goes on by a right that it has.
+        ask: Option<usize>,
     },
     Sync,
     /// In the place of a refused message: something the server answers with an error, so that it
     /// fails the transaction and skips to the next Sync as it does for errors of its own. Ours
     /// replaces its error.
     Poison(Complaint),
+}
+
+impl<P> Sent<P> {
+    /// The place of the ask that speaks for it.
+    pub(super) fn ask(&self) -> Option<usize> {
+        match self {
+            Self::Parse(_, ask) | Self::Bind(_, ask) => Some(*ask),
+            Self::Execute { ask, .. } => *ask,
+            Self::Query(_) | Self::Close(_) | Self::Describe | Self::Sync | Self::Poison(_) => None,
+        }
+    }
 }
 
 /// How a unit ends.
@@ -83,11 +97,16 @@ pub(super) struct Unit<P> {
     pub(super) parsed: Vec<(Box<str>, usize)>,
     /// Portals bound in it, and which ask gives each its right.
     pub(super) bound: Vec<(Box<str>, usize)>,
+    /// The right to what was asked for.
+    pub(super) right: Option<P>,
+    /// All rights that what is upstream rests on, with those of portals that go on.
     pub(super) rights: Vec<P>,
     pub(super) end: Outcome,
     pub(super) tail: Option<Tail>,
     /// An error has been answered to something in it.
     pub(super) failed: bool,
+    /// The places of asks that were allowed and that the server has skipped.
+    pub(super) skipped: Vec<usize>,
 }
 
 impl<P> Unit<P> {
@@ -99,10 +118,12 @@ impl<P> Unit<P> {
             marks: Vec::new(),
             parsed: Vec::new(),
             bound: Vec::new(),
+            right: None,
             rights: Vec::new(),
             end: Outcome::Flush,
             tail: None,
             failed: false,
+            skipped: Vec::new(),
         }
     }
 
