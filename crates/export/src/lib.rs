@@ -23,4 +23,4 @@ pub use chunks::{Chunks, ExportError};
 pub use curfew_ledger::LogReader;
 pub use format::{Exporter, Format, Packing, WriteError};
 pub use record::{Opener, Record, Source, Stream};
-pub use text::visible;
+pub use curfew_authority::visible;
