@@ -39,10 +39,10 @@ pub use command::{
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault,
-    ClockSource, ClosedBy,
-    CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
-    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, Attempts, AttemptsSummarized,
+    ClockSource, ClosedBy, CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry,
+    EntryError, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    WallClock,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
-    LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName,
-    Timestamp,
+    AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClosedBy, EndReason,
+    Event, Field, LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span,
+    SubjectName, Timestamp,
 };
 use serde::Serialize;
 
@@ -235,6 +235,7 @@ pub(crate) fn facts(event: &Event) -> Facts {
             facts.reason = Some(cause);
             facts.refused(Decision::Blocked).of(session)
         }
+        Event::AttemptsSummarized(told) => attempts(told),
         Event::ActionAllowed {
             session,
             action,
@@ -383,6 +384,30 @@ pub(crate) fn facts(event: &Event) -> Facts {
             plain("log.key_rotated", class, Medium, text)
         }
     }
+}
+
+/// Attempts that have no entries of their own.
+fn attempts(told: &AttemptsSummarized) -> Facts {
+    let counts = &told.counts;
+    let named = [
+        ("sign_in.refused", counts.sign_in_refused),
+        ("session.used_after_end", counts.session_used_after_end),
+        ("credential.unknown", counts.credential_unknown),
+        ("credential.refused", counts.credential_refused),
+        ("device.refused", counts.device_refused),
+    ];
+    let named: Vec<String> = named
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    let text = format!(
+        "attempts without a live session since {}, from {} addresses or more: {}",
+        told.since,
+        told.addresses,
+        named.join(", ")
+    );
+    plain("attempts.summarized", Class::Finding, Medium, text).refused(Decision::Blocked)
 }
 
 fn timestamped(told: &LogTimestamped) -> Facts {

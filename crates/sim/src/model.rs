@@ -110,6 +110,7 @@ impl Model {
             | Event::ResourcesLoaded { .. }
             | Event::SignInRefused { .. }
             | Event::CredentialUnknown { .. }
+            | Event::AttemptsSummarized(_)
             | Event::ActionClosed(_)
             | Event::RecordingFailed { .. }
             | Event::RecordingResumed { .. }
