@@ -39,12 +39,15 @@ pub(super) struct User {
     pub(super) csrf: String,
     pub(super) left: String,
     pub(super) left_secs: u64,
-    /// When a page that nobody has touched looks again whether the session still lives.
-    pub(super) look_again_secs: u64,
+    pub(super) left_ms: u64,
     /// A click keeps the session going.
     pub(super) extends_by_click: bool,
     /// A new sign-in keeps the session going.
     pub(super) extends_by_sign_in: bool,
+    /// The page itself, for coming back to it; the start page where what was sent made it.
+    pub(super) back: String,
+    /// The query by which a sign-in comes back to it.
+    pub(super) back_query: String,
 }
 
 impl Frame {
@@ -66,15 +69,17 @@ impl Frame {
     ) -> Self {
         let end = viewer.session.end_deadline();
         let left = end.at.saturating_since(viewer.now);
-        let left_secs = left.as_duration().as_secs();
+        let back = viewer.visit.returning();
         let user = User {
             subject: viewer.session.subject.to_string(),
-            csrf: csrf::session_token(&portal.gateway.master, &viewer.hash),
+            csrf: csrf::session_token(&portal.gateway.master, &viewer.session.id),
             left: text::span(left),
-            left_secs,
-            look_again_secs: left_secs.saturating_add(1),
+            left_secs: left.as_duration().as_secs(),
+            left_ms: left.as_micros() / 1_000,
             extends_by_click: end.cause == DeadlineCause::Idle,
             extends_by_sign_in: end.cause == DeadlineCause::Reauth,
+            back: back.path().to_owned(),
+            back_query: back.query(),
         };
         Self {
             title: title.to_owned(),
@@ -141,8 +146,8 @@ fn content_security_policy(portal: &Portal) -> String {
         .map(|web| format!(" {}", portal.gateway.web_url(web)))
         .collect();
     format!(
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'{apps}; \
-         frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+         img-src 'self' data:; form-action 'self'{apps}; frame-ancestors 'none'; base-uri 'none'"
     )
 }
 
@@ -151,6 +156,14 @@ pub(super) async fn style() -> Response {
     asset(
         "text/css; charset=utf-8",
         include_str!("../../templates/curfew.css").to_owned(),
+    )
+}
+
+/// What has an open page follow its session.
+pub(super) async fn script() -> Response {
+    asset(
+        "text/javascript; charset=utf-8",
+        include_str!("../../templates/curfew.js").to_owned(),
     )
 }
 
@@ -168,8 +181,9 @@ pub(super) struct Left {
     s: u64,
 }
 
-/// A style sheet that warns before the session ends and hides the page when it has: the content
-/// locks without a script, and whether or not the network is there.
+/// A style sheet that shows the page, warns before its time runs out and hides it when it has: the
+/// content locks without a script, and whether or not the network is there. The style of all pages
+/// hides what this one does not show, so that a page never stays open because it did not come.
 pub(super) async fn countdown(left: Result<Query<Left>, QueryRejection>) -> Response {
     let left = left.map_or(0, |Query(left)| left.s);
     asset(
@@ -178,13 +192,18 @@ pub(super) async fn countdown(left: Result<Query<Left>, QueryRejection>) -> Resp
     )
 }
 
+/// Both ends of each animation say the same: how far one has come when it is over differs by a rounding
+/// error from its end, and half-way between visible and hidden is visible (CSS Animations 1, section 4;
+/// Web Animations, section 5.8).
 fn countdown_style(left: u64) -> String {
     // Two minutes before the end, or half-way where less is left.
     let warn = left.saturating_sub(WARNING_SECS).max(left / 2);
     format!(
-        ".warning{{animation-delay:{warn}s,{left}s}}\
-         .guarded{{animation-delay:{left}s}}\
-         .locked{{animation-delay:{left}s}}"
+        "@keyframes show{{from,to{{visibility:visible}}}}\
+         @keyframes hide{{from,to{{visibility:hidden}}}}\
+         .guarded{{visibility:visible;animation:hide 1ms {left}s forwards}}\
+         .warning{{visibility:hidden;animation:show 1ms {warn}s forwards,hide 1ms {left}s forwards}}\
+         .locked{{visibility:hidden;animation:show 1ms {left}s forwards}}"
     )
 }
 
@@ -200,7 +219,13 @@ mod tests {
     fn the_warning_comes_two_minutes_before_the_end_or_half_way() {
         for (left, warn) in [(900, 780), (240, 120), (100, 50), (40, 20), (0, 0)] {
             let style = countdown_style(left);
-            assert!(style.starts_with(&format!(".warning{{animation-delay:{warn}s,{left}s}}")));
+            for wanted in [
+                format!(".warning{{visibility:hidden;animation:show 1ms {warn}s forwards,"),
+                format!(".guarded{{visibility:visible;animation:hide 1ms {left}s forwards}}"),
+                format!(".locked{{visibility:hidden;animation:show 1ms {left}s forwards}}"),
+            ] {
+                assert!(style.contains(&wanted), "{style}");
+            }
         }
     }
 }
