@@ -390,11 +390,11 @@ pub(crate) fn facts(event: &Event) -> Facts {
 fn attempts(told: &AttemptsSummarized) -> Facts {
     let counts = &told.counts;
     let named = [
-        ("sign_in.refused", counts.sign_in_refused),
-        ("session.used_after_end", counts.session_used_after_end),
-        ("credential.unknown", counts.credential_unknown),
-        ("credential.refused", counts.credential_refused),
-        ("device.refused", counts.device_refused),
+        ("sign-ins refused", counts.sign_in_refused),
+        ("uses after the end", counts.session_used_after_end),
+        ("unknown credentials", counts.credential_unknown),
+        ("credentials refused", counts.credential_refused),
+        ("device codes refused", counts.device_refused),
     ];
     let named: Vec<String> = named
         .into_iter()
@@ -402,9 +402,15 @@ fn attempts(told: &AttemptsSummarized) -> Facts {
         .map(|(name, count)| format!("{count} {name}"))
         .collect();
     let text = format!(
-        "attempts without a live session since {}, from {} addresses or more: {}",
+        "{} attempts without a live session since {}, from {} {}: {}",
+        counts.total(),
         told.since,
         told.addresses,
+        if told.addresses == 1 {
+            "address"
+        } else {
+            "addresses at least"
+        },
         named.join(", ")
     );
     plain("attempts.summarized", Class::Finding, Medium, text).refused(Decision::Blocked)

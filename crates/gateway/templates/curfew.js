@@ -7,7 +7,7 @@
   const body = document.body;
   const main = document.getElementById('main');
   const LOOK_EVERY = 15000; // ms, while the page is looked at
-  const WARNING = 120000; // ms before the end; the same as in left.css
+  const LOOK_SOON = 5000; // ms, while the page warns
   const TICK = 1000; // ms between two looks at the clock
   const one = (selector) => document.querySelector(selector);
   const ask = (path, options) => fetch(path, {
@@ -35,13 +35,14 @@
   if (!main || !body.dataset.subject) return;
 
   let ends = Date.now() + Number(body.dataset.left);
+  let warning = Number(body.dataset.warn);
   let looked = Date.now();
   let looking = null;
 
   // Moves the countdown of the style sheet to where the session ends now.
   const countDown = (left) => {
     ends = Date.now() + left;
-    const warn = Math.max(left - WARNING, left / 2);
+    const warn = Math.max(left - warning, 0);
     for (const animation of document.getAnimations()) {
       const target = animation.effect && animation.effect.target;
       if (!(animation instanceof CSSAnimation) || !target) continue;
@@ -71,6 +72,7 @@
     for (const part of document.querySelectorAll('[data-extends-by]')) {
       part.hidden = part.dataset.extendsBy !== look.extends_by;
     }
+    warning = look.warn_ms;
     countDown(look.left_ms);
     delete root.dataset.locked;
   };
@@ -107,9 +109,10 @@
     const visible = document.visibilityState === 'visible';
     const due = now - looked >= LOOK_EVERY;
     if (now >= ends) {
-      if (!('locked' in root.dataset)) lock('The time of this page has run out.');
-      if (due || slept) look();
-    } else if (visible && (slept || due || (ends - now <= WARNING && now - looked >= 5000))) {
+      const locks = !('locked' in root.dataset);
+      if (locks) lock('The time of this page has run out.');
+      if (locks || (visible && due)) look();
+    } else if (visible && (slept || due || (ends - now <= warning && now - looked >= LOOK_SOON))) {
       look();
     }
   }, TICK);

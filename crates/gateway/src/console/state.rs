@@ -14,6 +14,7 @@ use curfew_authority::{CredentialClass, DeadlineCause, EndReason, LiveSession, T
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use super::frame::warning;
 use super::returning::Returning;
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies, csrf, text};
@@ -29,6 +30,8 @@ enum Look {
         subject: String,
         /// How long, unless something happens before.
         left_ms: u64,
+        /// How long before that the page says so.
+        warn_ms: u64,
         /// The same for people.
         left: String,
         /// What keeps it going: a click, a sign-in or nothing.
@@ -50,6 +53,7 @@ impl Look {
         Self::Live {
             subject: session.subject.to_string(),
             left_ms: left.as_micros() / 1_000,
+            warn_ms: warning(session).as_micros() / 1_000,
             left: text::span(left),
             extends_by: match end.cause {
                 DeadlineCause::Idle => "click",
