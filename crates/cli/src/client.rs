@@ -426,6 +426,73 @@ mod tests {
         assert!(normal("https://").is_err());
     }
 
+    /// A gateway with a certificate that is its own authority, which answers anything with `{}`.
+    async fn own_authority(dir: &Path) -> (String, PathBuf) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let ca = dir.join("ca.pem");
+        fs::write(&ca, made.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.der().clone()], key)
+            .unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = tls.accept(stream).await else {
+                    continue;
+                };
+                let mut asked = [0; 4_096];
+                let _ = stream.read(&mut asked).await;
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (format!("https://localhost:{port}"), ca)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_vouches_for_is_told_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, ca) = own_authority(dir.path()).await;
+        let get = async |server: &str, ca: Option<&Path>| {
+            let client = Client::new(server, ca).unwrap();
+            let got: Outcome<serde_json::Value> = client.get("x").await;
+            got.map_err(|failure| {
+                let text = failure.text().replace('│', " ");
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            })
+        };
+        let told = get(&server, None).await.unwrap_err();
+        let wanted = format!("curfew login --server {server} --ca FILE");
+        assert!(
+            told.contains("is not trusted") && told.contains(&wanted),
+            "{told}"
+        );
+        assert_eq!(get(&server, Some(&ca)).await, Ok(serde_json::json!({})));
+        let other = server.replace("localhost", "other.localhost");
+        let told = get(&other, Some(&ca)).await.unwrap_err();
+        assert!(told.contains("for another name"), "{told}");
+        let (_, stranger) = own_authority(&{
+            let other = dir.path().join("other");
+            fs::create_dir(&other).unwrap();
+            other
+        })
+        .await;
+        let told = get(&server, Some(&stranger)).await.unwrap_err();
+        assert!(told.contains("may have a new certificate"), "{told}");
+    }
+
     #[test]
     fn what_is_kept_is_private_from_the_first_byte() {
         let dir = tempfile::tempdir().unwrap();

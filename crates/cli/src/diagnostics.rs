@@ -27,10 +27,11 @@ const LINES_MAX: u32 = 60;
 /// How often it is said how many lines were left out.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Starts them. `CURFEW_LOG` says how much, `CURFEW_LOG_JSON=1` in which form.
+/// Starts them. `CURFEW_LOG` says how much, `CURFEW_LOG_JSON=1` in which form. Why a certificate is not
+/// trusted is told by whoever wanted to connect.
 pub(crate) fn start() {
     let filter = EnvFilter::try_from_env("CURFEW_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info,rustls_platform_verifier=off"));
     let budget = Budget::default();
     budget.clone().keep_telling();
     let json = std::env::var_os("CURFEW_LOG_JSON").is_some_and(|on| on == "1");

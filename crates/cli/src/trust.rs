@@ -126,16 +126,14 @@ fn check_time(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Err
 pub(crate) fn certificate_error(error: &reqwest::Error) -> Option<&CertificateError> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        // What an I/O error holds is not its source.
-        let held = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            .and_then(|held| held.downcast_ref::<Error>());
-        if let Some(Error::InvalidCertificate(why)) = held.or_else(|| error.downcast_ref::<Error>())
-        {
+        if let Some(Error::InvalidCertificate(why)) = error.downcast_ref::<Error>() {
             return Some(why);
         }
-        next = error.source();
+        // What an I/O error holds is not its source.
+        next = match error.downcast_ref::<std::io::Error>() {
+            Some(outer) => outer.get_ref().map(|held| held as _),
+            None => error.source(),
+        };
     }
     None
 }
