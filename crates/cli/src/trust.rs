@@ -140,36 +140,40 @@ pub(crate) fn certificate_error(error: &reqwest::Error) -> Option<&CertificateEr
 
 /// What is wrong with it in a sentence, and what to do.
 pub(crate) fn advice(why: &CertificateError, server: &str, ca: Option<&Path>) -> (String, String) {
+    use CertificateError as Error;
+    let told = |text: &str, hint: &str| (text.to_owned(), hint.to_owned());
+    if matches!(
+        why,
+        Error::NotValidForName | Error::NotValidForNameContext { .. }
+    ) {
+        return told(
+            "its certificate is for another name",
+            "use the name that the certificate has, or tell whoever runs the gateway",
+        );
+    }
+    if matches!(why, Error::Expired | Error::ExpiredContext { .. }) {
+        return told(
+            "its certificate has expired",
+            "tell whoever runs the gateway, and look at the clock of this machine",
+        );
+    }
+    if matches!(why, Error::NotValidYet | Error::NotValidYetContext { .. }) {
+        return told(
+            "its certificate is not valid yet",
+            "look at the clock of this machine, or tell whoever runs the gateway",
+        );
+    }
+    let get = "get it, or that of the authority behind it, as a PEM file from whoever runs the gateway, and name it once";
     let login = format!("curfew login --server {server} --ca FILE");
-    match why {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
-            "its certificate is for another name".to_owned(),
-            "use the name that the certificate has, or tell whoever runs the gateway".to_owned(),
+    match ca {
+        None => (
+            "nobody whom this machine trusts vouches for its certificate".to_owned(),
+            format!("{get}: {login}"),
         ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
-            "its certificate has expired".to_owned(),
-            "tell whoever runs the gateway, and look at the clock of this machine".to_owned(),
+        Some(path) => (
+            format!("nothing in {} vouches for its certificate", path.display()),
+            format!("the gateway may have a new certificate: {get}: {login}"),
         ),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => (
-            "its certificate is not valid yet".to_owned(),
-            "look at the clock of this machine, or tell whoever runs the gateway".to_owned(),
-        ),
-        _ => match ca {
-            None => (
-                "nobody whom this machine trusts vouches for its certificate".to_owned(),
-                format!(
-                    "get the certificate, or that of the authority behind it, as a PEM file from whoever \
-                     runs the gateway, and name it once: {login}"
-                ),
-            ),
-            Some(path) => (
-                format!("nothing in {} vouches for its certificate", path.display()),
-                format!(
-                    "the gateway may have a new certificate: get it, or that of the authority behind it, \
-                     from whoever runs the gateway, and name it: {login}"
-                ),
-            ),
-        },
     }
 }
 

@@ -1,11 +1,13 @@
 //! Every kind of entry as facts. A new kind of entry is one more arm here, and nothing else.
 
+mod attempts;
+
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClosedBy, EndReason,
-    Event, Field, LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span,
-    SubjectName, Timestamp,
+    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
+    LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName,
+    Timestamp,
 };
 use serde::Serialize;
 
@@ -235,7 +237,7 @@ pub(crate) fn facts(event: &Event) -> Facts {
             facts.reason = Some(cause);
             facts.refused(Decision::Blocked).of(session)
         }
-        Event::AttemptsSummarized(told) => attempts(told),
+        Event::AttemptsSummarized(told) => attempts::facts(told),
         Event::ActionAllowed {
             session,
             action,
@@ -384,36 +386,6 @@ pub(crate) fn facts(event: &Event) -> Facts {
             plain("log.key_rotated", class, Medium, text)
         }
     }
-}
-
-/// Attempts that have no entries of their own.
-fn attempts(told: &AttemptsSummarized) -> Facts {
-    let counts = &told.counts;
-    let named = [
-        ("sign-ins refused", counts.sign_in_refused),
-        ("uses after the end", counts.session_used_after_end),
-        ("unknown credentials", counts.credential_unknown),
-        ("credentials refused", counts.credential_refused),
-        ("device codes refused", counts.device_refused),
-    ];
-    let named: Vec<String> = named
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
-    let text = format!(
-        "{} attempts without a live session since {}, from {} {}: {}",
-        counts.total(),
-        told.since,
-        told.addresses,
-        if told.addresses == 1 {
-            "address"
-        } else {
-            "addresses at least"
-        },
-        named.join(", ")
-    );
-    plain("attempts.summarized", Class::Finding, Medium, text).refused(Decision::Blocked)
 }
 
 fn timestamped(told: &LogTimestamped) -> Facts {

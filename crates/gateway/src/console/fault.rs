@@ -148,18 +148,8 @@ impl Fault {
                 "The request is not complete or not well formed.",
                 "Open the page again and repeat what you did.",
             ),
-            Self::Slow => Notice::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "That took too long",
-                "The rest of the form did not come in time, so nothing was done.",
-                "Open the page again and repeat what you did.",
-            ),
-            Self::TooLarge => Notice::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "That was too much",
-                "The form is longer than any form of Curfew.",
-                "",
-            ),
+            Self::Slow => Notice::slow(),
+            Self::TooLarge => Notice::too_large(),
             Self::Forged => Notice::new(
                 StatusCode::FORBIDDEN,
                 "This form is out of date",
@@ -250,6 +240,24 @@ impl Notice {
             href: "/",
             label: "Go to the start page",
         }
+    }
+
+    fn slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "That took too long",
+            "The rest of the form did not come in time, so nothing was done.",
+            "Open the page again and repeat what you did.",
+        )
+    }
+
+    fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "That was too much",
+            "The form is longer than any form of Curfew.",
+            "",
+        )
     }
 
     fn with_link(self, href: &'static str, label: &'static str) -> Self {
