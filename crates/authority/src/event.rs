@@ -3,6 +3,7 @@
 //! One entry is one JSON object in a fixed field order: `v`, `time`, `kind`, then the fields of
 //! the kind. An entry carries what a verifier cannot derive, and no more.
 
+mod attempts;
 mod causes;
 mod closed;
 mod notes;
@@ -21,6 +22,7 @@ use crate::resource::{Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
+pub use attempts::{Attempts, AttemptsSummarized};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
 pub use closed::{ActionClosed, ClosedBy};
 use notes::is_default;
@@ -251,6 +253,10 @@ pub enum Event {
         /// From where.
         address: IpAddr,
     },
+    /// Attempts by clients without a live session that have no entries of their own: how many of
+    /// each kind. Written while there are any, at intervals and when the gateway stops.
+    #[serde(rename = "attempts.summarized")]
+    AttemptsSummarized(AttemptsSummarized),
     /// An action was allowed. The entry's index is the action's name from here on.
     #[serde(rename = "action.allowed")]
     ActionAllowed {

@@ -19,8 +19,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use curfew_authority::{
-    ActionDetail, Concealed, Demands, Entry, Event, Field, SALT_BYTES, SessionId, SubjectName,
-    Timestamp, Verb,
+    ActionDetail, Demands, Entry, Event, Field, SALT_BYTES, SessionId, SubjectName, Timestamp, Verb,
 };
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use curfew_values::{Record, Store};

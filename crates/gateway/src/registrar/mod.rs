@@ -8,6 +8,7 @@ mod erase;
 mod live;
 mod outage;
 mod record;
+mod strangers;
 mod task;
 #[cfg(test)]
 #[allow(
@@ -16,6 +17,9 @@ mod task;
     clippy::wildcard_enum_match_arm
 )]
 mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use curfew_authority::{
     Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
@@ -28,6 +32,7 @@ use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
 pub(crate) use erase::Approved;
+use strangers::Strangers;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
@@ -90,6 +95,7 @@ impl From<Unrecorded> for Refusal {
 pub struct Registrar {
     messages: mpsc::Sender<Message>,
     clock: Clock,
+    strangers: Arc<Strangers>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
@@ -125,6 +131,11 @@ impl Registrar {
     /// Ledger time now.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Counts a device code (RFC 8628) that this address was not given, since too many wait.
+    pub(crate) fn count_refused_device(&self, address: IpAddr) {
+        self.strangers.refused_device(address, self.clock.now());
     }
 
     /// Asks for a permit. For a verb that only reads, the permit comes at once and the answer
@@ -233,6 +244,7 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             assurance: None,
             max_age: None,
             rules: permit.grant().rules.clone(),
+            reasons: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
         CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),

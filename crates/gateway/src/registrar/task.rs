@@ -17,6 +17,7 @@ use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
 use super::live::{Live, LivePermit};
 use super::outage::Outage;
+use super::strangers::Strangers;
 use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
@@ -32,10 +33,6 @@ const STEP_US: u64 = 600_000;
 /// How long a stop waits for planes to give their permits back. A cut takes milliseconds; this is
 /// for a client that does not read.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-
-/// `credential.unknown` entries a second, so that a flood of guesses cannot fill the disk:
-/// 50 entries of 150 bytes are 650 MB a day.
-pub(super) const UNKNOWN_PER_SECOND_MAX: u32 = 50;
 
 /// Opens the ledger again after a failure and gives its size. Blocking.
 pub(crate) type Reopen =
@@ -82,7 +79,7 @@ pub(super) struct Task {
     alarm: Alarm,
     armed: Option<Timestamp>,
     wall_offset_us: i64,
-    pub(super) unknown_left: u32,
+    pub(super) strangers: Arc<Strangers>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -98,6 +95,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     for approved in start.approved {
         erasing.push(approved);
     }
+    let strangers = Arc::<Strangers>::default();
     let task = Task {
         erasing,
         alarm: Alarm::new(start.clock.clone())?,
@@ -114,13 +112,14 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         outage: None,
         outage_grace: start.outage_grace,
         record_wait: start.record_wait,
-        unknown_left: UNKNOWN_PER_SECOND_MAX,
+        strangers: Arc::clone(&strangers),
         released,
     };
     tokio::spawn(task.run(inbox, returns, start.ledger.failures));
     Ok(Registrar {
         messages,
         clock: start.clock,
+        strangers,
     })
 }
 
@@ -471,7 +470,6 @@ impl Task {
     }
 
     fn tick(&mut self) {
-        self.unknown_left = UNKNOWN_PER_SECOND_MAX;
         let offset = self.clock.wall_offset_us();
         if self.outage.is_none() && offset.abs_diff(self.wall_offset_us) > STEP_US {
             tracing::warn!(wall_offset_us = offset, "the wall clock was stepped");
@@ -483,7 +481,25 @@ impl Task {
         self.wall_offset_us = offset;
         self.watch_clock();
         self.look_for_space();
+        self.summarize(false);
         self.erase_next();
+    }
+
+    /// Records how many attempts without a live session have no entries of their own.
+    fn summarize(&mut self, at_end: bool) {
+        let now = self.clock.now();
+        let authority = &self.authority;
+        self.strangers
+            .forget(now, |session| authority.ended(session).is_some());
+        if self.outage.is_some() {
+            return;
+        }
+        let Some(counted) = self.strangers.take(now, at_end) else {
+            return;
+        };
+        if !self.carry_out(&Command::SummarizeAttempts(counted.told()), now) {
+            self.strangers.put_back(counted);
+        }
     }
 
     /// Says it where the wall clock is not kept in step any more, or is again.
@@ -513,6 +529,7 @@ impl Task {
         if tokio::time::timeout(STOP_WAIT, given_back).await.is_err() {
             tracing::warn!(permits = self.live.permits(), "some clients did not let go");
         }
+        self.summarize(true);
         let recorded =
             self.outage.is_none() && self.carry_out(&Command::StopGateway, self.clock.now());
         let closed = match self.writer.take() {
