@@ -410,3 +410,14 @@ impl Bar {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_log_holds_cannot_move_the_terminal() {
+        let text = "finding\n  rule \u{1b}[2J\u{202e}\r";
+        assert_eq!(shown(text), "finding\n  rule \\u001b[2J\\u202e\\u000d");
+    }
+}

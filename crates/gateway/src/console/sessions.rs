@@ -178,7 +178,7 @@ pub(super) async fn end_one(
     let subject = portal
         .gateway
         .registrar
-        .query(move |authority, _| authority.session(&wanted).map(|live| live.subject.clone()))
+        .query(move |authority, _| authority.subject_of(&wanted).cloned())
         .await?;
     let own = subject.as_ref() == Some(&viewer.session.subject);
     let by = Some(Actor::Session(viewer.session.id.clone()));

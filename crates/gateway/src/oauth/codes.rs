@@ -266,6 +266,13 @@ impl DeviceCodes {
         }
     }
 
+    /// Whether just this was decided: the same form came twice.
+    pub(crate) fn is_decided(&self, user: &[u8; 32], choice: &Choice) -> bool {
+        let state = self.state();
+        let decided = |one: &Waiting| one.user == *user && one.choice.as_ref() == Some(choice);
+        state.waiting.values().any(decided)
+    }
+
     /// Answers the CLI's poll. An approval is handed out once.
     pub(crate) fn poll(&self, device: &[u8; 32], now: Timestamp) -> Poll {
         let mut state = self.state();

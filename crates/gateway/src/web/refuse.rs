@@ -125,7 +125,10 @@ impl Visit<'_> {
             StatusCode::UNAUTHORIZED,
             "insufficient_user_authentication",
             "Please sign in again",
-            text,
+            match step_up.reason() {
+                Some(reason) => format!("{text} {reason}"),
+                None => text.to_owned(),
+            },
         );
         let need = Need {
             reauth: true,

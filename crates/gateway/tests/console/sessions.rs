@@ -85,6 +85,11 @@ async fn others_see_and_end_only_their_own() {
         .post(&format!("/sessions/{own}/end"), &[("csrf", &csrf)])
         .await;
     assert_eq!(ended.status, StatusCode::SEE_OTHER);
+    let again = bob
+        .post(&format!("/sessions/{own}/end"), &[("csrf", &csrf)])
+        .await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER, "a double click");
+    assert_eq!(count(&world, "session.ended"), 1);
     assert_eq!(other.get("/").await.location(), "/sign-in?ended=signed_out");
 
     let log = bob.get("/log").await;
