@@ -28,12 +28,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EndReason;
+use crate::event::{ActionDetail, EndReason};
 use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
 use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
+use crate::resource::{AccountClass, Resource};
+use crate::session::{Context, Credential, CredentialClass, LiveSession, SessionView};
 use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
 
@@ -381,6 +381,29 @@ impl Authority {
             .filter_map(|(_, session)| self.tombstone(session))
             .map(|tombstone| tombstone.view.clone())
             .collect()
+    }
+
+    /// Of these classes of database account the one with the most reach that policy permits this
+    /// session to use on the resource at `now`; of none is any, the least. No entry comes of asking,
+    /// and opening a connection with it is still to be asked for.
+    pub fn account_for(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        offered: &[AccountClass],
+        now: Timestamp,
+    ) -> Option<AccountClass> {
+        let permits = |class: &AccountClass| {
+            self.held(session).is_some_and(|held| {
+                let action = ActionDetail::connecting(resource.clone(), Some(*class));
+                let judgement = self.judge(held, &action, context, now);
+                matches!(judgement.outcome, Outcome::Allow { .. })
+            })
+        };
+        let offered: BTreeSet<AccountClass> = offered.iter().copied().collect();
+        let most = offered.iter().rev().copied().find(permits);
+        most.or(offered.first().copied())
     }
 
     /// The policy in force.

@@ -11,7 +11,7 @@ use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Limits, RecordLevel};
-use crate::resource::{Plane, Resource};
+use crate::resource::{AccountClass, Plane, Resource};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::Timestamp;
 
@@ -442,6 +442,8 @@ pub struct Grant {
     pub rules: Vec<RuleId>,
     /// How far its entry must have come before it takes effect, beyond being durable.
     pub record: Option<RecordLevel>,
+    /// The class of database account that it opens a connection with.
+    pub account: Option<AccountClass>,
 }
 
 /// What is missing for an action.

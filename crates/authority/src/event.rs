@@ -17,7 +17,7 @@ use crate::ids::{
     CredentialId, ErasureId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Demands, Limits};
-use crate::resource::{Plane, Resource, Verb};
+use crate::resource::{AccountClass, Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
@@ -447,6 +447,10 @@ pub struct ActionDetail {
     /// The index of the `action.allowed` entry of the connection it came through, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connection: Option<u64>,
+    /// Of a database connection: the class of the account it uses there. Policy permits all that
+    /// such an account can do, and the connection is held to the limits of all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<AccountClass>,
     /// The HTTP method.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub method: Option<String>,
@@ -475,6 +479,28 @@ pub struct ActionDetail {
     /// What it only commits to. A field stands here or above, never in both.
     #[serde(skip_serializing_if = "Concealed::is_empty", default)]
     pub concealed: Concealed,
+}
+
+impl ActionDetail {
+    /// Opening a connection to a database, with an account of this class where there are several.
+    pub fn connecting(resource: ResourceName, account: Option<AccountClass>) -> Self {
+        Self {
+            verb: Verb::SqlConnect,
+            resource,
+            context: None,
+            connection: None,
+            account,
+            method: None,
+            path: None,
+            statement: None,
+            fingerprint: None,
+            client: None,
+            search: None,
+            target: None,
+            passive: false,
+            concealed: Concealed::new(),
+        }
+    }
 }
 
 /// How ledger time was found at start.

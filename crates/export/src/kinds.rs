@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
-    LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName,
-    Timestamp,
+    AccountChange, AccountClass, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event,
+    Field, LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span,
+    SubjectName, Timestamp,
 };
 use serde::Serialize;
 
@@ -493,6 +493,7 @@ fn asked(kind: &'static str, severity: Severity, came: &str, action: &ActionDeta
     facts.plane = Some(plane_name(action.verb.plane()));
     facts.resource = Some(action.resource.to_string());
     facts.connection = action.connection;
+    facts.account = action.account.map(AccountClass::as_str);
     if let Some(context) = &action.context {
         facts.address = Some(context.address);
         facts.network = Some(context.network.clone());

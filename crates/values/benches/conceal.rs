@@ -82,6 +82,7 @@ fn request(index: u64) -> ActionDetail {
         resource: "wiki".parse().unwrap(),
         context: None,
         connection: None,
+        account: None,
         method: Some("GET".to_owned()),
         path: Some(format!("/pages/handbook/2026/onboarding/{index}")),
         statement: None,

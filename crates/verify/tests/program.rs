@@ -87,6 +87,7 @@ fn read(path: String) -> Command {
             resource: "shop".parse().unwrap(),
             context: None,
             connection: None,
+            account: None,
             method: Some("GET".into()),
             path: Some(path),
             statement: None,

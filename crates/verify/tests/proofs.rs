@@ -62,6 +62,7 @@ fn action() -> ActionDetail {
         resource: "shop".parse().unwrap(),
         context: None,
         connection: None,
+        account: None,
         method: Some("GET".into()),
         path: Some("/orders".into()),
         statement: None,

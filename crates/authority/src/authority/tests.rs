@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+mod accounts;
 mod changes;
 mod clocks;
 mod erasing;
@@ -97,6 +98,7 @@ fn action(verb: Verb) -> ActionDetail {
         resource: "orders".parse().unwrap(),
         context: None,
         connection: None,
+        account: None,
         method: None,
         path: None,
         statement: None,

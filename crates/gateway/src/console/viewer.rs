@@ -78,6 +78,7 @@ impl Visit {
             resource: ResourceName::gateway(),
             context: None,
             connection: None,
+            account: None,
             method: Some(self.method.to_string()),
             path: Some(self.uri.path().to_owned()),
             statement: None,

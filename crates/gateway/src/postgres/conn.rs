@@ -384,6 +384,7 @@ impl Plane {
             resource: words.resource.clone(),
             context: None,
             connection: None,
+            account: None,
             method: None,
             path: None,
             statement: None,

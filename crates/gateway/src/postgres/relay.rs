@@ -303,6 +303,7 @@ impl<C: Stream> Relay<C> {
             resource: self.database.name.clone(),
             context: None,
             connection: Some(self.permit.entry()),
+            account: None,
             method: None,
             path: None,
             statement: Some(statement.text.to_string()),

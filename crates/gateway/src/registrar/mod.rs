@@ -18,7 +18,8 @@ mod task;
 mod tests;
 
 use curfew_authority::{
-    Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
+    AccountClass, Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp,
+    Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,6 +99,8 @@ type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
 enum Message {
     Ask {
         ask: Box<Ask>,
+        /// Of a connection: the classes of account there are for it.
+        accounts: Vec<AccountClass>,
         answer: Answer<Permit>,
     },
     Command {
@@ -123,10 +126,25 @@ impl Registrar {
     /// # Errors
     /// A [`Refusal`], itself recorded where there is a session or a credential to speak of.
     pub async fn ask(&self, ask: Ask, record: Record) -> Result<Permit, Refusal> {
+        self.ask_to_connect(ask, Vec::new(), record).await
+    }
+
+    /// The same for a connection, for which there are accounts of these classes: the permit's grant
+    /// names the one with the most reach that policy permits at that moment.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]. Where policy permits none of them, the refusal is that of the least.
+    pub async fn ask_to_connect(
+        &self,
+        ask: Ask,
+        accounts: Vec<AccountClass>,
+        record: Record,
+    ) -> Result<Permit, Refusal> {
         let waits = record == Record::Before || !ask.action.verb.is_read();
         let permit = self
             .send(|answer| Message::Ask {
                 ask: Box::new(ask),
+                accounts,
                 answer,
             })
             .await?;

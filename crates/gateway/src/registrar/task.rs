@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    ActionClosed, Ask, Authority, ClosedBy, Command, Decision, Grant, Presenter, SessionId,
-    Timestamp, Verdict,
+    AccountClass, ActionClosed, Ask, Authority, ClosedBy, Command, Decision, Grant, Presenter,
+    SessionId, Timestamp, Verdict,
 };
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
@@ -206,7 +206,11 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { ask, answer } => self.answer_ask(*ask, answer),
+            Message::Ask {
+                ask,
+                accounts,
+                answer,
+            } => self.answer_ask(*ask, &accounts, answer),
             Message::Command { command, answer } => self.answer_command(*command, answer),
             Message::Query(query) => query(&self.authority, self.clock.now()),
             // The loop takes this one itself.
@@ -214,7 +218,21 @@ impl Task {
         }
     }
 
-    fn answer_ask(&mut self, ask: Ask, answer: Answer<Permit>) {
+    /// Gives a connection the account with the most reach that policy permits now.
+    fn choose_account(&mut self, ask: &mut Ask, session: &SessionId, accounts: &[AccountClass]) {
+        let now = self.clock.now();
+        let find = |authority: &Authority| {
+            authority.account_for(session, &ask.action.resource, &ask.context, accounts, now)
+        };
+        let mut found = find(&self.authority);
+        // A limit may only seem to have run out: activity that has no entry yet is noted first.
+        if found < accounts.iter().copied().max() && self.observe(session, now) {
+            found = find(&self.authority);
+        }
+        ask.action.account = found;
+    }
+
+    fn answer_ask(&mut self, mut ask: Ask, accounts: &[AccountClass], answer: Answer<Permit>) {
         if let Err(refusal) = self.admitting() {
             let _ = answer.send(Err(refusal));
             return;
@@ -226,6 +244,9 @@ impl Task {
                 .credential(hash)
                 .map(|(session, _)| session.clone()),
         };
+        if let (Some(session), [_, ..]) = (&session, accounts) {
+            self.choose_account(&mut ask, session, accounts);
+        }
         let command = Command::Ask(ask);
         let now = self.clock.now();
         let mut decision = self.authority.decide(&command, now);

@@ -184,6 +184,7 @@ impl Bench {
                 resource: resource.parse().unwrap(),
                 context: None,
                 connection: None,
+                account: None,
                 method: None,
                 path: Some("/orders/7".into()),
                 statement: None,

@@ -177,6 +177,7 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
         resource: visit.resource.name.clone(),
         context: None,
         connection: None,
+        account: None,
         method: Some(head.method.to_string()),
         path: Some(cut(path, PATH_BYTES_MAX).to_owned()),
         statement: None,

@@ -60,6 +60,7 @@ impl Person {
                 resource: resource.parse().unwrap(),
                 context: None,
                 connection: None,
+                account: None,
                 method: None,
                 path: None,
                 statement: None,

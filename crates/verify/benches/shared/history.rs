@@ -131,6 +131,7 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
         resource: if web { "wiki" } else { "orders" }.parse().unwrap(),
         context: None,
         connection,
+        account: None,
         method: text(web, "GET"),
         path: text(web, "/pages/handbook/2026/onboarding"),
         statement: text(

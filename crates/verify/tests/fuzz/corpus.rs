@@ -94,6 +94,7 @@ fn action(verb: Verb) -> ActionDetail {
         resource: if web { "shop" } else { "orders" }.parse().unwrap(),
         context: None,
         connection: None,
+        account: None,
         method: web.then(|| "GET".into()),
         path: web.then(|| "/orders/\u{fc}ber".into()),
         statement: None,

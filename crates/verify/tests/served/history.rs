@@ -146,6 +146,7 @@ impl Log {
             resource: "shop".parse().unwrap(),
             context: None,
             connection: None,
+            account: None,
             method: Some("GET".into()),
             path: Some(format!("/orders/{}", self.now)),
             concealed: Default::default(),

@@ -117,6 +117,7 @@ pub(super) fn forged(stage: &Stage, session: &str) -> Outcome<String> {
         resource: "shop".parse().doing("the app's name")?,
         context: None,
         connection: None,
+        account: None,
         method: Some("GET".to_owned()),
         path: Some("/".to_owned()),
         statement: None,
