@@ -7,7 +7,9 @@
     reason = "the tests start PostgreSQL and psql, and may wait"
 )]
 
+mod accounts;
 mod cut;
 mod entrance;
 mod kit;
+mod rights;
 mod statements;

@@ -298,7 +298,10 @@ impl<C: Stream> Relay<C> {
                 answer,
             } => match answer {
                 Ok(permit) => {
-                    self.start_query(permit, &statement, &message);
+                    match self.words.beyond_account(class.verb()) {
+                        Some(complaint) => self.refuse(complaint),
+                        None => self.start_query(permit, &statement, &message),
+                    }
                     Ok(())
                 }
                 Err(refusal) => {
@@ -315,6 +318,10 @@ impl<C: Stream> Relay<C> {
                 answer,
             } => match answer {
                 Ok(permit) => {
+                    if let Some(complaint) = self.words.beyond_account(class.verb()) {
+                        self.poison(complaint);
+                        return Ok(());
+                    }
                     match self.note_prepared(&statement) {
                         Ok(()) => self.run(permit, &portal, &message),
                         Err(TooMany) => self.poison(too_many()),
