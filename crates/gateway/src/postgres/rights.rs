@@ -420,7 +420,7 @@ impl Catalog {
 
 /// What `builtins.txt` says for one version of PostgreSQL.
 struct Builtins {
-    /// By name: the lowest class that may call it, and what it does.
+    /// By name, or how it begins: the lowest class that may call it, and what it does.
     functions: BTreeMap<&'static str, (AccountClass, &'static str)>,
     /// As the catalog's question names them.
     extensions: BTreeSet<String>,
@@ -453,13 +453,25 @@ impl Builtins {
         known
     }
 
+    /// What is known of a function.
+    fn find(&self, name: &str) -> Option<(AccountClass, &'static str)> {
+        let (_, known) =
+            self.functions
+                .iter()
+                .find(|(known, _)| match known.strip_suffix('*') {
+                    Some(start) => name.starts_with(start),
+                    None => name == **known,
+                })?;
+        Some(*known)
+    }
+
     /// The rows of functions that an account of this class may not call, with what they do.
     fn too_much(&self, rows: Vec<Row>, class: AccountClass) -> Vec<Row> {
         let told = |mut row: Row| {
-            let what = match self.functions.get(column(&row, 4)) {
+            let what = match self.find(column(&row, 4)) {
                 // A session that may only connect may ask for the server's own state too.
-                Some((least, _)) if *least <= class.max(AccountClass::Read) => return None,
-                Some((_, what)) => (*what).to_owned(),
+                Some((least, _)) if least <= class.max(AccountClass::Read) => return None,
+                Some((_, what)) => what.to_owned(),
                 None => "is not known to stay within the account's rights".to_owned(),
             };
             let object = column(&row, 1).to_owned();

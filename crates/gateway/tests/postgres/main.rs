@@ -8,6 +8,7 @@
 )]
 
 mod accounts;
+mod corpus;
 mod cut;
 mod entrance;
 mod kit;

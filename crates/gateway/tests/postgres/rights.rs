@@ -162,7 +162,9 @@ async fn put_right(estate: &Estate, problems: &[Problem]) {
 #[tokio::test]
 async fn every_right_beyond_the_class_is_named_and_taken_away_by_what_is_given() {
     let newer = Server::get().major().await >= 14;
-    for Plant(class, sql, wanted, whole) in PLANTS {
+    // What PostgreSQL 13 does not have.
+    let here = |plant: &&Plant| newer || !plant.1.contains("_all_data");
+    for Plant(class, sql, wanted, whole) in PLANTS.iter().filter(here) {
         // Up to 13 the function has one argument.
         let (sql, wanted) = match newer {
             true => ((*sql).to_owned(), (*wanted).to_owned()),

@@ -2,12 +2,18 @@
 
 use std::path::PathBuf;
 
+use bytes::BytesMut;
 use curfew_authority::AccountClass;
 use curfew_gateway::config::{Config, PostgresResource};
+use curfew_gateway::secret;
 use curfew_gateway::setup::{Options, Setup};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
+use super::raw::Raw;
 use super::server::{PASSWORD, Server};
-use super::world::{World, fresh_name, table};
+use super::world::{Person, World, fresh_name, table};
 
 /// A database and its accounts, before any gateway.
 pub(crate) struct Estate {
@@ -27,7 +33,9 @@ impl Estate {
         server.direct().await.batch_execute(&create).await.unwrap();
         let estate = Self::of(server, &database, classes, "");
         estate.administrator(contents).await;
-        estate.set_up(&Options::default()).await;
+        if !classes.is_empty() {
+            estate.set_up(&Options::default()).await;
+        }
         estate
     }
 
@@ -46,12 +54,44 @@ impl Estate {
                 folder.path().join(class.as_str()).display()
             );
         }
+        if classes.is_empty() {
+            rest += "user = \"curfew\"\ntrust = \"classifier\"\n";
+        }
         Self {
             config: resource(&format!("{}{rest}", table(server, database))),
             database: database.to_owned(),
             rest,
             folder,
         }
+    }
+
+    /// The same database with accounts of these classes.
+    pub(crate) fn with(self, classes: &[AccountClass]) -> Self {
+        Self::of(Server::get(), &self.database, classes, "")
+    }
+
+    /// A raw client around the gateway with the account of a class.
+    pub(crate) async fn raw(&self, class: AccountClass) -> Raw {
+        let server = Server::get();
+        let mut stream = TcpStream::connect(("127.0.0.1", server.port))
+            .await
+            .unwrap();
+        let mut ask = BytesMut::new();
+        frontend::ssl_request(&mut ask);
+        stream.write_all(&ask).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'S');
+        let stream = server
+            .connector()
+            .connect("localhost".try_into().unwrap(), stream)
+            .await;
+        let password = std::fs::read_to_string(self.password_file(class)).unwrap();
+        let account = Person {
+            name: self.role(class),
+            session: secret::session_id().unwrap(),
+            password: password.trim_end().to_owned(),
+            bearer: String::new(),
+        };
+        Raw::connect_to(&self.database, stream.unwrap(), &account, 0x0003_0000).await
     }
 
     /// The name of the role of a class.

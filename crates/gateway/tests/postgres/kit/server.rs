@@ -4,8 +4,13 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio_rustls::TlsConnector;
 
 /// The password of its account `curfew`.
 pub(crate) const PASSWORD: &str = "the server's own";
@@ -139,6 +144,22 @@ impl Server {
         panic!("PostgreSQL does not start");
     }
 
+    /// TLS for who trusts its certificate.
+    pub(crate) fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let file = self.dir.join("server.crt");
+        roots
+            .add(CertificateDer::from_pem_file(file).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
     /// Its major version.
     pub(crate) async fn major(&self) -> u32 {
         let sql = "select current_setting('server_version_num')::int / 10000";
@@ -171,7 +192,7 @@ impl Server {
         self.connect_to("postgres").await
     }
 
-    async fn connect_to(&self, database: &str) -> (tokio_postgres::Client, Direct) {
+    pub(crate) async fn connect_to(&self, database: &str) -> (tokio_postgres::Client, Direct) {
         for _ in 0..50 {
             let connected = tokio_postgres::Config::new()
                 .host_path(&self.dir)
