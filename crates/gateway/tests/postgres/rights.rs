@@ -3,6 +3,8 @@
 use curfew_authority::AccountClass::{self, Connect, Ddl, Read, Write};
 use curfew_gateway::rights::{Problem, Severity, check};
 use curfew_gateway::setup::Options;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::kit::{Estate, Server, fresh_name};
 
@@ -116,8 +118,8 @@ const PLANTS: &[Plant] = &[
     Plant(Read, "create procedure public.sp() language sql security definer as 'select 1'", "may call, with the rights of curfew, function public.sp()", true),
     Plant(Read, "create schema {u}; create function {u}.sd() returns int language sql security definer as 'select 1'; create view v as select {u}.sd()", "function {u}.sd()", true),
     Plant(Read, "create schema {u}; create function {u}.step(int, int) returns int language sql security definer as 'select 1'; revoke execute on function {u}.step(int, int) from public; create aggregate public.agg(int) (sfunc = {u}.step, stype = int)", "function public.agg(integer)", true),
-    Plant(Read, "create extension dblink", "functions, such as public.dblink", false),
-    Plant(Read, "create extension xml2", "of extension xml2", true),
+    Plant(Read, "create extension dblink", "functions, such as public.dblink", true),
+    Plant(Read, "create extension xml2; create extension dblink", "of extension xml2", true),
     Plant(Read, "create extension pg_stat_statements; grant execute on all functions in schema public to {r}", "may call function public.pg_stat_statements_reset(", true),
     Plant(Read, "create function public.own_lo(oid) returns oid language internal as 'be_lo_create'", "may call function public.own_lo(oid)", true),
     Plant(Read, "create extension postgres_fdw; create server away foreign data wrapper postgres_fdw; grant usage on foreign server away to {r}", "has USAGE on foreign server away", true),
@@ -302,4 +304,105 @@ async fn many_problems_are_told_briefly() {
     let found = problems(&estate).await;
     assert_eq!(found.len(), 21, "{}", told(&found));
     assert!(told(&found).contains("20 more like the last"));
+}
+
+/// A server in the place of the real one, on loopback and without TLS, as `serve` makes it of each client.
+async fn in_its_place<F>(database: &str, serve: impl Fn(TcpStream) -> F + Send + 'static) -> Estate
+where
+    F: Future<Output = std::io::Result<()>> + Send,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let _ = serve(client).await;
+        }
+    });
+    let server = Server {
+        port,
+        dir: Server::get().dir.clone(),
+    };
+    Estate::of(&server, database, &[Read], "tls = \"disable\"\n")
+}
+
+#[tokio::test]
+async fn servers_that_only_speak_the_protocol_are_refused_by_name() {
+    async fn cockroach(mut client: TcpStream) -> std::io::Result<()> {
+        let mut startup = [0; 4];
+        client.read_exact(&mut startup).await?;
+        let mut rest = vec![0; usize::try_from(i32::from_be_bytes(startup)).unwrap() - 4];
+        client.read_exact(&mut rest).await?;
+        client
+            .write_all(b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\0\x07\0\0\0\x07Z\0\0\0\x05I")
+            .await?;
+        let mut query = [0; 256];
+        while client.read(&mut query).await? > 0 {
+            let text = b"CockroachDB CCL v24.1.0";
+            let mut row = vec![
+                b'D',
+                0,
+                0,
+                0,
+                10 + u8::try_from(text.len()).unwrap(),
+                0,
+                1,
+                0,
+                0,
+                0,
+            ];
+            row.push(u8::try_from(text.len()).unwrap());
+            row.extend_from_slice(text);
+            row.extend_from_slice(b"C\0\0\0\x08SEL\0Z\0\0\0\x05I");
+            client.write_all(&row).await?;
+        }
+        Ok(())
+    }
+    let estate = in_its_place("any", cockroach).await;
+    std::fs::write(estate.password_file(Read), "unused").unwrap();
+    let found = told(&problems(&estate).await);
+    assert!(
+        found.contains("the server is `CockroachDB CCL v24.1.0`"),
+        "{found}"
+    );
+    assert!(
+        found.contains("is known of PostgreSQL 13 to 18 only"),
+        "{found}"
+    );
+}
+
+#[tokio::test]
+async fn what_stands_between_and_shares_connections_is_found() {
+    /// Hands bytes on both ways, and gives the client another process's number, as poolers do.
+    async fn pooler(mut client: TcpStream) -> std::io::Result<()> {
+        let mut real = TcpStream::connect(("127.0.0.1", Server::get().port)).await?;
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_real, mut to_real) = real.split();
+        let back = async {
+            let mut bytes = vec![0; 65_536];
+            loop {
+                let count = from_real.read(&mut bytes).await?;
+                let Some(bytes) = bytes.get_mut(..count).filter(|bytes| !bytes.is_empty()) else {
+                    return Ok::<_, std::io::Error>(());
+                };
+                let key = bytes.windows(5).position(|window| window == b"K\0\0\0\x0c");
+                if let Some(process) = key.and_then(|at| bytes.get_mut(at + 5..at + 9)) {
+                    process.copy_from_slice(&[0x7f; 4]);
+                }
+                to_client.write_all(bytes).await?;
+            }
+        };
+        let there = tokio::io::copy(&mut from_client, &mut to_real);
+        tokio::select! {
+            result = back => result,
+            result = there => result.map(|_| ()),
+        }
+    }
+    let estate = Estate::new(CONTENTS, &[Read]).await;
+    let behind = in_its_place(&estate.database, pooler).await;
+    std::fs::copy(estate.password_file(Read), behind.password_file(Read)).unwrap();
+    let found = told(&problems(&behind).await);
+    assert!(
+        found.contains("something answers in the server's place"),
+        "{found}"
+    );
 }

@@ -226,7 +226,13 @@ SELECT 'may call' || CASE WHEN name IS NULL THEN '' ELSE ' ' || count(DISTINCT o
        CASE WHEN count(DISTINCT oid) <= 20
             THEN format('REVOKE EXECUTE ON ROUTINE %s FROM %s;',
                         string_agg(DISTINCT oid::regprocedure::text, ', '),
-                        string_agg(DISTINCT grantee, ', ')) ELSE '' END,
+                        string_agg(DISTINCT grantee, ', '))
+            ELSE format('DO $$DECLARE f regprocedure; BEGIN FOR f IN SELECT objid::regprocedure '
+                        'FROM pg_depend WHERE classid = ''pg_proc''::regclass AND refobjid = '
+                        '(SELECT oid FROM pg_extension WHERE extname = %L) LOOP EXECUTE format('
+                        '''REVOKE EXECUTE ON ROUTINE %%s FROM %s'', f); END LOOP; END$$;',
+                        substr(name, length('extension ') + 1), string_agg(DISTINCT grantee, ', '))
+       END,
        coalesce(name, 'function ' || min(oid::regprocedure::text))
   FROM (
     SELECT p.oid, grantee.name AS grantee,
