@@ -395,15 +395,30 @@ impl Authority {
         now: Timestamp,
     ) -> Option<AccountClass> {
         let permits = |class: &AccountClass| {
-            self.held(session).is_some_and(|held| {
-                let action = ActionDetail::connecting(resource.clone(), Some(*class));
-                let judgement = self.judge(held, &action, context, now);
-                matches!(judgement.outcome, Outcome::Allow { .. })
-            })
+            let limits = self.account_limits(session, resource, context, *class, now);
+            limits.is_some()
         };
         let offered: BTreeSet<AccountClass> = offered.iter().copied().collect();
         let most = offered.iter().rev().copied().find(permits);
         most.or(offered.first().copied())
+    }
+
+    /// The limits that a connection of this session with such an account is held to by the policy in
+    /// force; none where it is not permitted at `now`. No entry comes of asking.
+    pub fn account_limits(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        class: AccountClass,
+        now: Timestamp,
+    ) -> Option<Limits> {
+        let held = self.held(session)?;
+        let action = ActionDetail::connecting(resource.clone(), Some(class));
+        match self.judge(held, &action, context, now).outcome {
+            Outcome::Allow { limits } => Some(limits),
+            Outcome::StepUp { .. } | Outcome::Deny(_) => None,
+        }
     }
 
     /// The policy in force.

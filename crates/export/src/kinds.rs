@@ -540,7 +540,10 @@ fn connection(closed: &ActionClosed) -> Facts {
     facts.late_us = closed.late.map(Span::as_micros);
     facts.bytes_in = Some(closed.bytes_in);
     facts.bytes_out = Some(closed.bytes_out);
-    let cut = matches!(closed.by, ClosedBy::Limit | ClosedBy::SessionEnd);
+    let cut = matches!(
+        closed.by,
+        ClosedBy::Limit | ClosedBy::SessionEnd | ClosedBy::Policy
+    );
     facts.decision = cut.then_some(Decision::Revoked);
     if matches!(closed.by, ClosedBy::Protocol | ClosedBy::Unrecorded) {
         facts.severity = Medium;

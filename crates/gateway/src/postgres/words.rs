@@ -216,6 +216,14 @@ impl Words {
                     .detail(limit(cause, self.resource.as_str()))
                     .hint(hint)
             }
+            CutCause::PolicyChanged => {
+                Complaint::fatal("57P01", "terminating connection because of a new policy")
+                    .detail(format!(
+                        "It no longer permits all that this connection's account at {} can do.",
+                        self.resource
+                    ))
+                    .hint("Connect again to use what you may do now.")
+            }
             CutCause::LedgerFailed => Complaint::fatal(
                 "57P01",
                 "terminating connection because the audit log cannot take entries",

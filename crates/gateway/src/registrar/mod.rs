@@ -18,8 +18,8 @@ mod task;
 mod tests;
 
 use curfew_authority::{
-    AccountClass, Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp,
-    Timestamp, Verdict,
+    AccountClass, Ask, Authority, Command, Denial, DenialCause, EndReason, RecordLevel, SessionId,
+    StepUp, Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -228,6 +228,11 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             assurance: None,
             max_age: None,
             rules: permit.grant().rules.clone(),
+        }),
+        CutCause::PolicyChanged => Refusal::Denied(Denial {
+            session: Some(permit.session().clone()),
+            cause: DenialCause::NotPermitted,
+            rules: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
         CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),

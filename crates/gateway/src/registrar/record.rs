@@ -179,6 +179,9 @@ impl Task {
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
         }
+        if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = &entry.event {
+            self.live.follow_policy(&self.authority, entry.time);
+        }
         self.approved(&entry.event, index);
         Ok(index)
     }

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::Live;
+use super::live::{AccountUse, Live};
 use super::outage::Outage;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
@@ -247,6 +247,11 @@ impl Task {
         if let (Some(session), [_, ..]) = (&session, accounts) {
             self.choose_account(&mut ask, session, accounts);
         }
+        let account = ask.action.account.map(|class| AccountUse {
+            class,
+            resource: ask.action.resource.clone(),
+            context: ask.context.clone(),
+        });
         let command = Command::Ask(ask);
         let now = self.clock.now();
         let mut decision = self.authority.decide(&command, now);
@@ -267,7 +272,7 @@ impl Task {
         };
         let refusal = match verdict {
             Verdict::Allow(grant) => {
-                let permit = entry.and_then(|entry| self.mint(entry, grant));
+                let permit = entry.and_then(|entry| self.mint(entry, grant, account));
                 // The one who asked may be gone: the permit then gives itself back.
                 let _ = answer.send(permit.ok_or(Refusal::Unauthenticated));
                 return;
@@ -328,9 +333,9 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entry: u64, grant: Grant) -> Option<Permit> {
+    fn mint(&mut self, entry: u64, grant: Grant, account: Option<AccountUse>) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
-        let (id, cut, pulse) = self.live.admit(session, entry, grant.limits);
+        let (id, cut, pulse) = self.live.admit(session, entry, grant.limits, account);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(

@@ -228,6 +228,11 @@ impl Visit<'_> {
                 max_age: None,
                 rules: Vec::new(),
             }),
+            CutCause::PolicyChanged => Refusal::Denied(Denial {
+                session: Some(session),
+                cause: DenialCause::NotPermitted,
+                rules: Vec::new(),
+            }),
             CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
             CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
         };

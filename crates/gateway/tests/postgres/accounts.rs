@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use curfew_authority::AccountClass::{self, Ddl, Read, Write};
+use curfew_authority::{Command, Verdict};
+use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
 use super::kit::{Estate, Person, Server, World, fresh_name};
@@ -28,14 +30,23 @@ permit (principal in Role::"blind", action == Action::"sql.write", resource == R
 permit (principal in Role::"dba", action == Action::"sql.ddl", resource == Resource::"orders");
 @id("fresh-ddl") @reauth("2s")
 permit (principal in Role::"officer", action == Action::"sql.ddl", resource == Resource::"orders");
+@id("lively-write") @idle("2s")
+permit (principal in Role::"lively", action == Action::"sql.write", resource == Resource::"orders");
+@id("lively-read")
+permit (principal in Role::"lively", action == Action::"sql.read", resource == Resource::"orders");
 "#;
 
 const CONTENTS: &str = "create table orders (id int primary key, item text); \
                         insert into orders values (1, 'lamp')";
 
 async fn user(client: &tokio_postgres::Client) -> String {
-    let row = client.query_one("select session_user::text", &[]).await;
-    row.unwrap().get(0)
+    // No prepared statement that is closed later: what ends a connection is then nobody's answer.
+    let answers = client.simple_query("select session_user").await.unwrap();
+    let row = answers.into_iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    row.unwrap()
 }
 
 /// Who a new connection of this person is at the server.
@@ -48,17 +59,12 @@ fn code(error: &tokio_postgres::Error) -> String {
     code.unwrap_or_else(|| panic!("{error}")).to_owned()
 }
 
-/// The newest entry of a connection, with this person's session.
+/// The newest entry of a connection of this person.
 fn connection_entry(world: &World, person: &Person) -> serde_json::Value {
-    let (ledger, session) = (world.ledger(), person.session.to_string());
-    let entries = ledger.split("{\"v\":1,").filter_map(|text| {
-        let text = format!("{{\"v\":1,{text}");
-        let mut json = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
-        json.next()?.ok()
-    });
-    let mine =
-        entries.filter(|entry| entry["session"] == *session && entry["verb"] == "sql.connect");
-    mine.last().unwrap()
+    let session = person.session.to_string();
+    let mut entries = world.entries();
+    entries.retain(|entry| entry["session"] == *session && entry["verb"] == "sql.connect");
+    entries.pop().unwrap()
 }
 
 #[tokio::test]
@@ -317,4 +323,70 @@ async fn passwords_are_made_once_and_only_their_verifiers_go_to_the_server() {
     let sql = setup.sql(&Default::default());
     assert!(sql.contains("SCRAM-SHA-256$") && !sql.contains(password.trim_end()));
     estate.account(Read).await.unwrap();
+}
+
+/// Loads a policy with this text in place of another.
+async fn load(world: &World, old: &str, new: &str) {
+    let text = POLICY.replace(old, new);
+    assert_ne!(text, POLICY);
+    let registrar = world.gateway.running.registrar();
+    let loaded = registrar.command(Command::LoadPolicy { text }).await;
+    assert_eq!(loaded, Ok(Verdict::Done));
+}
+
+#[tokio::test]
+async fn a_new_policy_ends_connections_whose_accounts_can_do_more_than_it_permits() {
+    let estate = Estate::new(CONTENTS, ALL).await;
+    let world = estate.open(POLICY).await;
+    let (ann, bob) = (
+        world.person("ann", "reader").await,
+        world.person("bob", "writer").await,
+    );
+    let reader = world.connect(&ann).await;
+    let (writer, connection) = world.config(&bob).connect(world.connector()).await.unwrap();
+    let ended = tokio::spawn(connection);
+    assert_eq!(user(&writer).await, estate.role(Write));
+    load(&world, "[Role::\"writer\", Role::\"dba\"", "[Role::\"dba\"").await;
+    let error = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    let error = error.expect("it is cut").unwrap().unwrap_err();
+    assert_eq!(code(&error), "57P01");
+    let message = error.as_db_error().unwrap().message();
+    assert_eq!(message, "terminating connection because of a new policy");
+    assert_eq!(signed_in_as(&world, &bob).await, estate.role(Read));
+    assert_eq!(user(&reader).await, estate.role(Read));
+    let closed = |entry: &&serde_json::Value| entry["by"] == "policy";
+    assert_eq!(world.entries().iter().filter(closed).count(), 1);
+    world.audit();
+}
+
+#[tokio::test]
+async fn a_new_policys_stricter_limits_hold_for_connections_that_are_open() {
+    let estate = Estate::new(CONTENTS, ALL).await;
+    let world = estate.open(POLICY).await;
+    let bob = world.person("bob", "writer").await;
+    let (writer, connection) = world.config(&bob).connect(world.connector()).await.unwrap();
+    let ended = tokio::spawn(connection);
+    assert_eq!(user(&writer).await, estate.role(Write));
+    load(&world, "@id(\"write\")", "@id(\"write\") @idle(\"1s\")").await;
+    let error = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    let error = error.expect("it is cut").unwrap().unwrap_err();
+    assert_eq!(code(&error), "57P05");
+    world.audit();
+}
+
+#[tokio::test]
+async fn activity_without_an_entry_counts_for_the_account() {
+    let estate = Estate::new(CONTENTS, ALL).await;
+    let world = estate.open(POLICY).await;
+    let lou = world.person("lou", "lively").await;
+    let client = world.connect(&lou).await;
+    assert_eq!(user(&client).await, estate.role(Write));
+    // The statement is activity as long as it runs, and no entry tells of it meanwhile.
+    let running = tokio::spawn(async move { client.batch_execute("select pg_sleep(4)").await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(signed_in_as(&world, &lou).await, estate.role(Write));
+    running.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(signed_in_as(&world, &lou).await, estate.role(Read));
+    world.audit();
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    Aal, Actor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Factor,
-    NewCredential, Proof, SessionId, Verdict,
+    Aal, Actor, Auditor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Entry,
+    Event, Factor, NewCredential, Proof, SessionId, Verdict,
 };
 use curfew_gateway::data::DataDir;
 use curfew_gateway::secret::{self, MasterKey};
@@ -275,6 +275,34 @@ key = "key.pem"
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         start.elapsed()
+    }
+
+    /// The entries that are in the ledger, as anybody reads them.
+    fn lines(&self) -> Vec<Vec<u8>> {
+        let reader = curfew_ledger::LogReader::open(&self.gateway.ledger()).unwrap();
+        let entries = reader.range(0..reader.size());
+        entries.map(|entry| entry.unwrap().1).collect()
+    }
+
+    /// The same as JSON.
+    pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
+        let lines = self.lines();
+        lines
+            .iter()
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    /// What they say, once the auditor has found nothing wrong with them.
+    pub(crate) fn audit(&self) -> Vec<Event> {
+        let mut auditor = Auditor::new();
+        let judged = self.lines().into_iter().enumerate().map(|(index, line)| {
+            let entry = Entry::from_bytes(&line).unwrap();
+            let found = auditor.check(index as u64, &entry);
+            assert!(found.is_empty(), "entry {index}: {found:?}");
+            entry.event
+        });
+        judged.collect()
     }
 
     /// All bytes of the ledger, as text.
