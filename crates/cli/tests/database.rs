@@ -1,5 +1,9 @@
 //! `curfew database`: the accounts of a database, made, looked at, and told of by a gateway that runs.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on must stop"
+)]
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -66,6 +66,9 @@ struct SetupArguments {
     /// again.
     #[arg(long, value_name = "SCHEMA")]
     schema: Vec<String>,
+    /// Leave rights to schemas, tables and sequences as they are: to give them by hand.
+    #[arg(long, conflicts_with = "schema")]
+    no_tables: bool,
 }
 
 /// Looks at what the accounts can do, as the gateway does before it serves a database.
@@ -127,6 +130,7 @@ async fn setup(arguments: SetupArguments) -> Outcome {
     let mut options = Options {
         grant_back: arguments.grant_back.clone(),
         schemas: arguments.schema.clone(),
+        leave_tables: arguments.no_tables,
     };
     let Some(user) = &arguments.user else {
         options.grant_back = named(&arguments.grant_back)?;

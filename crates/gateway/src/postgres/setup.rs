@@ -30,6 +30,8 @@ pub struct Options {
     pub grant_back: Vec<String>,
     /// The schemas with the tables; all but the system's where there is none.
     pub schemas: Vec<String>,
+    /// Rights to schemas, tables and sequences are left as they are.
+    pub leave_tables: bool,
 }
 
 /// Why a database's accounts cannot be set up.

@@ -157,6 +157,17 @@ impl Words {
         .hint(hint)
     }
 
+    /// How to go on after a limit of the resource. With less reach there may be no limit.
+    fn after_limit(&self) -> String {
+        match self.account {
+            Some(AccountClass::Write | AccountClass::Ddl) => format!(
+                "Authenticate again at {}, or connect again for what needs no fresh authentication.",
+                self.portal
+            ),
+            Some(AccountClass::Connect | AccountClass::Read) | None => self.authenticate_again(),
+        }
+    }
+
     /// For a connection that is cut. `status` is the server's newest transaction status.
     pub(crate) fn cut(&self, cut: &Cut, status: u8) -> Complaint {
         let in_transaction = status != b'I';
@@ -202,19 +213,9 @@ impl Words {
                         format!("terminating connection due to a limit of {}", self.resource),
                     ),
                 };
-                let hint = match self.account {
-                    Some(AccountClass::Write | AccountClass::Ddl) => format!(
-                        "Authenticate again at {}, or connect again for what needs no fresh \
-                         authentication.",
-                        self.portal
-                    ),
-                    Some(AccountClass::Connect | AccountClass::Read) | None => {
-                        self.authenticate_again()
-                    }
-                };
                 complaint
                     .detail(limit(cause, self.resource.as_str()))
-                    .hint(hint)
+                    .hint(self.after_limit())
             }
             CutCause::PolicyChanged => {
                 Complaint::fatal("57P01", "terminating connection because of a new policy")

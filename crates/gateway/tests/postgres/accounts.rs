@@ -44,7 +44,7 @@ async fn user(client: &tokio_postgres::Client) -> String {
     let answers = client.simple_query("select session_user").await.unwrap();
     let row = answers.into_iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+        SimpleQueryMessage::CommandComplete(_) | SimpleQueryMessage::RowDescription(_) | _ => None,
     });
     row.unwrap()
 }

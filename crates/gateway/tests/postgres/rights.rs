@@ -234,9 +234,8 @@ async fn what_was_reviewed_is_passed_over_and_nothing_else() {
         "extension dblink",
         "table public.orders",
     ];
-    let accounts = match &mut estate.config.access {
-        curfew_gateway::config::Access::Enforced(accounts) => accounts,
-        other => panic!("{other:?}"),
+    let curfew_gateway::config::Access::Enforced(accounts) = &mut estate.config.access else {
+        panic!("{:?}", estate.config);
     };
     accounts.read.reviewed = reviewed.map(str::to_owned).to_vec();
     estate

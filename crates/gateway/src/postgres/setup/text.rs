@@ -249,21 +249,18 @@ SET LOCAL search_path = pg_catalog, pg_temp;
         }
     }
 
-    fn tables(&self) -> String {
+    /// What is granted in each schema now, as texts for `format`, and what for objects to come.
+    fn grants(&self) -> (Vec<String>, Vec<String>) {
         use AccountClass::{Connect, Ddl, Read, Write};
+        const DATA: &str = "SELECT, INSERT, UPDATE, DELETE, TRUNCATE";
         let roles = |classes: &[AccountClass]| identifiers(self.roles_of(classes));
-        let (below, using) = (roles(&[Connect, Read, Write]), roles(&[Read, Write, Ddl]));
+        let below = percent(&roles(&[Connect, Read, Write]));
+        let using = percent(&roles(&[Read, Write, Ddl]));
         let mut now = vec![
-            format!("REVOKE ALL ON SCHEMA %I FROM {}", percent(&below)),
-            format!(
-                "REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM {}",
-                percent(&below)
-            ),
-            format!(
-                "REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM {}",
-                percent(&below)
-            ),
-            format!("GRANT USAGE ON SCHEMA %I TO {}", percent(&using)),
+            format!("REVOKE ALL ON SCHEMA %I FROM {below}"),
+            format!("REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM {below}"),
+            format!("REVOKE ALL ON ALL SEQUENCES IN SCHEMA %I FROM {below}"),
+            format!("GRANT USAGE ON SCHEMA %I TO {using}"),
         ];
         if let Some(name) = self.accounts.get(&Ddl) {
             let role = percent(&identifier(name));
@@ -273,29 +270,34 @@ SET LOCAL search_path = pg_catalog, pg_temp;
         for (classes, right, on) in [
             (&[Read][..], "SELECT", "TABLES"),
             (&[Read], "SELECT", "SEQUENCES"),
-            (
-                &[Write, Ddl],
-                "SELECT, INSERT, UPDATE, DELETE, TRUNCATE",
-                "TABLES",
-            ),
+            (&[Write, Ddl], DATA, "TABLES"),
             (&[Write, Ddl], "SELECT, USAGE", "SEQUENCES"),
         ] {
             let roles = roles(classes);
             if !roles.is_empty() {
                 let escaped = percent(&roles);
-                now.push(format!(
-                    "GRANT {right} ON ALL {on} IN SCHEMA %I TO {escaped}"
-                ));
+                let all = format!("GRANT {right} ON ALL {on} IN SCHEMA %I TO {escaped}");
+                now.push(all);
                 to_come.push(format!("GRANT {right} ON {on} TO {roles}"));
             }
         }
+        (now, to_come)
+    }
+
+    fn tables(&self) -> String {
+        if self.options.leave_tables {
+            return "-- 6. Rights to schemas, tables and sequences are left as they are.\n"
+                .to_owned();
+        }
+        let (now, to_come) = self.grants();
         let quoted = |statements: &[String]| {
             let quoted = statements
                 .iter()
                 .map(|text| format!("      {}", literal(text)));
             quoted.collect::<Vec<_>>().join(",\n")
         };
-        let maker = self.accounts.get(&Ddl).map_or_else(String::new, |name| {
+        let ddl = self.accounts.get(&AccountClass::Ddl);
+        let maker = ddl.map_or_else(String::new, |name| {
             format!(" UNION SELECT {}::name", literal(name))
         });
         let body = format!(
@@ -317,9 +319,10 @@ SET LOCAL search_path = pg_catalog, pg_temp;
             to_come = quoted(&to_come),
         );
         let declare = "schema record; owner name; statement text;";
+        let block = self.block(declare, &body);
         format!(
-            "-- 6. Tables and sequences.\n{}",
-            self.block(declare, &body)
+            "-- 6. Schemas, tables and sequences, all of them: to keep some from an account, name the others
+--    with --schema, or give these rights yourself and use --no-tables.\n{block}"
         )
     }
 
@@ -377,6 +380,7 @@ mod tests {
         let options = Options {
             grant_back: vec![nasty.to_owned()],
             schemas: vec![nasty.to_owned()],
+            leave_tables: false,
         };
         let script = Script {
             database: nasty,
