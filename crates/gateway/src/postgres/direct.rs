@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::accounts::Login;
 use super::frame::take_text;
-use super::upstream::{ConnectError, Stream, Target};
+use super::upstream::{CONNECT, ConnectError, Stream, Target};
 
 /// How long one question may take. The longest reads every function of the catalog, some 10 ms of a
 /// few thousand; a setup may wait for locks of others.
@@ -56,7 +56,8 @@ impl Direct {
             ("standard_conforming_strings", "on"),
         ];
         let parameters = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let greeting = target.greet(login, database, &parameters).await?;
+        let greeted = tokio::time::timeout(CONNECT, target.greet(login, database, &parameters));
+        let greeting = greeted.await.unwrap_or(Err(ConnectError::Slow))?;
         Ok(Self {
             process: greeting.key.process,
             stream: greeting.stream,

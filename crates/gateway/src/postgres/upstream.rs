@@ -33,7 +33,7 @@ use crate::registrar::Record;
 
 /// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
 /// timeout is 60 s; a person waits less.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// The most that a server says before it is ready: some 30 parameters of about 50 bytes.
 const GREETING_BYTES_MAX: usize = 64 * 1_024;
 

@@ -1,5 +1,7 @@
 //! What an account can do beyond its class is found, named, and taken away by the SQL that is given.
 
+use std::time::Duration;
+
 use curfew_authority::AccountClass::{self, Connect, Ddl, Read, Write};
 use curfew_gateway::rights::{Problem, Severity, check};
 use curfew_gateway::setup::Options;
@@ -65,12 +67,45 @@ async fn accounts_as_they_are_set_up_have_no_problem() {
         .unwrap_err();
     let definer = estate.account(Ddl).await.unwrap();
     definer
-        .batch_execute("create table made (id int); drop table made")
+        .batch_execute("create table made (id int)")
         .await
         .unwrap();
+    reader.batch_execute("table made").await.unwrap();
     let connected = estate.account(Connect).await.unwrap();
     connected.batch_execute("table orders").await.unwrap_err();
     drop(administrator);
+}
+
+#[tokio::test]
+async fn definitions_are_made_in_the_name_of_the_databases_owner() {
+    let estate = Estate::new("", &[]).await;
+    let owner = fresh_name();
+    let contents = format!(
+        "create role {owner}; alter database {} owner to {owner}; grant all on schema public to {owner}; \
+         set role {owner}; create table orders (id int); create schema app",
+        estate.database
+    );
+    estate.administrator(&contents).await;
+    let estate = estate.with(ALL);
+    estate.set_up(&Options::default()).await;
+    let found = problems(&estate).await;
+    assert!(found.is_empty(), "{}", told(&found));
+    let definer = estate.account(Ddl).await.unwrap();
+    let sql = "alter table orders add column note text; create table app.made (id int)";
+    definer.batch_execute(sql).await.unwrap();
+    let sql = "select relowner::regrole::text from pg_class where relname = 'made'";
+    let made_by: String = definer.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(made_by, owner);
+    // And the others have their rights to what was made.
+    let reader = estate.account(Read).await.unwrap();
+    reader.batch_execute("table app.made").await.unwrap();
+    let writer = estate.account(Write).await.unwrap();
+    writer
+        .batch_execute("insert into app.made values (1)")
+        .await
+        .unwrap();
+    let found = problems(&estate).await;
+    assert!(found.is_empty(), "{}", told(&found));
 }
 
 /// A right that is planted, as SQL over `{r}`, `{w}`, `{c}` (the accounts' roles) and `{u}` (a name of
@@ -367,6 +402,20 @@ async fn servers_that_only_speak_the_protocol_are_refused_by_name() {
         found.contains("is known of PostgreSQL 13 to 18 only"),
         "{found}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_not_waited_for() {
+    let estate = in_its_place("any", |client| async move {
+        // Held open, without a word.
+        std::mem::forget(client);
+        Ok(())
+    });
+    let estate = estate.await;
+    std::fs::write(estate.password_file(Read), "unused").unwrap();
+    let looked = tokio::time::timeout(Duration::from_secs(20), problems(&estate)).await;
+    let found = told(&looked.expect("it gives up"));
+    assert!(found.contains("no answer within 10 s"), "{found}");
 }
 
 #[tokio::test]

@@ -307,7 +307,10 @@ SET LOCAL search_path = pg_catalog, pg_temp;
     END LOOP;
     -- What its owners make later.
     FOR owner IN SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relnamespace = schema.oid
-        UNION SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE oid = schema.oid{maker} LOOP
+        UNION SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE oid = schema.oid
+        UNION SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database(){maker} LOOP
+      -- The owner of the database, whoever that is, makes nothing under this name.
+      CONTINUE WHEN owner = 'pg_database_owner';
       FOREACH statement IN ARRAY ARRAY[\n{to_come}] LOOP
         EXECUTE format('ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA %I %s', owner, schema.nspname,
                        statement);
