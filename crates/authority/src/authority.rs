@@ -29,12 +29,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EndReason;
+use crate::event::{ActionDetail, EndReason};
 use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
 use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
+use crate::resource::{AccountClass, Resource};
+use crate::session::{Context, Credential, CredentialClass, LiveSession, SessionView};
 use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
 
@@ -392,6 +392,44 @@ impl Authority {
             .filter_map(|(_, session)| self.tombstone(session))
             .map(|tombstone| tombstone.view.clone())
             .collect()
+    }
+
+    /// Of these classes of database account the one with the most reach that policy permits this
+    /// session to use on the resource at `now`; of none is any, the least. No entry comes of asking,
+    /// and opening a connection with it is still to be asked for.
+    pub fn account_for(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        offered: &[AccountClass],
+        now: Timestamp,
+    ) -> Option<AccountClass> {
+        let permits = |class: &AccountClass| {
+            let limits = self.account_limits(session, resource, context, *class, now);
+            limits.is_some()
+        };
+        let offered: BTreeSet<AccountClass> = offered.iter().copied().collect();
+        let most = offered.iter().rev().copied().find(permits);
+        most.or(offered.first().copied())
+    }
+
+    /// The limits that a connection of this session with such an account is held to by the policy in
+    /// force; none where it is not permitted at `now`. No entry comes of asking.
+    pub fn account_limits(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        class: AccountClass,
+        now: Timestamp,
+    ) -> Option<Limits> {
+        let held = self.held(session)?;
+        let action = ActionDetail::connecting(resource.clone(), Some(class));
+        match self.judge(held, &action, context, now).outcome {
+            Outcome::Allow { limits } => Some(limits),
+            Outcome::StepUp { .. } | Outcome::Deny(_) => None,
+        }
     }
 
     /// The policy in force.

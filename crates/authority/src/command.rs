@@ -12,7 +12,7 @@ use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Limits, RecordLevel};
-use crate::resource::{Plane, Resource};
+use crate::resource::{AccountClass, Plane, Resource};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::Timestamp;
 
@@ -448,6 +448,8 @@ pub struct Grant {
     pub rules: Vec<RuleId>,
     /// How far its entry must have come before it takes effect, beyond being durable.
     pub record: Option<RecordLevel>,
+    /// The class of database account that it opens a connection with.
+    pub account: Option<AccountClass>,
 }
 
 impl Grant {

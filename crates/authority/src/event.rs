@@ -18,7 +18,7 @@ use crate::ids::{
     CredentialId, ErasureId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Demands, Limits};
-use crate::resource::{Plane, Resource, Verb};
+use crate::resource::{AccountClass, Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
@@ -453,6 +453,10 @@ pub struct ActionDetail {
     /// The index of the `action.allowed` entry of the connection it came through, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connection: Option<u64>,
+    /// Of a database connection: the class of the account it uses there. Policy permits all that
+    /// such an account can do, and the connection is held to the limits of all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<AccountClass>,
     /// The HTTP method.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub method: Option<String>,
@@ -495,6 +499,7 @@ impl ActionDetail {
             resource,
             context: None,
             connection: None,
+            account: None,
             method: None,
             path: None,
             statement: None,
@@ -505,6 +510,15 @@ impl ActionDetail {
             target: None,
             passive: false,
             concealed: Concealed::default(),
+        }
+    }
+
+    /// Opening a connection to a database, with an account of this class where there are several.
+    #[must_use]
+    pub fn connecting(resource: ResourceName, account: Option<AccountClass>) -> Self {
+        Self {
+            account,
+            ..Self::new(Verb::SqlConnect, resource)
         }
     }
 }

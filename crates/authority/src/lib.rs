@@ -54,7 +54,7 @@ pub use policy::{
     AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
     Problem, Question, Ruling, SCHEMA,
 };
-pub use resource::{Plane, Resource, Verb};
+pub use resource::{AccountClass, Plane, Resource, Verb};
 pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
 pub use text::{quoted, visible};
 pub use time::{Span, Timestamp};

@@ -52,6 +52,7 @@ pub(crate) fn columns(record: &Record) -> Vec<(&'static str, String)> {
         ("statement", facts.statement.clone()),
         ("fingerprint", facts.fingerprint.clone()),
         ("client", facts.client.clone()),
+        ("account", text(facts.account)),
         ("connection", number(facts.connection)),
         ("late_us", number(facts.late_us)),
         ("bytes_in", number(facts.bytes_in)),

@@ -6,6 +6,7 @@
 mod archive;
 mod forward;
 mod log;
+mod postgres;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use archive::Archive;
 pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
 pub use log::{Log, Timestamps, Witnesses};
+pub use postgres::{Access, Account, Accounts, PostgresResource, UpstreamTls};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -158,53 +160,6 @@ pub enum RecordWhen {
     ByVerb,
     /// Everything waits for the record.
     Before,
-}
-
-/// A PostgreSQL database behind Curfew. Clients name it as their `dbname`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresResource {
-    /// Its name in policy and log, and the `dbname` clients ask for.
-    pub name: ResourceName,
-    /// The environment it belongs to.
-    pub environment: EnvironmentName,
-    /// Free words for policy.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Host name, address, or the folder of a Unix socket.
-    pub host: String,
-    /// Port.
-    #[serde(default = "postgres_port")]
-    pub port: u16,
-    /// The database's name at the server.
-    pub database: String,
-    /// The account Curfew uses.
-    pub user: String,
-    /// A file with that account's password. Nobody but Curfew may read it.
-    pub password_file: Option<PathBuf>,
-    /// How the server is spoken to.
-    #[serde(default)]
-    pub tls: UpstreamTls,
-    /// A PEM file with the authorities that may vouch for the server; the system's otherwise.
-    pub ca: Option<PathBuf>,
-    /// When the record must be durable.
-    #[serde(default)]
-    pub record: RecordWhen,
-}
-
-fn postgres_port() -> u16 {
-    5432
-}
-
-/// How an upstream database is spoken to.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum UpstreamTls {
-    /// TLS, and the server's certificate must name its host.
-    #[default]
-    VerifyFull,
-    /// No TLS. Only for loopback and Unix sockets.
-    Disable,
 }
 
 /// Numbers that have a good default.
@@ -419,11 +374,7 @@ impl Config {
             .web
             .iter_mut()
             .filter_map(|web| web.upstream_ca.as_mut());
-        let postgres = self
-            .postgres
-            .iter_mut()
-            .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
-            .flatten();
+        let postgres = self.postgres.iter_mut().flat_map(PostgresResource::paths);
         let rest = self.search.dir.as_mut().into_iter().chain(self.log.paths());
         let rest = rest.chain(self.forward.iter_mut().flat_map(Forward::paths));
         let archive = self.archive.as_mut();
@@ -544,7 +495,7 @@ upstream = "http://127.0.0.1:3000"
             ),
             (
                 format!(
-                    "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\n"
+                    "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\ntrust = \"classifier\"\n"
                 ),
                 "nothing listens for them",
             ),

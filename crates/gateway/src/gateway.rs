@@ -319,7 +319,8 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let control = bind_control(&core.data)?;
     let search = Search::start(&config, &core.data, &core.durability)?;
     let durability = core.durability;
-    let standing = Arc::new(followers.standing(&durability, &core.data));
+    let standing = followers.standing(&durability, &core.data);
+    let standing = Arc::new(standing.with(databases.clone()));
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,
         accounts: core.accounts,

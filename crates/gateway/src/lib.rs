@@ -41,5 +41,6 @@ pub use clock::Clock;
 pub use gateway::{Core, Gateway, Running, StartError, start};
 pub use listen::TlsError;
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
+pub use postgres::{DatabaseState, DatabaseStatus, rights, setup};
 pub use recorder::{Durability, Unrecorded};
 pub use registrar::{Record, Refusal, Registrar, Unavailable};

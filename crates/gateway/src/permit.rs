@@ -268,6 +268,8 @@ pub enum CutCause {
     SessionEnded(EndReason),
     /// A limit of this resource ran out; the session goes on.
     Limit(DeadlineCause),
+    /// A new policy no longer permits what the connection can do; the session goes on.
+    PolicyChanged,
     /// The ledger could not take entries for longer than the grace.
     LedgerFailed,
     /// The gateway is stopping.
@@ -280,6 +282,7 @@ impl CutCause {
         match self {
             Self::SessionEnded(_) => ClosedBy::SessionEnd,
             Self::Limit(_) => ClosedBy::Limit,
+            Self::PolicyChanged => ClosedBy::Policy,
             Self::LedgerFailed => ClosedBy::Unrecorded,
             Self::Shutdown => ClosedBy::Shutdown,
         }

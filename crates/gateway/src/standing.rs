@@ -10,6 +10,7 @@ use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::postgres::{Database, DatabaseStatus, Databases};
 use crate::recorder::Durability;
 
 /// What kind of follower.
@@ -81,6 +82,9 @@ pub struct Status {
     pub not_signed: Option<SigningFault>,
     /// In order of the configuration.
     pub followers: Vec<Follower>,
+    /// The databases, for the operator of the host only.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub databases: Vec<DatabaseStatus>,
 }
 
 /// Who reads a status.
@@ -183,6 +187,7 @@ pub(crate) struct Standing {
     has_timestamps: bool,
     durability: Arc<Durability>,
     ledger: PathBuf,
+    databases: Databases,
 }
 
 impl Standing {
@@ -198,7 +203,15 @@ impl Standing {
             has_timestamps,
             durability: Arc::clone(durability),
             ledger,
+            databases: Databases::default(),
         }
+    }
+
+    /// The same, with how these databases stand.
+    #[must_use]
+    pub(crate) fn with(mut self, databases: Databases) -> Self {
+        self.databases = databases;
+        self
     }
 
     /// How it stands now. Blocks for some reads of the log.
@@ -235,6 +248,10 @@ impl Standing {
             signed,
             not_signed: signing.last.and_then(Result::err),
             followers,
+            databases: match reader {
+                Reader::Operator => self.databases.values().map(Database::status).collect(),
+                Reader::Session => Vec::new(),
+            },
         }
     }
 }

@@ -172,7 +172,7 @@ impl Authority {
         context: Context,
         now: Timestamp,
     ) -> Decision {
-        let judgement = self.judge(held, action.verb, &action.resource, &context, now);
+        let judgement = self.judge(held, action, &context, now);
         let current = &held.session;
         let mut action = cut_action(action);
         action.context = (context != current.context).then_some(context);
@@ -194,6 +194,7 @@ impl Authority {
                     limits,
                     rules: rules.clone(),
                     record: demands.record,
+                    account: action.account,
                 };
                 let event = Event::ActionAllowed {
                     session,

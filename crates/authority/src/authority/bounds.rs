@@ -6,6 +6,7 @@
 //! fields this is 54,872 of the 65,535 that an entry may have.
 
 use crate::event::{ActionDetail, Actor};
+use crate::resource::Verb;
 use crate::session::Context;
 use crate::time::Span;
 
@@ -69,6 +70,7 @@ pub(super) fn cut_context(context: &Context) -> Context {
 
 pub(super) fn cut_action(action: &ActionDetail) -> ActionDetail {
     let mut action = action.clone();
+    action.account = action.account.filter(|_| action.verb == Verb::SqlConnect);
     for (text, max) in [
         (&mut action.method, METHOD_BYTES_MAX),
         (&mut action.path, PATH_BYTES_MAX),

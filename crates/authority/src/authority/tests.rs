@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+mod accounts;
 mod changes;
 mod clocks;
 mod erasing;

@@ -41,6 +41,8 @@ pub enum ClosedBy {
     Limit,
     /// Curfew, because the session ended.
     SessionEnd,
+    /// Curfew, because a new policy no longer permits what the connection can do.
+    Policy,
     /// Curfew, because what was sent broke the protocol or a limit on sizes.
     Protocol,
     /// Curfew, because the ledger could not take its entry, or the entry did not come as far in

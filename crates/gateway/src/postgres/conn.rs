@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use curfew_authority::{
     ActionDetail, Ask, CredentialClass, CredentialHash, CredentialId, Plane as Kind, Presenter,
-    ResourceName, SubjectName, Verb,
+    ResourceName, SubjectName,
 };
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -240,6 +240,7 @@ async fn authenticate(
     let words = Words {
         portal: plane.gateway.portal_url(),
         resource: shown,
+        account: None,
     };
     let live = match &names {
         Some((subject, resource)) => plane.live_candidates(subject, resource).await,
@@ -380,15 +381,13 @@ impl Plane {
         address: IpAddr,
         client: Option<&str>,
     ) -> Result<Permit, Complaint> {
-        let action = ActionDetail {
-            client: client.map(|name| {
-                let name = name
-                    .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
-                    .unwrap_or(name);
-                name.to_owned()
-            }),
-            ..ActionDetail::new(Verb::SqlConnect, words.resource.clone())
-        };
+        let mut action = ActionDetail::connecting(words.resource.clone(), None);
+        action.client = client.map(|name| {
+            let name = name
+                .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
+                .unwrap_or(name);
+            name.to_owned()
+        });
         let presenter = Presenter::Credential {
             class: CredentialClass::Database,
             hash,
@@ -399,12 +398,14 @@ impl Plane {
             action,
             context: self.gateway.context(address),
         };
-        let record = self
-            .databases
-            .get(&words.resource)
-            .map_or(crate::registrar::Record::Before, |database| database.record);
-        let answer = self.gateway.registrar.ask(ask, record).await;
-        answer.map_err(|refusal| words.refusal(&refusal, Verb::SqlConnect))
+        let (record, accounts) = match self.databases.get(&words.resource) {
+            Some(database) => (database.record, database.logins.classes()),
+            None => (crate::registrar::Record::Before, Vec::new()),
+        };
+        let least = accounts.first().copied();
+        let registrar = &self.gateway.registrar;
+        let answer = registrar.ask_to_connect(ask, accounts, record).await;
+        answer.map_err(|refusal| words.no_connection(&refusal, least))
     }
 
     /// What is said to somebody who knows a password that no longer opens anything. The registrar
@@ -432,7 +433,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         mut client,
         read,
         startup,
-        words,
+        mut words,
         resource,
         hash,
     } = proved;
@@ -463,6 +464,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
             return refuse(client, &complaint).await;
         }
     };
+    words.account = upstream.account;
     let cut = upstream.permit.cut().clone();
     let Ok(issued) = plane
         .cancels

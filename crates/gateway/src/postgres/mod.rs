@@ -4,13 +4,21 @@
 //! to the database with an account of its own. Every statement is an action: it is classed, asked
 //! for and recorded. When a limit runs out, the running statement is cancelled, the client is told
 //! why, and both sides are closed.
+//!
+//! What a session may not do, the database refuses: a connection uses an account that can do no more
+//! than policy permits. What a statement is classed as gives policy, log and people their words.
 
+mod accounts;
 mod cancel;
 mod conn;
+mod direct;
 mod frame;
+mod health;
 mod protocol;
 mod relay;
+pub mod rights;
 mod scram;
+pub mod setup;
 mod sql;
 mod startup;
 mod upstream;
@@ -31,11 +39,14 @@ use self::cancel::Cancels;
 use self::scram::Verifiers;
 use self::sql::Classifier;
 use self::startup::CancelKey;
-use self::upstream::{Database, DatabaseError};
+pub(crate) use self::upstream::Database;
+use self::upstream::DatabaseError;
 use crate::config::{Config, PostgresResource};
 use crate::gateway::Gateway;
 use crate::listen;
 use crate::secret;
+
+pub use self::health::{DatabaseStatus, State as DatabaseState};
 
 /// Clients that have not proved who they are yet. Each has 10 s and at most 12 KB: together 6 MB,
 /// and at least 51 sign-ins a second get through however slow the others are.
@@ -132,6 +143,10 @@ pub(crate) async fn serve(
 ) {
     let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
     let entrance = Arc::new(Semaphore::new(ENTERING_MAX));
+    let mut watchers = JoinSet::new();
+    for database in databases.values().cloned() {
+        watchers.spawn(health::watch(database, stopping.clone()));
+    }
     let plane = Arc::new(Plane::new(databases, gateway));
     let mut connections = JoinSet::new();
     loop {
@@ -166,7 +181,8 @@ mod tests {
                     [listen]\nweb = \"127.0.0.1:0\"\npostgres = \"127.0.0.1:0\"\n\
                     [tls]\ncertificate = \"c\"\nkey = \"k\"\n\
                     [[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"localhost\"\n\
-                    database = \"d\"\nuser = \"u\"\ntls = \"disable\"\npassword_file = \"pw\"\n";
+                    database = \"d\"\nuser = \"u\"\ntls = \"disable\"\npassword_file = \"pw\"\n\
+                    trust = \"classifier\"\n";
         let config = Config::parse("curfew.toml", text, folder.path()).unwrap();
         let told = || databases(&config).map(|databases| databases.len());
         let missing = told().unwrap_err().to_string();

@@ -215,7 +215,12 @@ pub(crate) async fn run<C: Stream>(parts: Parts<C>) {
     // Held to the end: a cancel request finds the connection as long as it is here.
     let _issued = parts.issued;
     let upstream = parts.upstream;
-    let mut protocol = Protocol::new(parts.read, upstream.rest, None, parts.no_portal);
+    let mut protocol = Protocol::new(
+        parts.read,
+        upstream.rest,
+        upstream.account.map(Class::of_account),
+        parts.no_portal,
+    );
     for (name, value) in &upstream.parameters {
         protocol.note_parameter(name, value);
     }
@@ -391,10 +396,23 @@ impl<C: Stream> Relay<C> {
                     _ => None,
                 };
                 let permit = asked.permit.map(Arc::new);
-                self.protocol.answered(permit, asked.allowed, refusal);
+                let (within, refusal) = match self.beyond_account(&asks, asked.allowed) {
+                    Some((at, complaint)) => (at, Some(complaint)),
+                    None => (asked.allowed, refusal),
+                };
+                if let (Some(permit), true) = (&permit, within < asked.allowed) {
+                    permit.skipped(&(within..asked.allowed).collect::<Vec<_>>());
+                }
+                self.protocol.answered(permit, within, refusal);
             }
         }
         Ok(())
+    }
+
+    /// The first of what policy permits that the connection's account cannot do.
+    fn beyond_account(&self, asks: &[Ask], allowed: usize) -> Option<(usize, Complaint)> {
+        let mut allowed = asks.iter().take(allowed).enumerate();
+        allowed.find_map(|(at, ask)| Some((at, self.words.beyond_account(ask.class.verb())?)))
     }
 
     /// What the client is told. A refusal that ends the connection ends it here.

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use curfew_authority::{
-    Authority, Deadline, EndReason, Limits, LiveSession, SessionId, Span, Timestamp,
+    AccountClass, Authority, Context, Deadline, EndReason, Limits, LiveSession, ResourceName,
+    SessionId, Span, Timestamp,
 };
 
 use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
@@ -20,7 +21,16 @@ pub(super) struct LivePermit {
     /// The entries that allowed what it is for.
     pub(super) entries: Vec<u64>,
     pub(super) limits: Limits,
+    pub(super) account: Option<AccountUse>,
     pub(super) cut: CutSignal,
+}
+
+/// The database account that a connection uses, and where policy sees it.
+#[derive(Clone, Debug)]
+pub(super) struct AccountUse {
+    pub(super) class: AccountClass,
+    pub(super) resource: ResourceName,
+    pub(super) context: Context,
 }
 
 #[derive(Debug)]
@@ -78,6 +88,7 @@ impl Live {
         session: &LiveSession,
         entries: Vec<u64>,
         limits: Limits,
+        account: Option<AccountUse>,
     ) -> (PermitId, CutSignal, Arc<Pulse>) {
         let id = PermitId(self.next);
         self.next += 1;
@@ -98,6 +109,7 @@ impl Live {
             session: session.id.clone(),
             entries,
             limits,
+            account,
             cut: cut.clone(),
         };
         self.permits.insert(id, permit);
@@ -229,6 +241,29 @@ impl Live {
         }
     }
 
+    /// There is another policy, or there are other resources: connections whose accounts can do what
+    /// is no longer permitted are cut, the others are held to limits that are stricter now.
+    pub(super) fn follow_policy(&mut self, authority: &Authority, now: Timestamp) {
+        let mut tightened = BTreeSet::new();
+        for permit in self.permits.values_mut() {
+            let Some(used) = &permit.account else {
+                continue;
+            };
+            let (resource, context) = (&used.resource, &used.context);
+            let limits =
+                authority.account_limits(&permit.session, resource, context, used.class, now);
+            let Some(limits) = limits else {
+                permit.cut.fire(Cut::of(CutCause::PolicyChanged));
+                continue;
+            };
+            permit.limits = permit.limits.and(limits);
+            tightened.insert(permit.session.clone());
+        }
+        for session in tightened {
+            self.recheck(&session);
+        }
+    }
+
     /// The session's limits have changed: its timer is looked at again at once.
     pub(super) fn recheck(&mut self, session: &SessionId) {
         self.arm(session, Timestamp::from_micros(0));
@@ -251,7 +286,7 @@ impl Live {
 mod tests {
     use std::collections::BTreeSet;
 
-    use curfew_authority::{Aal, Context, Entry, Event, Proof};
+    use curfew_authority::{Aal, Entry, Event, Proof};
 
     use super::*;
 
@@ -298,7 +333,7 @@ mod tests {
         let mut ended = with_session(&session);
         let mut live = Live::default();
         let known = ended.session(&session).unwrap().clone();
-        let (_, cut, _) = live.admit(&known, vec![0], limits());
+        let (_, cut, _) = live.admit(&known, vec![0], limits(), None);
         let end = Event::SessionEnded {
             session: session.clone(),
             reason: EndReason::EndedByAdmin,
@@ -313,7 +348,7 @@ mod tests {
         let why = cut.now().map(|cut| cut.cause);
         assert_eq!(why, Some(CutCause::SessionEnded(EndReason::EndedByAdmin)));
 
-        let (_, cut, _) = live.admit(&known, vec![0], limits());
+        let (_, cut, _) = live.admit(&known, vec![0], limits(), None);
         assert!(live.ring(&Authority::new(), much_later).is_empty());
         assert_eq!(cut.now().map(|cut| cut.cause), Some(CutCause::LedgerFailed));
     }

@@ -22,7 +22,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_authority::{
-    Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
+    AccountClass, Ask, Authority, Command, Denial, DenialCause, EndReason, RecordLevel, SessionId,
+    StepUp, Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -115,6 +116,8 @@ pub struct Asked {
 enum Message {
     Ask {
         asks: Vec<Ask>,
+        /// Of a connection: the classes of account there are for it.
+        accounts: Vec<AccountClass>,
         answer: Answer<Asked>,
     },
     Command {
@@ -145,7 +148,21 @@ impl Registrar {
     /// # Errors
     /// A [`Refusal`], itself recorded where there is a session or a credential to speak of.
     pub async fn ask(&self, ask: Ask, record: Record) -> Result<Permit, Refusal> {
-        let asked = self.ask_all(vec![ask], record).await?;
+        self.ask_to_connect(ask, Vec::new(), record).await
+    }
+
+    /// The same for a connection, for which there are accounts of these classes: the permit's grant
+    /// names the one with the most reach that policy permits at that moment.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]. Where policy permits none of them, the refusal is that of the least.
+    pub async fn ask_to_connect(
+        &self,
+        ask: Ask,
+        accounts: Vec<AccountClass>,
+        record: Record,
+    ) -> Result<Permit, Refusal> {
+        let asked = self.ask_about(vec![ask], accounts, record).await?;
         match (asked.permit, asked.refusal) {
             (_, Some(refusal)) => Err(refusal),
             (Some(permit), None) => Ok(permit),
@@ -161,8 +178,23 @@ impl Registrar {
     /// # Errors
     /// When nothing can be admitted at all, or none of the entries can be recorded.
     pub async fn ask_all(&self, asks: Vec<Ask>, record: Record) -> Result<Asked, Refusal> {
+        self.ask_about(asks, Vec::new(), record).await
+    }
+
+    async fn ask_about(
+        &self,
+        asks: Vec<Ask>,
+        accounts: Vec<AccountClass>,
+        record: Record,
+    ) -> Result<Asked, Refusal> {
         let reads: Vec<bool> = asks.iter().map(|ask| ask.action.verb.is_read()).collect();
-        let asked = self.send(|answer| Message::Ask { asks, answer }).await?;
+        let asked = self
+            .send(|answer| Message::Ask {
+                asks,
+                accounts,
+                answer,
+            })
+            .await?;
         let waits = record == Record::Before || reads.iter().take(asked.allowed).any(|read| !read);
         if let (Some(permit), true) = (&asked.permit, waits) {
             tokio::select! {
@@ -244,6 +276,12 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             assurance: None,
             max_age: None,
             rules: permit.grant().rules.clone(),
+            reasons: Vec::new(),
+        }),
+        CutCause::PolicyChanged => Refusal::Denied(Denial {
+            session: Some(permit.session().clone()),
+            cause: DenialCause::NotPermitted,
+            rules: Vec::new(),
             reasons: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),

@@ -176,6 +176,9 @@ impl Task {
             self.live.recheck(session);
         }
         self.strangers.recorded(&entry.event);
+        if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = &entry.event {
+            self.live.follow_policy(&self.authority, entry.time);
+        }
         self.approved(&entry.event, index);
         Ok(index)
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    ActionClosed, Ask, Authority, ClosedBy, Command, Decision, Grant, Presenter, SessionId,
-    Timestamp, Verdict,
+    AccountClass, ActionClosed, Ask, Authority, ClosedBy, Command, Decision, Grant, Presenter,
+    SessionId, Timestamp, Verdict,
 };
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::{Live, LivePermit};
+use super::live::{AccountUse, Live, LivePermit};
 use super::outage::Outage;
 use super::strangers::Strangers;
 use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
@@ -205,7 +205,11 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { asks, answer } => self.answer_asks(asks, answer),
+            Message::Ask {
+                asks,
+                accounts,
+                answer,
+            } => self.answer_asks(asks, &accounts, answer),
             Message::Command { command, answer } => self.answer_command(*command, answer),
             Message::Query(query) => query(&self.authority, self.clock.now()),
             // The loop takes this one itself.
@@ -213,17 +217,37 @@ impl Task {
         }
     }
 
-    fn answer_asks(&mut self, asks: Vec<Ask>, answer: Answer<Asked>) {
+    /// Gives a connection the account with the most reach that policy permits now.
+    fn choose_account(&mut self, ask: &mut Ask, session: &SessionId, accounts: &[AccountClass]) {
+        let now = self.clock.now();
+        let find = |authority: &Authority| {
+            authority.account_for(session, &ask.action.resource, &ask.context, accounts, now)
+        };
+        let mut found = find(&self.authority);
+        // A limit may only seem to have run out: activity that has no entry yet is noted first.
+        if found < accounts.iter().copied().max() && self.observe(session, now) {
+            found = find(&self.authority);
+        }
+        ask.action.account = found;
+    }
+
+    fn answer_asks(&mut self, asks: Vec<Ask>, accounts: &[AccountClass], answer: Answer<Asked>) {
         if let Err(refusal) = self.admitting() {
             let _ = answer.send(Err(refusal));
             return;
         }
         let mut granted: Option<Grant> = None;
+        let mut account = None;
         let mut entries = Vec::new();
         let mut refused = None;
-        for ask in asks {
-            match self.decide_ask(ask) {
+        for mut ask in asks {
+            match self.decide_ask(&mut ask, accounts) {
                 Ok((entry, grant)) => {
+                    account = ask.action.account.map(|class| AccountUse {
+                        class,
+                        resource: ask.action.resource,
+                        context: ask.context,
+                    });
                     entries.push(entry);
                     granted = Some(match granted {
                         None => grant,
@@ -237,7 +261,7 @@ impl Task {
             }
         }
         let allowed = entries.len();
-        let permit = granted.and_then(|grant| self.mint(entries, grant));
+        let permit = granted.and_then(|grant| self.mint(entries, grant, account));
         let (entry, refusal) = match refused {
             Some((entry, refusal)) => (entry, Some(refusal)),
             None => (None, None),
@@ -252,7 +276,11 @@ impl Task {
     }
 
     /// Decides and records one question. A refusal comes with its entry, where it has one.
-    fn decide_ask(&mut self, ask: Ask) -> Result<(u64, Grant), (Option<u64>, Refusal)> {
+    fn decide_ask(
+        &mut self,
+        ask: &mut Ask,
+        accounts: &[AccountClass],
+    ) -> Result<(u64, Grant), (Option<u64>, Refusal)> {
         let session = match &ask.presenter {
             Presenter::Session(session) => Some(session.clone()),
             Presenter::Credential { hash, .. } => self
@@ -260,7 +288,10 @@ impl Task {
                 .credential(hash)
                 .map(|(session, _)| session.clone()),
         };
-        let command = Command::Ask(ask);
+        if let (Some(session), [_, ..]) = (&session, accounts) {
+            self.choose_account(ask, session, accounts);
+        }
+        let command = Command::Ask(ask.clone());
         let now = self.clock.now();
         let mut decision = self.authority.decide(&command, now);
         // A refusal may rest on activity that has no entry yet; that is noted first.
@@ -337,10 +368,15 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entries: Vec<u64>, grant: Grant) -> Option<Permit> {
+    fn mint(
+        &mut self,
+        entries: Vec<u64>,
+        grant: Grant,
+        account: Option<AccountUse>,
+    ) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
         let last = entries.last().copied()?;
-        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits);
+        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits, account);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(

@@ -236,6 +236,12 @@ impl Visit<'_> {
                 rules: Vec::new(),
                 reasons: Vec::new(),
             }),
+            CutCause::PolicyChanged => Refusal::Denied(Denial {
+                session: Some(session),
+                cause: DenialCause::NotPermitted,
+                rules: Vec::new(),
+                reasons: Vec::new(),
+            }),
             CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
             CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
         };

@@ -219,6 +219,7 @@ fn grant() -> Grant {
         },
         rules: Vec::new(),
         record: None,
+        account: None,
     }
 }
 

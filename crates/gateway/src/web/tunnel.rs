@@ -310,6 +310,7 @@ fn farewell(cut: Cut) -> (u16, String) {
         CutCause::Limit(DeadlineCause::Lifetime) => {
             (LIFETIME, format!("session too old for this{span}"))
         }
+        CutCause::PolicyChanged => (UNAUTHORIZED, "a new policy does not permit this".to_owned()),
         CutCause::LedgerFailed => (TRY_LATER, "the audit log cannot be written".to_owned()),
     }
 }

@@ -69,6 +69,7 @@ host = "127.0.0.1"
 port = 9
 database = "orders"
 user = "curfew"
+trust = "classifier"
 tls = "disable"
 "#;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use curfew_authority::{
-    Aal, AccountChange, ActionDetail, Actor, Ask, ClosedBy, Command, Context, Credential,
-    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Factor, NewCredential,
-    Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
+    Aal, AccountChange, AccountClass, ActionDetail, Actor, Ask, ClosedBy, Command, Context,
+    Credential, CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Factor,
+    NewCredential, Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
 };
 
 use super::World;
@@ -336,6 +336,10 @@ impl World {
             presenter,
             action: ActionDetail {
                 connection,
+                account: (verb == Verb::SqlConnect)
+                    .then(|| self.prng.pick(&AccountClass::ALL).copied())
+                    .flatten()
+                    .filter(|_| self.prng.chance(70)),
                 method: Some("GET".to_owned()),
                 path: Some("/é".repeat(long / 2)),
                 statement: self

@@ -128,6 +128,7 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
     let text = |given: bool, text: &str| given.then(|| text.to_owned());
     ActionDetail {
         connection,
+        account: None,
         method: text(web, "GET"),
         path: text(web, "/pages/handbook/2026/onboarding"),
         statement: text(

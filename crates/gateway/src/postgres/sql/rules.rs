@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use curfew_authority::Verb;
+use curfew_authority::{AccountClass, Verb};
 
 use super::settings::setting;
 
@@ -19,6 +19,15 @@ pub(crate) enum Class {
 }
 
 impl Class {
+    /// What a database holds an account of this class to.
+    pub(crate) const fn of_account(account: AccountClass) -> Self {
+        match account {
+            AccountClass::Connect | AccountClass::Read => Self::Read,
+            AccountClass::Write => Self::Write,
+            AccountClass::Ddl => Self::Ddl,
+        }
+    }
+
     /// The verb policy and log know it by.
     pub(crate) const fn verb(self) -> Verb {
         match self {
