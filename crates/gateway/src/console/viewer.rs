@@ -15,7 +15,7 @@ use curfew_authority::{
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
-use crate::listen::Peer;
+use crate::listen::{Peer, Seat};
 use crate::oauth::Problem;
 use crate::{Permit, Record, Refusal, secret};
 
@@ -26,6 +26,7 @@ pub(super) struct Visit {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
+    seat: Option<Seat>,
 }
 
 /// A request of a live session.
@@ -52,6 +53,7 @@ impl Visit {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
+            seat: parts.extensions.get::<Seat>().cloned(),
         })
     }
 
@@ -117,6 +119,10 @@ impl Visit {
             .await?;
         match found {
             Some((session, now)) => {
+                // The connection is no stranger's any more.
+                if let Some(seat) = &self.seat {
+                    seat.known(&session.id);
+                }
                 let query = self.uri.query().unwrap_or_default();
                 let passive = query.split('&').any(|pair| pair == "passive=1");
                 Ok(Viewer {

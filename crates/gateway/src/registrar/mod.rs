@@ -212,6 +212,6 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             rules: permit.grant().rules.clone(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
-        CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
+        CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),
     }
 }

@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 
 use super::answer::Manner;
+use super::cache::Destination;
 use super::head::Shape;
 use crate::config::WebKind;
 
@@ -42,7 +43,12 @@ fn is_origin_of(origin: &[u8], authority: &str) -> bool {
 }
 
 /// How Curfew's own answers to this request are shown.
-pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
+pub(super) fn manner(
+    head: &Parts,
+    kind: WebKind,
+    shape: Shape,
+    destination: Destination,
+) -> Manner {
     let html = head
         .headers
         .get(header::ACCEPT)
@@ -54,18 +60,11 @@ pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
         .get(FETCH_MODE)
         .map_or(html, |mode| mode.as_bytes() == b"navigate");
     match (kind, shape, navigates) {
+        (WebKind::App, Shape::Plain, true) if destination == Destination::Frame => Manner::Frame,
         (WebKind::App, Shape::Plain, true) if head.method.is_safe() => Manner::Navigation,
         (WebKind::App, Shape::Plain, true) => Manner::Page,
         _ => Manner::Program,
     }
-}
-
-/// Whether the browser did this by itself, ahead of the person.
-pub(super) fn is_speculative(headers: &HeaderMap) -> bool {
-    let purpose = headers
-        .get("sec-purpose")
-        .and_then(|purpose| purpose.to_str().ok());
-    purpose.is_some_and(|purpose| purpose.starts_with("prefetch"))
 }
 
 #[cfg(test)]
@@ -178,10 +177,16 @@ mod tests {
         ];
         for (method, headers, kind, shape, wanted) in cases {
             assert_eq!(
-                manner(&head(method, headers), kind, shape),
+                manner(&head(method, headers), kind, shape, Destination::Other),
                 wanted,
                 "{method} {headers:?}"
             );
         }
+        let framed = head("GET", &[html, navigate]);
+        let frame = Destination::Frame;
+        let seen = manner(&framed, WebKind::App, Shape::Plain, frame);
+        assert_eq!(seen, Manner::Frame);
+        let seen = manner(&framed, WebKind::Api, Shape::Plain, frame);
+        assert_eq!(seen, Manner::Program);
     }
 }

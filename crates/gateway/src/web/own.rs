@@ -4,7 +4,7 @@ use axum::extract::Query;
 use curfew_authority::{
     Command, Credential, CredentialClass, EndCause, EndReason, NewCredential, SessionId, Verdict,
 };
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
-use super::{Body, Visit, origin};
+use super::{Body, Visit, cache, origin};
 use crate::handover::{ARRIVE_PATH, local_path};
 use crate::registrar::{Refusal, Unavailable};
 use crate::secret;
@@ -25,13 +25,6 @@ const SIGN_OUT_PATH: &str = "/.curfew/sign-out";
 
 /// What a cookie's secret starts with.
 const COOKIE_PREFIX: &str = "cfc_";
-
-/// The only thing worth clearing that touches nobody else: cookies and storage may hold what a
-/// person has typed, or belong to other hosts of the domain.
-const CLEAR: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("clear-site-data"),
-    HeaderValue::from_static("\"cache\""),
-);
 
 /// The query of [`ARRIVE_PATH`].
 #[derive(Deserialize)]
@@ -130,13 +123,11 @@ impl Visit<'_> {
         {
             return self.refuse(&refusal);
         }
-        let (clear, cache) = CLEAR;
         let text = "Your session has ended everywhere.";
-        Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
+        let notice = Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
             .link("/".to_owned(), "Sign in again")
-            .header(header::SET_COOKIE, credential::clear_session())
-            .header(clear, Some(cache))
-            .answer(self.manner)
+            .header(header::SET_COOKIE, credential::clear_session());
+        cache::forget(notice.answer(self.manner))
     }
 
     /// Ends the session that a credential presents. One that presents none has nothing to end.
