@@ -4,6 +4,7 @@ mod client;
 mod configuration;
 mod database;
 mod demo;
+mod diagnostics;
 mod export;
 mod failure;
 mod key;
@@ -22,7 +23,6 @@ mod witness;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use failure::{EXIT_CODES, Failure, Outcome};
 
@@ -60,7 +60,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging();
+    diagnostics::start();
     failure::start_telling();
     let outcome = run(arguments.command);
     match outcome {
@@ -69,24 +69,6 @@ fn main() -> ExitCode {
             say::note(failure.text());
             ExitCode::from(failure.exit as u8)
         }
-    }
-}
-
-/// Diagnostics of the program itself, on standard error. `CURFEW_LOG` says how much, `CURFEW_LOG_JSON=1`
-/// in which form.
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("CURFEW_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(say::errors_in_colour())
-        // It would say so on standard error and panic where that fails too, as on a full disk.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    if std::env::var_os("CURFEW_LOG_JSON").is_some_and(|on| on == "1") {
-        builder.json().init();
-    } else {
-        builder.init();
     }
 }
 

@@ -70,7 +70,6 @@ struct Live {
     permit: Permit,
     /// Its end is an entry of its own.
     long: bool,
-    by: ClosedBy,
 }
 
 impl Flow {
@@ -166,7 +165,7 @@ impl Flow {
     }
 
     /// The client has sent everything, or sends no more.
-    pub(super) fn uploaded(&self, whole: bool) {
+    pub(super) fn uploaded(self: &Arc<Self>, whole: bool) {
         let mut state = self.state();
         if !state.uploading {
             return;
@@ -197,7 +196,6 @@ impl Flow {
             lease,
             permit,
             long,
-            by: ClosedBy::Upstream,
         });
         self.settle(state);
         if self.state().live.is_some() {
@@ -218,7 +216,7 @@ impl Flow {
     }
 
     /// Ends everything once both directions have ended.
-    fn settle(&self, mut state: MutexGuard<'_, State>) {
+    fn settle(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if state.uploading || state.live.as_ref().is_none_or(|live| live.answer.is_some()) {
             return;
         }
@@ -231,28 +229,29 @@ impl Flow {
             lease,
             permit,
             long,
-            by,
             ..
         } = live;
-        let release = move |permit: Permit, closing: Closing| {
-            if long {
-                permit.close(closing);
-            }
-        };
         if broken {
             drop(lease);
         } else if let Some(settling) = lease.finish() {
             // The last bytes of the request are still on their way.
-            let closing = self.closing(by);
-            let registrar = self.registrar.clone();
+            let flow = Arc::clone(self);
             tokio::spawn(async move {
                 settling.run(permit.cut()).await;
-                let closed = registrar.now();
-                release(permit, Closing { closed, ..closing });
+                flow.release(permit, long, ClosedBy::Upstream);
             });
             return;
         }
-        release(permit, self.closing(by));
+        self.release(permit, long, ClosedBy::Upstream);
+    }
+
+    /// Gives the permit back, now that nothing moves any more. A cut has an entry always.
+    fn release(&self, permit: Permit, long: bool, by: ClosedBy) {
+        match permit.cut().now() {
+            Some(cut) => permit.close(self.closing(cut.cause.closed_by())),
+            None if long => permit.close(self.closing(by)),
+            None => {}
+        }
     }
 
     /// The permit was taken back: nothing more moves, whoever is or is not reading.
@@ -294,12 +293,13 @@ impl Flow {
             ..
         } = live;
         drop((answer, lease));
-        if long {
-            permit.close(self.closing(ClosedBy::Client));
-        }
+        self.release(permit, long, ClosedBy::Client);
     }
 
-    fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_answer(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(live) = &mut state.live else {
