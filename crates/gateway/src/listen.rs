@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use self::connection::{Answering, ClientStream, Timely, Watch, drive};
-use self::seats::Seats;
+use self::seats::{OpenRequest, Seats};
 use crate::config::{Listener, Tls};
 use crate::gateway::Gateway;
 use crate::{console, web};
@@ -165,7 +165,7 @@ impl Entrance {
         let listen = &gateway.config.listen;
         let peer = introduce(&mut stream, peer, listen, Listener::Web).await?;
         let is_proxy = listen.client_header.is_some() && listen.trusts(peer);
-        let Some(seat) = self.seats.take(peer, is_proxy) else {
+        let Some(seat) = self.seats.find(peer, is_proxy).await else {
             tracing::warn!(%peer, "too many connections: one was turned away");
             return Ok(());
         };
@@ -174,15 +174,21 @@ impl Entrance {
             stream = handshake => stream??,
             () = seat.gives_way().cancelled() => return Ok(()),
         };
+        seat.enter();
         let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let watch = Watch::new(h2, gateway.config.tuning.keep_alive.0);
-        let stream = ClientStream::new(stream, Arc::clone(&watch), seat.clone());
+        let watch = Watch::new(h2, gateway.config.tuning.keep_alive.0, seat.clone());
+        let stream = ClientStream::new(stream, Arc::clone(&watch));
         let (site, begun) = (self.site.clone(), Arc::clone(&watch));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let open = begun.begin(!request.body().is_end_stream());
-            let (site, seat) = (site.clone(), seat.clone());
+            let client = Client {
+                address: peer,
+                seat: seat.clone(),
+                request: open.request.clone(),
+            };
+            let site = site.clone();
             async move {
-                let answer = site.respond(peer, seat, request).await;
+                let answer = site.respond(client, request).await;
                 Ok::<_, Infallible>(answer.map(|body| Answering { body, _open: open }))
             }
         });
@@ -242,6 +248,13 @@ pub(crate) async fn accept(
     (stream, peer, slot)
 }
 
+/// Who sends a request.
+struct Client {
+    address: IpAddr,
+    seat: Seat,
+    request: OpenRequest,
+}
+
 /// Everything that is served by host name.
 #[derive(Clone)]
 struct Site {
@@ -250,21 +263,17 @@ struct Site {
 }
 
 impl Site {
-    async fn respond(
-        mut self,
-        peer: IpAddr,
-        seat: Seat,
-        mut request: Request<Incoming>,
-    ) -> Response<Body> {
+    async fn respond(mut self, client: Client, mut request: Request<Incoming>) -> Response<Body> {
         let config = &self.gateway.config;
-        let peer = peer::of_request(request.headers(), peer, &config.listen);
+        let peer = peer::of_request(request.headers(), client.address, &config.listen);
         let Some(host) = host_of(&request) else {
             return plain(StatusCode::BAD_REQUEST, "The request names no host.\n");
         };
         if host.eq_ignore_ascii_case(&config.portal) {
             request.extensions_mut().insert(Peer(peer));
-            request.extensions_mut().insert(seat);
-            let request = request.map(|body| axum::body::Body::new(Timely::new(body, FORM)));
+            request.extensions_mut().insert(client.seat);
+            let request =
+                request.map(|body| axum::body::Body::new(Timely::new(body, FORM, client.request)));
             let answer = match self.console.call(request).await {
                 Ok(answer) => answer,
                 Err(never) => match never {},
@@ -276,7 +285,9 @@ impl Site {
             .iter()
             .find(|web| host.eq_ignore_ascii_case(&web.host));
         match found {
-            Some(resource) => web::respond(&self.gateway, resource, peer, &seat, request).await,
+            Some(resource) => {
+                web::respond(&self.gateway, resource, peer, &client.seat, request).await
+            }
             // RFC 9110 section 15.5.20: this server does not speak for that host.
             None => plain(
                 StatusCode::MISDIRECTED_REQUEST,

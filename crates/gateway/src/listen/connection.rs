@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::seats::Seat;
+use super::seats::{OpenRequest, Seat};
 use super::{Body, BoxError};
 
 /// From the first byte of a request to the end of its header section; and from the handshake to
@@ -48,6 +48,7 @@ pub(super) struct Watch {
     /// HTTP/2 has frames that belong to no request; their bytes do not begin one.
     multiplexed: bool,
     keep_alive: Duration,
+    seat: Seat,
 }
 
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Due {
 }
 
 impl Watch {
-    pub(super) fn new(multiplexed: bool, keep_alive: Duration) -> Arc<Self> {
+    pub(super) fn new(multiplexed: bool, keep_alive: Duration, seat: Seat) -> Arc<Self> {
         let state = State {
             open: 0,
             idle_since: Instant::now(),
@@ -94,6 +95,7 @@ impl Watch {
             state: Mutex::new(state),
             multiplexed,
             keep_alive,
+            seat,
         })
     }
 
@@ -103,6 +105,7 @@ impl Watch {
 
     /// Bytes have come.
     fn heard(&self) {
+        self.seat.heard();
         let mut state = self.state();
         if !self.multiplexed && state.open == 0 {
             state.coming_since.get_or_insert_with(Instant::now);
@@ -111,12 +114,16 @@ impl Watch {
 
     /// A request has begun; it is open for as long as what is returned is held.
     pub(super) fn begin(self: &Arc<Self>, bodied: bool) -> Open {
+        let request = self.seat.begin(bodied);
         let mut state = self.state();
         state.open += 1;
         state.coming_since = None;
         state.served = true;
         state.bodied = bodied;
-        Open(Arc::clone(self))
+        Open {
+            watch: Arc::clone(self),
+            request,
+        }
     }
 
     fn due(&self) -> Due {
@@ -132,11 +139,14 @@ impl Watch {
 
 /// A request that is not yet answered to the end.
 #[derive(Debug)]
-pub(super) struct Open(Arc<Watch>);
+pub(super) struct Open {
+    watch: Arc<Watch>,
+    pub(super) request: OpenRequest,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.watch.state();
         state.open = state.open.saturating_sub(1);
         state.idle_since = Instant::now();
     }
@@ -172,12 +182,17 @@ impl http_body::Body for Answering {
 pub(super) struct Timely<B> {
     body: B,
     limit: Pin<Box<Sleep>>,
+    request: OpenRequest,
 }
 
 impl<B> Timely<B> {
-    pub(super) fn new(body: B, within: Duration) -> Self {
+    pub(super) fn new(body: B, within: Duration, request: OpenRequest) -> Self {
         let limit = Box::pin(tokio::time::sleep(within));
-        Self { body, limit }
+        Self {
+            body,
+            limit,
+            request,
+        }
     }
 }
 
@@ -199,6 +214,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            if frame.is_none() || self.body.is_end_stream() {
+                self.request.received();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         ready!(self.limit.as_mut().poll(cx));
@@ -229,19 +247,18 @@ pub(super) struct ClientStream {
     stream: TlsStream<TcpStream>,
     watch: Arc<Watch>,
     closing: Closing,
+    /// The seat behind it is held to the end, and a WebSocket takes the stream with it.
     gives_way: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Held to the end: a WebSocket takes the stream with it.
-    _seat: Seat,
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TlsStream<TcpStream>, watch: Arc<Watch>, seat: Seat) -> Self {
+    pub(super) fn new(stream: TlsStream<TcpStream>, watch: Arc<Watch>) -> Self {
+        let gives_way = watch.seat.gives_way().clone();
         Self {
             stream,
             watch,
             closing: Closing::Not,
-            gives_way: Box::pin(seat.gives_way().clone().cancelled_owned()),
-            _seat: seat,
+            gives_way: Box::pin(gives_way.cancelled_owned()),
         }
     }
 

@@ -2,13 +2,15 @@
 //!
 //! A connection begins as a stranger's and becomes a session's with the first request that is
 //! permitted. Strangers have half of the places, and no address has more than half of those. When
-//! they are all taken the oldest gives way, once it has had its time: a person's connection is a
-//! stranger's for as long as a handshake takes, one that only occupies its place for as long as it
-//! is let. Sessions have three quarters of the places, each no more than its share; what goes
+//! they are all taken, whoever has been silent for longest gives way, and whoever comes waits for
+//! that: a person's connection is a stranger's for as long as a handshake takes, one that only
+//! occupies its place is silent. Sessions have three quarters of the places, each no more than its share; what goes
 //! beyond stays among the strangers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,9 +20,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Tuning;
 
-/// How long a stranger may sit undisturbed: a handshake over a slow line takes three round trips
-/// of 300 ms, and a sign-in page is loaded by then.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a stranger may be silent when others want its place: before its first request longer
+/// than the round trip of any line; between requests no longer than one, since nothing is lost
+/// with it; and while it waits for an answer as long as a password takes to be checked.
+const SILENCE: Duration = Duration::from_millis(500);
+const SILENCE_IDLE: Duration = Duration::from_millis(100);
+const SILENCE_WAITING: Duration = Duration::from_secs(2);
+
+/// How long somebody waits for a place: until those who sit there have changed sixteen times.
+const WAIT: Duration = Duration::from_secs(8);
+
+/// How often those who wait look for a place. A thousand of them take 10,000 looks a second, a few
+/// milliseconds of work.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, since whoever has one address of
 /// it has them all.
@@ -59,13 +71,62 @@ struct Taken {
     by_session: BTreeMap<SessionId, usize>,
     /// Of sessions and proxies.
     known: usize,
+    /// Those who wait for a place.
+    waiting: usize,
 }
 
 #[derive(Debug)]
 struct Stranger {
     network: Network,
-    since: Instant,
+    signs: Arc<Signs>,
     gives_way: CancellationToken,
+}
+
+/// The signs of life of a connection.
+#[derive(Debug)]
+struct Signs {
+    start: Instant,
+    /// Milliseconds after `start` at which bytes last came or a request was last answered.
+    heard: AtomicU64,
+    /// It has got through the handshake.
+    entered: AtomicBool,
+    /// Requests that are not yet answered to the end.
+    open: AtomicUsize,
+    /// Those of them that have come to their end.
+    waiting: AtomicUsize,
+}
+
+impl Signs {
+    fn new(now: Instant) -> Self {
+        Self {
+            start: now,
+            heard: AtomicU64::new(0),
+            entered: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    fn heard(&self) {
+        let after = self.start.elapsed().as_millis();
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
+        self.heard.store(after, Ordering::Relaxed);
+    }
+
+    /// For how long it has been silent, where that is longer than it may be.
+    fn silent(&self, now: Instant) -> Option<Duration> {
+        let heard = self.start + Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        let silent = now.saturating_duration_since(heard);
+        let some = |count: &AtomicUsize| count.load(Ordering::Relaxed) > 0;
+        let allowed = if some(&self.waiting) {
+            SILENCE_WAITING
+        } else if some(&self.open) || !self.entered.load(Ordering::Relaxed) {
+            SILENCE
+        } else {
+            SILENCE_IDLE
+        };
+        (silent >= allowed).then_some(silent)
+    }
 }
 
 /// One connection's place, for as long as a clone of this is held.
@@ -75,9 +136,19 @@ pub(crate) struct Seat(Arc<Held>);
 #[derive(Debug)]
 struct Held {
     network: Network,
+    signs: Arc<Signs>,
     seats: Arc<Seats>,
     gives_way: CancellationToken,
     owner: Mutex<Owner>,
+}
+
+/// Somebody who waits for a place.
+struct Waiting(Arc<Seats>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.taken().waiting -= 1;
+    }
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -87,6 +158,36 @@ enum Owner {
     Session(SessionId),
     /// A trusted proxy, whose connections carry many people's requests.
     Proxy,
+}
+
+/// A request that is not yet answered to the end.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenRequest(Arc<Request>);
+
+#[derive(Debug)]
+struct Request {
+    signs: Arc<Signs>,
+    whole: AtomicBool,
+}
+
+impl OpenRequest {
+    /// All of it has come: now it waits for its answer.
+    pub(super) fn received(&self) {
+        if !self.0.whole.swap(true, Ordering::Relaxed) {
+            self.0.signs.waiting.fetch_add(1, Ordering::Relaxed);
+            self.0.signs.heard();
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if *self.whole.get_mut() {
+            self.signs.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.signs.open.fetch_sub(1, Ordering::Relaxed);
+        self.signs.heard();
+    }
 }
 
 impl Seats {
@@ -111,9 +212,35 @@ impl Seats {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from `address`; none where all are taken by others who have not
-    /// had their time yet. `proxy`: it carries the requests of many.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, proxy: bool) -> Option<Seat> {
+    /// A place for a connection from `address`, as soon as there is one. None where too many wait
+    /// already, or it takes too long. `proxy`: it carries the requests of many.
+    pub(crate) async fn find(self: &Arc<Self>, address: IpAddr, proxy: bool) -> Option<Seat> {
+        let until = Instant::now() + WAIT;
+        let mut waiting = None;
+        loop {
+            let seat = self.take(address, proxy);
+            if seat.is_some() || Instant::now() >= until {
+                return seat;
+            }
+            if waiting.is_none() {
+                waiting = Some(self.wait()?);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// As many may wait as may sit. Who waits has no more than a socket.
+    fn wait(self: &Arc<Self>) -> Option<Waiting> {
+        let mut taken = self.taken();
+        if taken.waiting >= self.max {
+            return None;
+        }
+        taken.waiting += 1;
+        Some(Waiting(Arc::clone(self)))
+    }
+
+    /// A place for a connection from `address`; none where nobody gives way.
+    fn take(self: &Arc<Self>, address: IpAddr, proxy: bool) -> Option<Seat> {
         self.take_at(address, proxy, Instant::now())
     }
 
@@ -121,6 +248,7 @@ impl Seats {
         let network = Network::of(address);
         let mut taken = self.taken();
         let gives_way = CancellationToken::new();
+        let signs = Arc::new(Signs::new(now));
         let owner = if proxy {
             if taken.known >= self.known_max {
                 return None;
@@ -137,11 +265,12 @@ impl Seats {
             if full {
                 taken.make_room(None, now)?;
             }
-            Owner::Stranger(taken.admit(network, gives_way.clone(), now))
+            Owner::Stranger(taken.admit(network, Arc::clone(&signs), gives_way.clone()))
         };
         drop(taken);
         Some(Seat(Arc::new(Held {
             network,
+            signs,
             seats: Arc::clone(self),
             gives_way,
             owner: Mutex::new(owner),
@@ -150,12 +279,12 @@ impl Seats {
 }
 
 impl Taken {
-    fn admit(&mut self, network: Network, gives_way: CancellationToken, since: Instant) -> u64 {
+    fn admit(&mut self, network: Network, signs: Arc<Signs>, gives_way: CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
         let stranger = Stranger {
             network,
-            since,
+            signs,
             gives_way,
         };
         self.strangers.insert(number, stranger);
@@ -174,16 +303,23 @@ impl Taken {
         Some(stranger)
     }
 
-    /// Has the oldest stranger give way, of one network or of all, if it has had its time.
+    /// Has the stranger give way that has been silent for longest, of one network or of all.
     fn make_room(&mut self, network: Option<Network>, now: Instant) -> Option<()> {
-        let oldest = match network {
-            Some(network) => *self.by_network.get(&network)?.first()?,
-            None => *self.strangers.first_key_value()?.0,
+        let silent = |number: &u64| {
+            let stranger = self.strangers.get(number)?;
+            Some((stranger.signs.silent(now)?, Reverse(*number)))
         };
-        if now.saturating_duration_since(self.strangers.get(&oldest)?.since) < PATIENCE {
-            return None;
-        }
-        self.dismiss(oldest)?.gives_way.cancel();
+        let longest = match network {
+            Some(network) => self
+                .by_network
+                .get(&network)?
+                .iter()
+                .filter_map(silent)
+                .max(),
+            None => self.strangers.keys().filter_map(silent).max(),
+        };
+        let (_, Reverse(number)) = longest?;
+        self.dismiss(number)?.gives_way.cancel();
         Some(())
     }
 
@@ -202,6 +338,31 @@ impl Seat {
     /// The connection has to end: somebody else needs its place.
     pub(crate) fn gives_way(&self) -> &CancellationToken {
         &self.0.gives_way
+    }
+
+    /// Bytes have come.
+    pub(super) fn heard(&self) {
+        self.0.signs.heard();
+    }
+
+    /// The handshake is over.
+    pub(super) fn enter(&self) {
+        self.0.signs.entered.store(true, Ordering::Relaxed);
+        self.heard();
+    }
+
+    /// A request has begun, and is open for as long as what is returned is held.
+    pub(super) fn begin(&self, bodied: bool) -> OpenRequest {
+        self.0.signs.open.fetch_add(1, Ordering::Relaxed);
+        self.heard();
+        let request = OpenRequest(Arc::new(Request {
+            signs: Arc::clone(&self.0.signs),
+            whole: AtomicBool::new(false),
+        }));
+        if !bodied {
+            request.received();
+        }
+        request
     }
 
     fn owner(&self) -> MutexGuard<'_, Owner> {
@@ -242,8 +403,8 @@ impl Seat {
         if let Owner::Session(session) = &*owner {
             let mut taken = self.0.seats.taken();
             taken.leave_session(session);
-            let gives_way = self.0.gives_way.clone();
-            let number = taken.admit(self.0.network, gives_way, Instant::now());
+            let (signs, gives_way) = (Arc::clone(&self.0.signs), self.0.gives_way.clone());
+            let number = taken.admit(self.0.network, signs, gives_way);
             *owner = Owner::Stranger(number);
         }
     }
@@ -292,9 +453,9 @@ mod tests {
             self.0.take_at(address, false, self.1)
         }
 
-        /// Everybody has had their time.
+        /// Everybody has been silent for too long.
         fn pass(&mut self) {
-            self.1 += PATIENCE;
+            self.1 += SILENCE;
         }
     }
 
@@ -303,10 +464,13 @@ mod tests {
         let mut room = Room::new(40, 100, 100);
         let mine: Vec<Seat> = (0..10).map_while(|_| room.take(address(1))).collect();
         assert_eq!(mine.len(), 10, "half of the strangers' places");
-        assert!(room.take(address(1)).is_none(), "nobody has had their time");
+        assert!(
+            room.take(address(1)).is_none(),
+            "nobody has been silent yet"
+        );
         assert!(room.take(address(2)).is_some());
         room.pass();
-        // Its own oldest gives way, nobody else's.
+        // Its own gives way that was silent for longest, nobody else's.
         assert!(room.take(address(1)).is_some());
         assert!(mine[0].gives_way().is_cancelled());
         assert!(
@@ -314,6 +478,37 @@ mod tests {
                 .iter()
                 .all(|seat| !seat.gives_way().is_cancelled())
         );
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_no_place_waits_until_somebody_has_been_silent() {
+        let seats = seats(8, 100, 100);
+        let _first = seats.take(address(1), false).unwrap();
+        let _second = seats.take(address(1), false).unwrap();
+        let start = Instant::now();
+        let find = || seats.find(address(1), false);
+        let (a, b, c) = tokio::join!(find(), find(), find());
+        assert!(a.is_some() && b.is_some() && c.is_some());
+        assert!(start.elapsed() >= SILENCE && start.elapsed() < WAIT);
+        assert_eq!(seats.taken().waiting, 0);
+    }
+
+    #[test]
+    fn those_whom_curfew_keeps_waiting_are_not_silent() {
+        let mut room = Room::new(8, 100, 100);
+        let asked = room.take(address(1)).unwrap();
+        asked.enter();
+        let form = room.take(address(1)).unwrap();
+        form.enter();
+        let (_open, half) = (asked.begin(false), form.begin(true));
+        room.pass();
+        // The form that does not come gives way, the question that waits for its answer does not.
+        assert!(room.take(address(1)).is_some());
+        assert!(form.gives_way().is_cancelled() && !asked.gives_way().is_cancelled());
+        half.received();
+        drop(half);
+        assert_eq!(form.0.signs.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(form.0.signs.open.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -383,6 +578,7 @@ mod tests {
             .map_while(|_| seats.take(address(1), true))
             .collect();
         assert_eq!(proxied.len(), 30);
+        assert_eq!(seats.taken().waiting, 0);
         proxied[0].known(&crate::secret::session_id().unwrap());
         proxied[0].unknown();
         drop(proxied);

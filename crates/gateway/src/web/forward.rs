@@ -69,13 +69,19 @@ impl Visit<'_> {
             head,
             body: uploads.then(upload),
             length,
-            wanted,
+            wanted: wanted.clone(),
             repeatable: reads,
         };
         let (permit, answer) = upstream
             .exchange(permit, outgoing, &self.authority, shape, &flow)
             .await;
         flow.answered();
+        // A body that has not been asked for by now is not asked for at all.
+        let withheld = wanted.is_some_and(|wanted| {
+            let withheld = !wanted.is_cancelled() && flow.is_uploading();
+            wanted.cancel();
+            withheld
+        });
         let (response, lease) = match answer {
             Ok(answered) => answered,
             Err(Failure::Cut(cut)) => {
@@ -102,7 +108,7 @@ impl Visit<'_> {
             }
             // Nobody asked for that: whatever follows is not HTTP.
             (Shape::Plain, StatusCode::SWITCHING_PROTOCOLS) => self.failed(Failure::Broken),
-            _ => self.pass(permit, upstream, response, lease, &flow),
+            _ => self.pass(permit, upstream, response, lease, &flow, withheld),
         }
     }
 
@@ -155,11 +161,13 @@ impl Visit<'_> {
         response: Response<Answer>,
         lease: Lease,
         flow: &Arc<Flow>,
+        withheld: bool,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         // The upstream will read no more of the request: neither can Curfew.
-        let closes = fields::tokens(&head.headers, &header::CONNECTION).any(|it| it == "close")
-            && flow.is_uploading();
+        let says_close =
+            || fields::tokens(&head.headers, &header::CONNECTION).any(|it| it == "close");
+        let closes = withheld || flow.is_uploading() && says_close();
         let length = bodyless_length(&head.headers).filter(|_| self.bodyless);
         self.head_for_client(upstream, &mut head.headers, head.status);
         // What the upstream says of the length of its body is not believed: it may say another

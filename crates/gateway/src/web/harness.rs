@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -49,6 +50,8 @@ pub(super) struct Backend {
     pub(super) flooded: AtomicUsize,
     /// An upload that was broken off.
     pub(super) upload_broken: AtomicBool,
+    /// Bytes of uploads that came after their answer.
+    pub(super) uploaded: AtomicUsize,
     /// Streams that are still held open by the gateway.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -107,36 +110,56 @@ fn certificate(dir: &Path) {
     std::fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
 }
 
+/// What the resource behind the gateway speaks.
+pub(super) enum Speaks {
+    /// Cleartext HTTP/1.1.
+    Plain,
+    /// TLS, with HTTP/2.
+    Secure,
+    /// Whatever a test itself does behind this port.
+    Raw(u16),
+}
+
 impl Bench {
     /// With the resource on cleartext HTTP/1.1.
     pub(super) async fn new(rules: &str) -> Self {
-        Self::build(rules, false).await
+        Self::with(rules, Speaks::Plain, |_| {}).await
     }
 
     /// With the resource on TLS, with HTTP/2.
     pub(super) async fn secure(rules: &str) -> Self {
-        Self::build(rules, true).await
+        Self::with(rules, Speaks::Secure, |_| {}).await
     }
 
-    async fn build(rules: &str, secure: bool) -> Self {
+    /// With a configuration of its own.
+    pub(super) async fn with(rules: &str, speaks: Speaks, tune: impl FnOnce(&mut Config)) -> Self {
         let dir = Folder::new();
         certificate(dir.path());
         let backend = Arc::new(Backend::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let acceptor = secure.then(|| acceptor(dir.path()));
-        tokio::spawn(serve(listener, acceptor, Arc::clone(&backend)));
-        let upstream = format!(
-            "{}://localhost:{port}",
-            if secure { "https" } else { "http" }
-        );
+        let scheme = if matches!(speaks, Speaks::Secure) {
+            "https"
+        } else {
+            "http"
+        };
+        let port = match speaks {
+            Speaks::Raw(port) => port,
+            Speaks::Plain | Speaks::Secure => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let port = listener.local_addr().unwrap().port();
+                let acceptor = (scheme == "https").then(|| acceptor(dir.path()));
+                tokio::spawn(serve(listener, acceptor, Arc::clone(&backend)));
+                port
+            }
+        };
+        let upstream = format!("{scheme}://localhost:{port}");
         // Nothing listens where a listener has just been let go.
         let unused = TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()
             .local_addr()
             .unwrap();
-        let config = config(dir.path(), &upstream, &format!("http://{unused}"));
+        let mut config = config(dir.path(), &upstream, &format!("http://{unused}"));
+        tune(&mut config);
 
         data::DataDir::of(&config).create(&config.origin).unwrap();
         let policy = format!(
@@ -205,9 +228,19 @@ impl Bench {
 
     /// A TLS connection to a host of the gateway.
     pub(super) async fn connect(&self, host: &str, protocol: &str) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        self.encrypt(stream, host, protocol).await
+    }
+
+    /// TLS over a connection to the gateway.
+    pub(super) async fn encrypt(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        protocol: &str,
+    ) -> TlsStream<TcpStream> {
         let mut tls = (*self.tls).clone();
         tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = ServerName::try_from(format!("{host}.localhost")).unwrap();
         TlsConnector::from(Arc::new(tls))
             .connect(name, stream)
@@ -239,7 +272,8 @@ impl Bench {
 
     pub(super) async fn send_body(&self, host: &str, request: Request<Body>) -> Response<Incoming> {
         let io = TokioIo::new(self.connect(host, "http/1.1").await);
-        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        let client = http1::Builder::new().max_headers(1_000).handshake(io);
+        let (mut sender, connection) = client.await.unwrap();
         tokio::spawn(connection);
         sender.send_request(request).await.unwrap()
     }
@@ -265,8 +299,16 @@ impl Bench {
         &self,
         headers: &[(&str, &str)],
     ) -> Result<WebSocketStream<TlsStream<TcpStream>>, tokio_tungstenite::tungstenite::Error> {
+        self.websocket_at("/ws", headers).await
+    }
+
+    pub(super) async fn websocket_at(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<WebSocketStream<TlsStream<TcpStream>>, tokio_tungstenite::tungstenite::Error> {
         let mut request = self
-            .signed_in("GET", &format!("wss://shop.localhost:{}/ws", self.port))
+            .signed_in("GET", &format!("wss://shop.localhost:{}{path}", self.port))
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
             .header("sec-websocket-version", "13")
@@ -307,6 +349,34 @@ async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
         Ok(Verdict::Done | Verdict::Allow(_)) => (session, cookie),
         other => panic!("no session: {other:?}"),
     }
+}
+
+/// A resource that does with each connection, the first being 0, what `handle` does. Its port.
+pub(super) async fn raw<F>(handle: impl Fn(TcpStream, usize) -> F + Send + 'static) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(handle(stream, number));
+        }
+    });
+    port
+}
+
+/// Reads the head of a request, and what comes along with it of its body; none where there is no
+/// more.
+pub(super) async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|four| four == b"\r\n\r\n") {
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a body says, or that it broke off.
@@ -416,19 +486,54 @@ impl Backend {
                 self.upload_broken.store(broken, Ordering::SeqCst);
                 Response::new(full("taken".to_owned()))
             }
+            "/early" => {
+                let mut body = request.into_body();
+                tokio::spawn(async move {
+                    while let Some(frame) = body.frame().await {
+                        let Ok(frame) = frame else {
+                            self.upload_broken.store(true, Ordering::SeqCst);
+                            break;
+                        };
+                        let size = frame.data_ref().map_or(0, Bytes::len);
+                        self.uploaded.fetch_add(size, Ordering::SeqCst);
+                    }
+                    drop(held);
+                });
+                Response::new(full("early".to_owned()))
+            }
             "/trailers" => {
+                let sent = request.into_body().collect().await.unwrap();
+                let sent = sent.trailers().cloned().unwrap_or_default();
+                let mut trailers = HeaderMap::new();
+                for name in [
+                    "grpc-status",
+                    "curfew-subject",
+                    "x-forwarded-for",
+                    "set-cookie",
+                    "cache_control",
+                ] {
+                    let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                    trailers.insert(name, http::HeaderValue::from_static("0"));
+                }
                 let frames = [
-                    Ok(Frame::data(Bytes::from_static(b"body"))),
-                    Ok(Frame::trailers(HeaderMap::from_iter([(
-                        http::HeaderName::from_static("grpc-status"),
-                        http::HeaderValue::from_static("0"),
-                    )]))),
+                    Ok(Frame::data(Bytes::from(format!(
+                        "{:?}",
+                        sent.keys().collect::<Vec<_>>()
+                    )))),
+                    Ok(Frame::trailers(trailers)),
                 ];
                 Response::new(Body::new(StreamBody::new(futures_util::stream::iter(
                     frames,
                 ))))
             }
-            "/ws" => {
+            "/kept" => {
+                let mut response = Response::new(full("kept".to_owned()));
+                let headers = response.headers_mut();
+                headers.insert("cache-control", "max-age=600".parse().unwrap());
+                headers.insert("content-type", "text/html".parse().unwrap());
+                response
+            }
+            "/ws" | "/poll/ws" => {
                 let upgrade = hyper::upgrade::on(&mut request);
                 tokio::spawn(async move {
                     let io = TokioIo::new(upgrade.await.unwrap());

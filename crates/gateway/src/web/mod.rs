@@ -34,6 +34,10 @@ mod tests;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
+mod wire_apps;
+#[cfg(test)]
+mod wire_flow;
+#[cfg(test)]
 mod wire_guard;
 
 use std::net::IpAddr;

@@ -84,7 +84,8 @@ impl Tear {
 #[error("the client sent too little for too long")]
 struct Stalled;
 
-/// Holds a body back until the resource wants it (RFC 9110 section 10.1.1).
+/// Holds a body back until the resource wants it (RFC 9110 section 10.1.1), or has answered without
+/// it.
 pub(super) struct Gate {
     open: Pin<Box<dyn Future<Output = ()> + Send>>,
     limit: Pin<Box<Sleep>>,
@@ -145,7 +146,7 @@ impl Pace {
 
 /// What the client sends.
 pub(super) struct Upload {
-    /// None once it is given up.
+    /// None once it is given up, or was never asked for.
     inner: Option<Incoming>,
     version: Version,
     cut: Pin<Box<dyn Future<Output = Cut> + Send>>,
@@ -217,9 +218,15 @@ impl http_body::Body for Upload {
         if let Some(gate) = &mut self.gate {
             ready!(gate.poll(cx));
             self.gate = None;
+            if self.flow.is_answered() {
+                // The client was never told to go on, and may never do.
+                self.inner = None;
+                self.flow.uploaded(false);
+            }
         }
         let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
+            // An end or an error would break the answer off, too.
+            return Poll::Pending;
         };
         let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
             if self.stalled(cx) {
@@ -235,7 +242,6 @@ impl http_body::Body for Upload {
             }
             Some(Err(error)) => {
                 self.tear.set(Torn::Broken);
-                self.inner = None;
                 Some(Err(error.into()))
             }
             Some(Ok(mut frame)) => {
