@@ -80,8 +80,8 @@ pub enum WebKind {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum CachePolicy {
-    /// Code, styles and fonts as the resource says. About everything else they ask again each
-    /// time, so that nothing is shown after the session's end.
+    /// Code, styles and fonts as the resource says; no pages; about everything else they ask again
+    /// each time. So nothing is shown after the session's end.
     #[default]
     Assets,
     /// Everything as the resource says.

@@ -1,9 +1,9 @@
 //! What a client's cache may do with an answer.
 //!
 //! A page that a browser shows again without asking is a page shown after the session's end. So
-//! whatever may be content is kept only to be asked about: it costs a question with `ETag` or
-//! `Last-Modified`, which the resource answers with 304. Code, styles and fonts say nothing of
-//! anybody, and stay fresh for as long as the resource says.
+//! pages are not kept at all, since "Back" asks about none that is; other content is kept only to
+//! be asked about, with `ETag` or `Last-Modified`, which the resource answers with 304. Code,
+//! styles and fonts say nothing of anybody, and stay fresh for as long as the resource says.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
@@ -29,6 +29,8 @@ pub(super) fn forget(mut answer: Response<Body>) -> Response<Body> {
 /// What a request is for, as far as the browser says (Fetch Metadata).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Destination {
+    /// A page.
+    Document,
     /// A page within another page.
     Frame,
     /// Code, styles or fonts.
@@ -40,6 +42,7 @@ pub(super) enum Destination {
 /// What this request is for.
 pub(super) fn destination(headers: &HeaderMap) -> Destination {
     match headers.get("sec-fetch-dest").map(HeaderValue::as_bytes) {
+        Some(b"document") => Destination::Document,
         Some(b"iframe" | b"frame" | b"embed" | b"object" | b"fencedframe") => Destination::Frame,
         Some(
             b"script" | b"style" | b"font" | b"worker" | b"sharedworker" | b"audioworklet"
@@ -49,12 +52,18 @@ pub(super) fn destination(headers: &HeaderMap) -> Destination {
     }
 }
 
-/// Whether an answer says that it is code, a style or a font; none where it does not say.
-fn is_asset(headers: &HeaderMap) -> Option<bool> {
-    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    let kind = kind.split(';').next().unwrap_or_default();
-    let kind = kind.trim().to_ascii_lowercase();
-    let known = [
+/// What an answer is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Page,
+    Asset,
+    Content,
+}
+
+/// What an answer says that it is, or else what it was asked for as: a 304 speaks of what the
+/// browser has, and need not say it again.
+fn kind(headers: &HeaderMap, destination: Destination) -> Kind {
+    const ASSETS: [&str; 8] = [
         "text/css",
         "text/javascript",
         "application/javascript",
@@ -64,7 +73,24 @@ fn is_asset(headers: &HeaderMap) -> Option<bool> {
         "application/font-woff",
         "application/vnd.ms-fontobject",
     ];
-    Some(known.contains(&kind.as_str()) || kind.starts_with("font/"))
+    let is_page = matches!(destination, Destination::Document | Destination::Frame);
+    let said = headers.get(header::CONTENT_TYPE);
+    let Some(said) = said.and_then(|said| said.to_str().ok()) else {
+        return match destination {
+            Destination::Assets => Kind::Asset,
+            _ if is_page => Kind::Page,
+            _ => Kind::Content,
+        };
+    };
+    let said = said.split(';').next().unwrap_or_default();
+    let said = said.trim().to_ascii_lowercase();
+    if is_page || matches!(said.as_str(), "text/html" | "application/xhtml+xml") {
+        Kind::Page
+    } else if ASSETS.contains(&said.as_str()) || said.starts_with("font/") {
+        Kind::Asset
+    } else {
+        Kind::Content
+    }
 }
 
 /// Lets an answer be kept as `policy` allows.
@@ -83,29 +109,23 @@ pub(super) fn limit(
         .collect();
     let says = |name: &str| directives.iter().any(|directive| directive == name);
     let silent = headers.get(header::CACHE_CONTROL).is_none();
-    let assets = match is_asset(headers) {
-        Some(is_asset) => is_asset,
-        // A 304 speaks of what the browser has, and need not say what kind it is.
-        None => destination == Destination::Assets,
-    };
-    let kept = if says("no-store") || policy == CachePolicy::Never {
-        "no-store"
-    } else if silent && status != StatusCode::NOT_MODIFIED {
-        // Heuristics would keep it fresh for as long as they like.
-        if assets {
-            "private, no-cache"
-        } else {
-            "no-store"
-        }
-    } else if policy == CachePolicy::App || assets {
-        if !silent {
+    let kind = kind(headers, destination);
+    let is_new = status != StatusCode::NOT_MODIFIED;
+    let kept = match (policy, kind) {
+        _ if says("no-store") => "no-store",
+        (CachePolicy::Never, _) => "no-store",
+        (CachePolicy::App, _) | (_, Kind::Asset) if !silent => {
             // What was shown to one session belongs into no shared cache (RFC 9111; the strictest
             // of several directives wins).
             headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+            return;
         }
-        return;
-    } else {
-        "private, no-cache"
+        (CachePolicy::App, _) | (_, Kind::Asset) if !is_new => return,
+        (_, Kind::Asset) => "private, no-cache",
+        // Where nothing is said, heuristics would keep it fresh for as long as they like.
+        (CachePolicy::App, _) | (_, Kind::Page) => "no-store",
+        (CachePolicy::Assets, Kind::Content) if silent && is_new => "no-store",
+        (CachePolicy::Assets, Kind::Content) => "private, no-cache",
     };
     let kept = if says("no-transform") {
         format!("{kept}, no-transform")
@@ -141,41 +161,46 @@ mod tests {
     }
 
     #[test]
-    fn content_is_asked_about_again_and_assets_are_not() {
-        use Destination::{Assets, Frame, Other};
+    fn pages_are_not_kept_content_is_asked_about_again_and_assets_are_kept() {
+        use Destination::{Assets, Document, Frame, Other};
         let fresh = ("cache-control", "public, max-age=600, immutable");
         let html = ("content-type", "text/html; charset=utf-8");
+        let json = ("content-type", "application/json");
         let code = ("content-type", "Text/JavaScript; charset=utf-8");
-        let ask = "private, no-cache";
+        let (ask, none) = ("private, no-cache", "no-store");
         let kept = "public, max-age=600, immutable + private";
         let assets = CachePolicy::Assets;
-        assert_eq!(limited(assets, Other, 200, &[fresh, html]), ask);
-        assert_eq!(limited(assets, Frame, 200, &[fresh]), ask);
+        assert_eq!(limited(assets, Other, 200, &[fresh, html]), none);
+        assert_eq!(limited(assets, Frame, 200, &[fresh]), none);
+        assert_eq!(limited(assets, Document, 200, &[fresh, json]), none);
+        // It is a page, whatever it was fetched as.
+        assert_eq!(limited(assets, Assets, 200, &[fresh, html]), none);
+        assert_eq!(limited(assets, Other, 200, &[fresh, json]), ask);
+        assert_eq!(limited(assets, Other, 200, &[fresh]), ask);
         assert_eq!(limited(assets, Other, 200, &[fresh, code]), kept);
         assert_eq!(limited(assets, Assets, 200, &[fresh]), kept);
-        // It is a page, whatever it was fetched as.
-        assert_eq!(limited(assets, Assets, 200, &[fresh, html]), ask);
         let image = ("content-type", "image/png");
         assert_eq!(limited(assets, Other, 200, &[fresh, image]), ask);
         // Of what was kept under another rule nothing becomes fresh again.
         assert_eq!(limited(assets, Other, 304, &[fresh]), ask);
+        assert_eq!(limited(assets, Document, 304, &[fresh]), none);
         assert_eq!(limited(assets, Assets, 304, &[fresh]), kept);
         assert_eq!(limited(assets, Other, 304, &[]), ask);
         assert_eq!(limited(assets, Assets, 304, &[]), "");
-        assert_eq!(limited(assets, Other, 200, &[html]), "no-store");
+        assert_eq!(limited(assets, Other, 200, &[json]), none);
         assert_eq!(limited(assets, Other, 200, &[code]), ask);
         let never = ("cache-control", "no-store, max-age=5");
-        assert_eq!(limited(assets, Assets, 200, &[never, code]), "no-store");
+        assert_eq!(limited(assets, Assets, 200, &[never, code]), none);
         let exact = ("cache-control", "max-age=5, no-transform");
         let wanted = "private, no-cache, no-transform";
-        assert_eq!(limited(assets, Other, 200, &[exact]), wanted);
+        assert_eq!(limited(assets, Other, 200, &[exact, json]), wanted);
 
         let app = CachePolicy::App;
         assert_eq!(limited(app, Other, 200, &[fresh, html]), kept);
-        assert_eq!(limited(app, Other, 200, &[html]), "no-store");
+        assert_eq!(limited(app, Other, 200, &[html]), none);
         assert_eq!(limited(app, Other, 304, &[]), "");
-        let never_kept = CachePolicy::Never;
-        assert_eq!(limited(never_kept, Assets, 200, &[fresh, code]), "no-store");
-        assert_eq!(limited(never_kept, Other, 304, &[]), "no-store");
+        let nothing = CachePolicy::Never;
+        assert_eq!(limited(nothing, Assets, 200, &[fresh, code]), none);
+        assert_eq!(limited(nothing, Other, 304, &[]), none);
     }
 }

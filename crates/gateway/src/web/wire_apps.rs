@@ -184,10 +184,7 @@ async fn a_page_in_a_frame_says_where_to_sign_in() {
 async fn browsers_ask_again_about_pages_and_forget_them_at_the_end() {
     let bench = Bench::new("").await;
     let response = bench.send("shop", bench.signed_in("GET", "/kept")).await;
-    assert_eq!(
-        header(response.headers(), "cache-control"),
-        "private, no-cache"
-    );
+    assert_eq!(header(response.headers(), "cache-control"), "no-store");
     bench.end().await;
     let page = bench
         .signed_in("GET", "/kept")
