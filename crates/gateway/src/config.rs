@@ -493,6 +493,21 @@ upstream = "http://127.0.0.1:3000"
                 "missing field `ca`",
             ),
             (
+                GOOD.replace("[tls]", "public_port = 0\n[tls]"),
+                "expected a nonzero u16",
+            ),
+            (
+                GOOD.replace("[tls]", "public_postgres_port = 5432\n[tls]"),
+                "a public port for databases, but nothing listens",
+            ),
+        ];
+        refused(cases);
+    }
+
+    #[test]
+    fn what_is_wrong_with_web_resources_and_proxies_is_named_with_its_place() {
+        refused([
+            (
                 format!("{GOOD}passive_messages = [\"^2$\", \"(\"]\n"),
                 "is no regular expression",
             ),
@@ -518,15 +533,10 @@ upstream = "http://127.0.0.1:3000"
                 GOOD.replace("[tls]", "trusted_proxies = [\"10.0.0.0/8\"]\n[tls]"),
                 "nothing is believed",
             ),
-            (
-                GOOD.replace("[tls]", "public_port = 0\n[tls]"),
-                "expected a nonzero u16",
-            ),
-            (
-                GOOD.replace("[tls]", "public_postgres_port = 5432\n[tls]"),
-                "a public port for databases, but nothing listens",
-            ),
-        ];
+        ]);
+    }
+
+    fn refused<const N: usize>(cases: [(String, &str); N]) {
         for (text, wanted) in cases {
             let error = parse(&text).unwrap_err();
             assert!(error.to_string().contains(wanted), "{error} lacks {wanted}");

@@ -399,8 +399,8 @@ pub(super) async fn drive<C: Future<Output = hyper::Result<()>>>(
                         return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
                     }
                     Due::Idle(at) if at <= now => {}
-                    due => {
-                        timer.as_mut().reset(due.at());
+                    Due::Late(at) | Due::Idle(at) | Due::Later(at) => {
+                        timer.as_mut().reset(at);
                         continue;
                     }
                 }

@@ -78,8 +78,8 @@ fn kind(headers: &HeaderMap, destination: Destination) -> Kind {
     let Some(said) = said.and_then(|said| said.to_str().ok()) else {
         return match destination {
             Destination::Assets => Kind::Asset,
-            _ if is_page => Kind::Page,
-            _ => Kind::Content,
+            Destination::Document | Destination::Frame => Kind::Page,
+            Destination::Other => Kind::Content,
         };
     };
     let said = said.split(';').next().unwrap_or_default();

@@ -89,15 +89,7 @@ impl Visit<'_> {
                 permit.close(flow.closing(cut.cause.closed_by()));
                 return self.cut(&session, cut);
             }
-            Err(failure) => {
-                return match tear.get() {
-                    Some(Torn::Stalled) => self.unfit(Unfit::STALLED),
-                    Some(Torn::Broken) => {
-                        self.unfit(Unfit::bad("the body of the request cannot be read"))
-                    }
-                    None => self.failed(failure),
-                };
-            }
+            Err(failure) => return self.unanswered(failure, tear.get()),
         };
         if let Err(refused) = self.recorded(&permit).await {
             return refused;
@@ -109,6 +101,15 @@ impl Visit<'_> {
             // Nobody asked for that: whatever follows is not HTTP.
             (Shape::Plain, StatusCode::SWITCHING_PROTOCOLS) => self.failed(Failure::Broken),
             _ => self.pass(permit, upstream, response, lease, &flow, withheld),
+        }
+    }
+
+    /// There is no answer, by the resource's fault or the client's.
+    fn unanswered(&self, failure: Failure, torn: Option<Torn>) -> Response<Body> {
+        match torn {
+            Some(Torn::Stalled) => self.unfit(Unfit::STALLED),
+            Some(Torn::Broken) => self.unfit(Unfit::bad("the body of the request cannot be read")),
+            None => self.failed(failure),
         }
     }
 

@@ -4,21 +4,17 @@
 mod folder;
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use curfew_authority::{
     Aal, Command, Credential, CredentialClass, EndCause, EndReason, Factor, Proof, SessionId,
     Verdict,
 };
-use futures_util::{SinkExt, StreamExt};
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair};
@@ -29,32 +25,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
-use super::answer::{empty, full};
+use super::answer::empty;
+use super::wire_backend::{Backend, serve};
 use super::{Body, Upstreams};
 use crate::config::{Config, LEAST};
 use crate::gateway::{Core, Gateway};
 use crate::handover::Handover;
 use crate::standing::Standing;
 use crate::{data, listen, secret};
-
-/// What the resource behind the gateway has seen.
-#[derive(Debug, Default)]
-pub(super) struct Backend {
-    pub(super) connections: AtomicUsize,
-    pub(super) requests: AtomicUsize,
-    /// Bytes of `/flood` that it could still get rid of.
-    pub(super) flooded: AtomicUsize,
-    /// An upload that was broken off.
-    pub(super) upload_broken: AtomicBool,
-    /// Bytes of uploads that came after their answer.
-    pub(super) uploaded: AtomicUsize,
-    /// Streams that are still held open by the gateway.
-    pub(super) open: Arc<AtomicUsize>,
-}
 
 /// A gateway in front of a resource.
 pub(super) struct Bench {
@@ -110,6 +91,33 @@ fn certificate(dir: &Path) {
     std::fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
 }
 
+/// A gateway that says of itself that it listens on `port`.
+async fn gateway(config: Config, rules: &str, port: u16) -> Gateway {
+    data::DataDir::of(&config).create(&config.origin).unwrap();
+    let policy = format!(
+        "{rules}{SESSIONS}{}",
+        if rules.contains("shop") { "" } else { OPEN }
+    );
+    let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
+    let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
+    let ledger = core.data.ledger();
+    let standing = Standing::new(Vec::new(), false, &core.durability, ledger);
+    Gateway {
+        registrar: core.registrar,
+        accounts: core.accounts,
+        master: core.master,
+        handover: Handover::new(),
+        upstreams: Upstreams::new(&config).unwrap(),
+        data: core.data,
+        values: core.values,
+        search,
+        standing: Arc::new(standing),
+        web_port: port,
+        postgres_port: None,
+        config,
+    }
+}
+
 /// What the resource behind the gateway speaks.
 pub(super) enum Speaks {
     /// Cleartext HTTP/1.1.
@@ -161,33 +169,10 @@ impl Bench {
         let mut config = config(dir.path(), &upstream, &format!("http://{unused}"));
         tune(&mut config);
 
-        data::DataDir::of(&config).create(&config.origin).unwrap();
-        let policy = format!(
-            "{rules}{SESSIONS}{}",
-            if rules.contains("shop") { "" } else { OPEN }
-        );
-        let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
-        let tls = listen::tls(&config.tls).unwrap();
-        let upstreams = Upstreams::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let search = crate::search::Search::start(&config, &core.data, &core.durability).unwrap();
-        let ledger = core.data.ledger();
-        let standing = Standing::new(Vec::new(), false, &core.durability, ledger);
-        let gateway = Arc::new(Gateway {
-            registrar: core.registrar,
-            accounts: core.accounts,
-            master: core.master,
-            handover: Handover::new(),
-            upstreams,
-            data: core.data,
-            values: core.values,
-            search,
-            standing: Arc::new(standing),
-            web_port: port,
-            postgres_port: None,
-            config,
-        });
+        let tls = listen::tls(&config.tls).unwrap();
+        let gateway = Arc::new(gateway(config, rules, port).await);
         let stopping = CancellationToken::new();
         tokio::spawn(listen::serve_web(
             listener,
@@ -425,187 +410,4 @@ fn acceptor(dir: &Path) -> TlsAcceptor {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
-}
-
-async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, backend: Arc<Backend>) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        backend.connections.fetch_add(1, Ordering::SeqCst);
-        let (acceptor, backend) = (acceptor.clone(), Arc::clone(&backend));
-        let service = hyper::service::service_fn(move |request| {
-            let backend = Arc::clone(&backend);
-            async move { Ok::<_, Infallible>(backend.answer(request).await) }
-        });
-        tokio::spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = match acceptor {
-                None => {
-                    builder
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await
-                }
-                Some(acceptor) => {
-                    let io = TokioIo::new(acceptor.accept(stream).await.unwrap());
-                    builder.serve_connection_with_upgrades(io, service).await
-                }
-            };
-        });
-    }
-}
-
-/// Counts a stream as open for as long as it is held.
-struct Held(Arc<AtomicUsize>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Backend {
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
-        self.requests.fetch_add(1, Ordering::SeqCst);
-        self.open.fetch_add(1, Ordering::SeqCst);
-        let held = Held(Arc::clone(&self.open));
-        match request.uri().path() {
-            "/events" => self.stream(
-                held,
-                Duration::from_millis(5),
-                b"data: x\n\n",
-                "text/event-stream",
-            ),
-            "/flood" => self.stream(
-                held,
-                Duration::ZERO,
-                &[b'x'; 65_536],
-                "application/octet-stream",
-            ),
-            "/slow" => std::future::pending().await,
-            "/upload" => {
-                let broken = request.into_body().collect().await.is_err();
-                self.upload_broken.store(broken, Ordering::SeqCst);
-                Response::new(full("taken".to_owned()))
-            }
-            "/early" => {
-                let mut body = request.into_body();
-                tokio::spawn(async move {
-                    while let Some(frame) = body.frame().await {
-                        let Ok(frame) = frame else {
-                            self.upload_broken.store(true, Ordering::SeqCst);
-                            break;
-                        };
-                        let size = frame.data_ref().map_or(0, Bytes::len);
-                        self.uploaded.fetch_add(size, Ordering::SeqCst);
-                    }
-                    drop(held);
-                });
-                Response::new(full("early".to_owned()))
-            }
-            "/trailers" => {
-                let sent = request.into_body().collect().await.unwrap();
-                let sent = sent.trailers().cloned().unwrap_or_default();
-                let mut trailers = HeaderMap::new();
-                for name in [
-                    "grpc-status",
-                    "curfew-subject",
-                    "x-forwarded-for",
-                    "set-cookie",
-                    "cache_control",
-                ] {
-                    let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
-                    trailers.insert(name, http::HeaderValue::from_static("0"));
-                }
-                let frames = [
-                    Ok(Frame::data(Bytes::from(format!(
-                        "{:?}",
-                        sent.keys().collect::<Vec<_>>()
-                    )))),
-                    Ok(Frame::trailers(trailers)),
-                ];
-                Response::new(Body::new(StreamBody::new(futures_util::stream::iter(
-                    frames,
-                ))))
-            }
-            "/kept" => {
-                let mut response = Response::new(full("kept".to_owned()));
-                let headers = response.headers_mut();
-                headers.insert("cache-control", "max-age=600".parse().unwrap());
-                headers.insert("content-type", "text/html".parse().unwrap());
-                response
-            }
-            "/ws" | "/poll/ws" => {
-                let upgrade = hyper::upgrade::on(&mut request);
-                tokio::spawn(async move {
-                    let io = TokioIo::new(upgrade.await.unwrap());
-                    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-                    while let Some(Ok(message)) = socket.next().await {
-                        if message.is_text() && socket.send(message).await.is_err() {
-                            break;
-                        }
-                    }
-                    drop(held);
-                });
-                let mut response = Response::new(empty());
-                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                let headers = response.headers_mut();
-                headers.insert("connection", "Upgrade".parse().unwrap());
-                headers.insert("upgrade", "websocket".parse().unwrap());
-                // The answer to the one key that the tests use (RFC 6455 section 1.3).
-                headers.insert(
-                    "sec-websocket-accept",
-                    "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".parse().unwrap(),
-                );
-                response
-            }
-            _ => echo(request).await,
-        }
-    }
-
-    fn stream(
-        self: &Arc<Self>,
-        held: Held,
-        pause: Duration,
-        chunk: &'static [u8],
-        kind: &'static str,
-    ) -> Response<Body> {
-        let start = (Arc::clone(self), held);
-        let frames = futures_util::stream::unfold(start, move |(backend, held)| async move {
-            tokio::time::sleep(pause).await;
-            backend.flooded.fetch_add(chunk.len(), Ordering::SeqCst);
-            Some((Ok(Frame::data(Bytes::from_static(chunk))), (backend, held)))
-        });
-        let mut response = Response::new(Body::new(StreamBody::new(frames)));
-        response
-            .headers_mut()
-            .insert("content-type", kind.parse().unwrap());
-        response
-    }
-}
-
-/// Says what it was sent: protocol, target, headers and body, a line each.
-async fn echo(request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let mut said = format!("{:?} {} {}\n", head.version, head.method, head.uri);
-    for (name, value) in &head.headers {
-        said.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
-    }
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    said.push_str(&format!("\n{}", String::from_utf8_lossy(&body)));
-    let mut response = Response::new(
-        Full::new(Bytes::from(said))
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    );
-    let headers = response.headers_mut();
-    headers.insert("server", "backend/1.0".parse().unwrap());
-    headers.append("set-cookie", "own=1".parse().unwrap());
-    headers.append(
-        "set-cookie",
-        "__Host-curfew=evil; Path=/; Secure".parse().unwrap(),
-    );
-    response
 }

@@ -36,6 +36,8 @@ mod wire;
 #[cfg(test)]
 mod wire_apps;
 #[cfg(test)]
+mod wire_backend;
+#[cfg(test)]
 mod wire_flow;
 #[cfg(test)]
 mod wire_guard;
@@ -78,6 +80,8 @@ struct Visit<'a> {
     to: String,
     manner: Manner,
     destination: Destination,
+    /// Another site's page had the browser send it.
+    cross_site: bool,
     /// The page that sent it may read what Curfew says.
     cors: Option<cors::Allowed>,
     version: Version,
@@ -158,6 +162,7 @@ impl<'a> Visit<'a> {
             to: to.map_or("/", |path| path.as_str()).to_owned(),
             manner: origin::manner(head, resource.kind, shape, destination),
             destination,
+            cross_site: origin::is_cross_site(&head.headers),
             cors: cors::allowed(&head.headers, resource),
             version: head.version,
             bodyless: head.method == http::Method::HEAD,

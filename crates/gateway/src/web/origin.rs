@@ -33,6 +33,13 @@ pub(super) fn is_foreign(headers: &HeaderMap, authority: &str) -> bool {
     site_foreign || origin_foreign
 }
 
+/// Whether the browser says that another site's page had it send this.
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers
+        .get(FETCH_SITE)
+        .is_some_and(|site| site == "cross-site")
+}
+
 /// Whether `origin` is `https://` and the authority the request itself was sent to.
 fn is_origin_of(origin: &[u8], authority: &str) -> bool {
     let own = authority.strip_suffix(":443").unwrap_or(authority);

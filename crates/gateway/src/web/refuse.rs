@@ -152,12 +152,14 @@ impl Visit<'_> {
             return challenged(notice, challenge).answer(Manner::Program);
         }
         if self.manner == Manner::Frame {
-            let notice = notice
-                .hint("Sign in in another tab, then load this one again.")
-                .link(
-                    format!("https://{}{}", self.authority, self.to),
-                    "Open in another tab",
-                );
+            // The cookie is not sent from there, however often somebody signs in.
+            let hint = if self.cross_site {
+                "Within another site's page nobody is signed in. Open it in a tab of its own."
+            } else {
+                "Sign in in another tab, then load this one again."
+            };
+            let here = format!("https://{}{}", self.authority, self.to);
+            let notice = notice.hint(hint).link(here, "Open in another tab");
             return challenged(notice, challenge).answer(Manner::Frame);
         }
         let Ok(begin) = Handover::begin(self.begin.as_deref()) else {

@@ -3,44 +3,43 @@
 //! Nothing is sent but with a [`Permit`] in hand: [`Upstream::exchange`] takes it by value and
 //! gives it back. HTTP/2 is spoken where the resource offers it by ALPN.
 
+mod answer;
+mod h1;
 mod h2;
+mod lease;
 mod socket;
 mod tls;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use curfew_authority::{ResourceName, SessionId};
-use http::header::{self, HeaderValue};
+use http::header;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, Response, Uri, Version};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
+use self::h1::H1;
 use self::h2::{H2, Place, Unanswered};
 use self::socket::{Breaker, Socket};
 use self::tls::Configs;
+use super::Body;
 use super::assertion::Assertions;
 use super::flow::Flow;
 use super::head::Shape;
-use super::{Body, BoxError};
 use crate::config::{Config, Patterns, WebResource};
 use crate::permit::{Cut, CutSignal, Permit};
 use crate::secret::MasterKey;
+
+pub(super) use self::answer::Answer;
+pub(super) use self::lease::Lease;
 
 /// How long name look-up, TCP and TLS may take together. A local network needs milliseconds;
 /// two lost SYN packets cost 3 s.
@@ -61,13 +60,6 @@ const OPEN_PER_SESSION_MAX: usize = OPEN_MAX / 4;
 
 /// The longest head of an answer: as much as browsers take.
 const ANSWER_HEAD_BYTES_MAX: u32 = 256 * 1024;
-
-/// Fields in the head of an answer. The parser sets aside 32 bytes for each: 16 kB.
-const ANSWER_FIELDS_MAX: usize = 512;
-
-/// How long a connection may take to become ready for the next request once an answer is through
-/// and the request has been read to its end. The permit goes on to cover it.
-const SETTLE_TIME: Duration = Duration::from_secs(30);
 
 /// How often a request is tried: twice on a kept connection, which may have just closed, and then
 /// on a fresh one.
@@ -178,20 +170,6 @@ struct Kept {
     h2: Vec<H2>,
 }
 
-#[derive(Debug)]
-struct H1 {
-    sender: http1::SendRequest<Body>,
-    task: AbortHandle,
-    breaker: Breaker,
-}
-
-impl H1 {
-    fn break_off(&self) {
-        self.breaker.break_off();
-        self.task.abort();
-    }
-}
-
 enum Connection {
     H1(H1),
     H2(H2, Place),
@@ -208,126 +186,6 @@ pub(super) struct Outgoing {
     pub(super) wanted: Option<CancellationToken>,
     /// It may be sent twice: it only reads (RFC 9110 section 9.2.2).
     pub(super) repeatable: bool,
-}
-
-/// The body of an answer.
-pub(super) enum Answer {
-    H1(Incoming),
-    H2(h2::Stream),
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.get_mut() {
-            Self::H1(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
-            Self::H2(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::H1(body) => body.is_end_stream(),
-            Self::H2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::H1(body) => body.size_hint(),
-            Self::H2(body) => body.size_hint(),
-        }
-    }
-}
-
-/// A session's share of what is open to a resource.
-#[derive(Debug)]
-struct Share {
-    pool: Arc<Upstream>,
-    session: SessionId,
-    _open: OwnedSemaphorePermit,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut shares = self.pool.shares();
-        if let Some(count) = shares.get_mut(&self.session) {
-            *count -= 1;
-            if *count == 0 {
-                shares.remove(&self.session);
-            }
-        }
-    }
-}
-
-/// The connection an answer comes through. Let go without [`Lease::finish`], it is broken off:
-/// what was cut must not go on in the background.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pool: Arc<Upstream>,
-    h1: Option<H1>,
-    place: Option<Place>,
-    _share: Share,
-}
-
-/// A connection over which the last bytes of a request are still to go.
-#[derive(Debug)]
-pub(super) struct Settling {
-    lease: Lease,
-}
-
-impl Lease {
-    /// Both the request and its answer are through: the connection can serve again, or will once
-    /// what is returned has run.
-    pub(super) fn finish(mut self) -> Option<Settling> {
-        match self.h1.take() {
-            Some(h1) if h1.sender.is_ready() => self.pool.keep(h1),
-            // It closes by itself.
-            Some(h1) if h1.sender.is_closed() => {}
-            Some(h1) => {
-                self.h1 = Some(h1);
-                return Some(Settling { lease: self });
-            }
-            None => {}
-        }
-        None
-    }
-
-    /// The same share without the connection that turned out stale.
-    fn renew(&mut self) {
-        if let Some(h1) = self.h1.take() {
-            h1.break_off();
-        }
-        self.place = None;
-    }
-}
-
-impl Settling {
-    /// Waits until the connection is ready, for as long as the permit holds.
-    pub(super) async fn run(mut self, cut: &CutSignal) {
-        let Some(h1) = &mut self.lease.h1 else { return };
-        let ready = tokio::select! {
-            biased;
-            _ = cut.fired() => false,
-            ready = tokio::time::timeout(SETTLE_TIME, h1.sender.ready()) => matches!(ready, Ok(Ok(()))),
-        };
-        if ready && let Some(h1) = self.lease.h1.take() {
-            self.lease.pool.keep(h1);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.renew();
-    }
 }
 
 /// Bytes to and from an upstream.
@@ -411,30 +269,6 @@ impl Upstream {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place among what is open, counted against its session.
-    fn lease(self: &Arc<Self>, session: &SessionId) -> Result<Lease, Failure> {
-        let open = Arc::clone(&self.open)
-            .try_acquire_owned()
-            .map_err(|_| Failure::Busy)?;
-        let mut shares = self.shares();
-        let count = shares.entry(session.clone()).or_default();
-        if *count >= OPEN_PER_SESSION_MAX {
-            return Err(Failure::Crowded);
-        }
-        *count += 1;
-        drop(shares);
-        Ok(Lease {
-            pool: Arc::clone(self),
-            h1: None,
-            place: None,
-            _share: Share {
-                pool: Arc::clone(self),
-                session: session.clone(),
-                _open: open,
-            },
-        })
-    }
-
     fn keep(&self, h1: H1) {
         let now = Instant::now();
         let mut kept = self.kept();
@@ -500,11 +334,11 @@ impl Upstream {
     }
 
     async fn fresh(&self, upgrade: bool) -> Result<Connection, Failure> {
-        let Dialled { io, h2, breaker } = self.connect(upgrade).await?;
-        if !h2 {
-            return Ok(Connection::H1(h1(io, breaker).await?));
+        let dialled = self.connect(upgrade).await?;
+        if !dialled.h2 {
+            return Ok(Connection::H1(H1::new(dialled).await?));
         }
-        let held = H2::new(io).await?;
+        let held = H2::new(dialled.io).await?;
         // The first one has room for it.
         let place = held.place().ok_or(Failure::Broken)?;
         self.kept().h2.push(held.clone());
@@ -540,7 +374,7 @@ impl Upstream {
         authority: &str,
         shape: Shape,
     ) -> Result<(Response<Answer>, Lease), Failure> {
-        let mut lease = self.lease(permit.session())?;
+        let mut lease = Lease::new(self, permit.session())?;
         // A connection of its own from the start, or after one that was kept turned out stale.
         let mut alone = shape == Shape::WebSocket;
         for last in (0..TRIES).rev() {
@@ -559,7 +393,10 @@ impl Upstream {
             let wanted = outgoing.wanted.clone();
             let length = outgoing.length;
             let tried = match connection {
-                Connection::H1(h1) => lease.send_h1(h1, outgoing, authority).await,
+                Connection::H1(h1) => {
+                    let sent = lease.h1.insert(h1).send(outgoing, authority).await;
+                    sent.map(|response| response.map(Answer::H1))
+                }
                 Connection::H2(h2, place) => {
                     lease.place = Some(place);
                     send_h2(h2, outgoing, authority, permit.cut()).await
@@ -603,58 +440,6 @@ enum Tried {
     Broken,
 }
 
-impl Lease {
-    async fn send_h1(
-        &mut self,
-        h1: H1,
-        outgoing: Outgoing,
-        authority: &str,
-    ) -> Result<Response<Answer>, Tried> {
-        let Outgoing {
-            mut head,
-            body,
-            length,
-            wanted,
-            ..
-        } = outgoing;
-        // The path in the request line, and the host in a header.
-        let path = head.uri.path_and_query().cloned().ok_or(Tried::Broken)?;
-        head.uri = Uri::from(path);
-        head.version = Version::HTTP_11;
-        let host = HeaderValue::from_str(authority).map_err(|_| Tried::Broken)?;
-        head.headers.insert(header::HOST, host);
-        frame(&mut head.headers, length, body.is_some());
-        let has_body = body.is_some();
-        let body = body.unwrap_or_else(super::answer::empty);
-        let mut request = Request::from_parts(head, body);
-        if let Some(wanted) = wanted {
-            hyper::ext::on_informational(&mut request, move |told| {
-                if told.status() == StatusCode::CONTINUE {
-                    wanted.cancel();
-                }
-            });
-        }
-        let h1 = self.h1.insert(h1);
-        match h1.sender.try_send_request(request).await {
-            Ok(response) => Ok(response.map(Answer::H1)),
-            Err(mut error) => {
-                if let Some(unsent) = error.take_message() {
-                    return Err(Tried::Unsent(has_body.then(|| unsent.into_body())));
-                }
-                let error = error.into_error();
-                tracing::debug!(%error, "an upstream broke off");
-                Err(if error.is_parse_too_large() {
-                    Tried::TooLarge
-                } else if error.is_parse() {
-                    Tried::Broken
-                } else {
-                    Tried::Closed
-                })
-            }
-        }
-    }
-}
-
 async fn send_h2(
     h2: H2,
     outgoing: Outgoing,
@@ -687,36 +472,4 @@ async fn send_h2(
         Err(Unanswered::Closed) => Err(Tried::Closed),
         Err(Unanswered::Broken) => Err(Tried::Broken),
     }
-}
-
-/// Says how the body of an HTTP/1.1 request ends. Left to itself, hyper sends none with a GET
-/// whose length is not known.
-fn frame(headers: &mut HeaderMap, length: Option<u64>, has_body: bool) {
-    match length {
-        Some(length) => {
-            headers.insert(header::CONTENT_LENGTH, length.into());
-        }
-        None if has_body => {
-            headers.insert(
-                header::TRANSFER_ENCODING,
-                HeaderValue::from_static("chunked"),
-            );
-        }
-        None => {}
-    }
-}
-
-async fn h1(io: Box<dyn Io>, breaker: Breaker) -> Result<H1, Failure> {
-    let (sender, connection) = http1::Builder::new()
-        .max_headers(ANSWER_FIELDS_MAX)
-        .max_buf_size(ANSWER_HEAD_BYTES_MAX as usize)
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|_| Failure::Broken)?;
-    let task = tokio::spawn(connection.with_upgrades()).abort_handle();
-    Ok(H1 {
-        sender,
-        task,
-        breaker,
-    })
 }

@@ -58,13 +58,13 @@ impl Socket {
         result: Poll<io::Result<usize>>,
         bytes: usize,
     ) -> Poll<io::Result<usize>> {
-        match result {
-            Poll::Ready(Err(error)) if is_reset(&error) => {
-                self.deaf = true;
-                Poll::Ready(Ok(bytes))
-            }
-            other => other,
+        if let Poll::Ready(Err(error)) = &result
+            && is_reset(error)
+        {
+            self.deaf = true;
+            return Poll::Ready(Ok(bytes));
         }
+        result
     }
 }
 
