@@ -132,7 +132,8 @@ impl Watch {
             _ if state.open > 0 => Due::Later(Instant::now() + self.keep_alive),
             Some(since) => Due::Late(since + HEAD),
             None if state.served => Due::Idle(state.idle_since + self.keep_alive),
-            None => Due::Idle(state.idle_since + HEAD),
+            // There is nobody to say goodbye to.
+            None => Due::Late(state.idle_since + HEAD),
         }
     }
 }

@@ -37,7 +37,10 @@ pub(super) fn is_automatic(head: &Parts) -> bool {
         let value = head.headers.get(name);
         value.is_some_and(|value| value.as_bytes().starts_with(begins))
     };
-    says("sec-purpose", b"prefetch")
+    // The first is of the Fetch standard; older browsers have the others.
+    ["sec-purpose", "purpose", "x-moz"]
+        .iter()
+        .any(|name| says(name, b"prefetch"))
         || says("service-worker", b"script")
         || (head.method == Method::GET
             && head.headers.contains_key("last-event-id")
