@@ -7,6 +7,7 @@
 mod apply;
 mod archiving;
 mod ask;
+mod attempts;
 mod bounds;
 mod change;
 mod decide;
@@ -107,6 +108,9 @@ struct State {
     /// It was noted whether the wall clock is kept in step.
     #[serde(default)]
     synced: Option<bool>,
+    /// When attempts without a live session were last summarized.
+    #[serde(default)]
+    summarized: Timestamp,
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
@@ -148,6 +152,7 @@ impl Default for State {
             archiving_failed: false,
             pruned: 0,
             synced: None,
+            summarized: Timestamp::default(),
             last_start: None,
         }
     }
@@ -283,6 +288,12 @@ impl Authority {
     /// Why the session ended, if it ended within the last [`TOMBSTONE_LIFE`].
     pub fn ended(&self, session: &SessionId) -> Option<EndReason> {
         self.tombstone(session).map(|tombstone| tombstone.reason)
+    }
+
+    /// Whose session it is, if it lives or ended within the last [`TOMBSTONE_LIFE`].
+    pub fn subject_of(&self, session: &SessionId) -> Option<&SubjectName> {
+        let live = self.session(session).map(|session| &session.subject);
+        live.or_else(|| Some(&self.tombstone(session)?.view.subject))
     }
 
     /// The live session's nearest deadline under these limits.

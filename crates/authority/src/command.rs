@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClockSource, DenialCause,
+    EndReason, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    WallClock,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
@@ -136,6 +137,8 @@ pub enum Command {
         /// How many actions were refused meanwhile.
         refused: u64,
     },
+    /// Note how many attempts by clients without a live session have no entries of their own.
+    SummarizeAttempts(AttemptsSummarized),
     /// Note what there is to say of the log's witnesses.
     Witness(WitnessNews),
     /// Take a step of an erasure.
@@ -411,6 +414,9 @@ pub enum Refusal {
     /// A step of an erasure that cannot be taken.
     #[error(transparent)]
     Erasure(#[from] ErasureRefusal),
+    /// Attempts that cannot be summarized so.
+    #[error("a summary of attempts that cannot be: {0}")]
+    Attempts(&'static str),
     /// What is to be recorded does not fit in an entry.
     #[error("{what} of {bytes} bytes is over the limit of {max}")]
     TooLarge {
@@ -444,6 +450,23 @@ pub struct Grant {
     pub record: Option<RecordLevel>,
 }
 
+impl Grant {
+    /// What both may rely on together: the strictest of their limits, deadlines and demands. Both
+    /// are of one session.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.limits = self.limits.and(other.limits);
+        self.deadline = self.deadline.min(other.deadline);
+        self.record = self.record.max(other.record);
+        for rule in &other.rules {
+            if !self.rules.contains(rule) {
+                self.rules.push(rule.clone());
+            }
+        }
+        self
+    }
+}
+
 /// What is missing for an action.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StepUp {
@@ -457,6 +480,8 @@ pub struct StepUp {
     pub max_age: Option<crate::time::Span>,
     /// The rules that would allow it.
     pub rules: Vec<RuleId>,
+    /// What the policy says for people about these rules (`@reason`), each text once.
+    pub reasons: Vec<String>,
 }
 
 /// A refusal that fresh authentication would not change.
@@ -468,4 +493,26 @@ pub struct Denial {
     pub cause: DenialCause,
     /// The rules that forbade it.
     pub rules: Vec<RuleId>,
+    /// What the policy says for people about these rules (`@reason`), each text once.
+    pub reasons: Vec<String>,
+}
+
+impl Denial {
+    /// The policy's own words on the refusal, for the person who is refused; none where its rules
+    /// have none.
+    pub fn reason(&self) -> Option<String> {
+        joined(&self.reasons)
+    }
+}
+
+impl StepUp {
+    /// The policy's own words on what it demands, for the person who is asked to authenticate; none
+    /// where its rules have none.
+    pub fn reason(&self) -> Option<String> {
+        joined(&self.reasons)
+    }
+}
+
+fn joined(reasons: &[String]) -> Option<String> {
+    (!reasons.is_empty()).then(|| reasons.join(" "))
 }

@@ -3,6 +3,7 @@
 //! One entry is one JSON object in a fixed field order: `v`, `time`, `kind`, then the fields of
 //! the kind. An entry carries what a verifier cannot derive, and no more.
 
+mod attempts;
 mod causes;
 mod closed;
 mod notes;
@@ -21,6 +22,7 @@ use crate::resource::{Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
+pub use attempts::{Attempts, AttemptsSummarized};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
 pub use closed::{ActionClosed, ClosedBy};
 use notes::is_default;
@@ -251,6 +253,10 @@ pub enum Event {
         /// From where.
         address: IpAddr,
     },
+    /// Attempts by clients without a live session that have no entries of their own: how many of
+    /// each kind. Written while there are any, at intervals and when the gateway stops.
+    #[serde(rename = "attempts.summarized")]
+    AttemptsSummarized(AttemptsSummarized),
     /// An action was allowed. The entry's index is the action's name from here on.
     #[serde(rename = "action.allowed")]
     ActionAllowed {
@@ -459,6 +465,9 @@ pub struct ActionDetail {
     /// The statement's fingerprint, the same whatever its literals.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fingerprint: Option<String>,
+    /// The statement was only read and planned by the database, or described: it has not run.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub prepares: bool,
     /// The name the client gives itself, cut to 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<String>,
@@ -475,6 +484,29 @@ pub struct ActionDetail {
     /// What it only commits to. A field stands here or above, never in both.
     #[serde(skip_serializing_if = "Concealed::is_empty", default)]
     pub concealed: Concealed,
+}
+
+impl ActionDetail {
+    /// An action of which nothing but this is to be told.
+    #[must_use]
+    pub fn new(verb: Verb, resource: ResourceName) -> Self {
+        Self {
+            verb,
+            resource,
+            context: None,
+            connection: None,
+            method: None,
+            path: None,
+            statement: None,
+            fingerprint: None,
+            prepares: false,
+            client: None,
+            search: None,
+            target: None,
+            passive: false,
+            concealed: Concealed::default(),
+        }
+    }
 }
 
 /// How ledger time was found at start.

@@ -24,6 +24,7 @@ mod policy;
 mod resource;
 mod session;
 mod spread;
+mod text;
 mod time;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
@@ -39,9 +40,10 @@ pub use command::{
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, ClockSource, ClosedBy,
-    CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
-    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, Attempts, AttemptsSummarized,
+    ClockSource, ClosedBy, CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry,
+    EntryError, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    WallClock,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{
@@ -55,4 +57,5 @@ pub use policy::{
 };
 pub use resource::{Plane, Resource, Verb};
 pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
+pub use text::{quoted, visible};
 pub use time::{Span, Timestamp};

@@ -192,6 +192,20 @@ impl Policy {
         self.inner.names_subjects
     }
 
+    /// What these rules say for people (`@reason`), each text once, in the order of the rules.
+    pub fn reasons(&self, rules: &[RuleId]) -> Vec<String> {
+        let mut reasons: Vec<String> = Vec::new();
+        for id in rules {
+            let rule = self.inner.rules.values().find(|rule| rule.id == *id);
+            if let Some(reason) = rule.and_then(|rule| rule.reason.as_ref())
+                && !reasons.contains(reason)
+            {
+                reasons.push(reason.clone());
+            }
+        }
+        reasons
+    }
+
     /// The ids of all rules, in order of id.
     pub fn rule_ids(&self) -> Vec<RuleId> {
         let mut ids: Vec<RuleId> = self

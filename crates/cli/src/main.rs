@@ -17,6 +17,7 @@ mod sessions;
 mod signer;
 mod status;
 mod terminal;
+mod trust;
 mod user;
 mod witness;
 

@@ -6,6 +6,7 @@ use clap::Args;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
 use curfew_gateway::standing::{Follower, Status as Standing};
+use curfew_verify::authority::visible;
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Exit, Failure, Outcome};
@@ -92,7 +93,7 @@ fn row(follower: &Follower) -> String {
             "fails since {}: {}",
             second(failing.since.to_string()),
             // What a receiver says goes to a terminal.
-            curfew_export::visible(&failing.error),
+            visible(&failing.error),
         )),
         None => String::new(),
     };

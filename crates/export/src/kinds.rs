@@ -1,5 +1,7 @@
 //! Every kind of entry as facts. A new kind of entry is one more arm here, and nothing else.
 
+mod attempts;
+
 use std::fmt::Display;
 
 use curfew_authority::{
@@ -235,6 +237,7 @@ pub(crate) fn facts(event: &Event) -> Facts {
             facts.reason = Some(cause);
             facts.refused(Decision::Blocked).of(session)
         }
+        Event::AttemptsSummarized(told) => attempts::facts(told),
         Event::ActionAllowed {
             session,
             action,

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use self::connection::{Answering, ClientStream, Timely, Watch, drive};
+use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
 use self::seats::{OpenRequest, Seats};
 use crate::config::{Listener, Tls};
 use crate::gateway::Gateway;
@@ -49,8 +49,6 @@ const H2_HEADER_BYTES_MAX: u32 = 32 * 1024;
 const H2_STREAMS_MAX: u32 = 128;
 /// A dead HTTP/2 peer is noticed after this and half of it again. Not activity.
 const H2_PING: Duration = Duration::from_secs(30);
-/// How long a form or call of Curfew's own pages may take to come: 16 kB over GPRS take 5 s.
-const FORM: Duration = Duration::from_secs(30);
 /// How long clients may take to go once the gateway stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -272,8 +270,12 @@ impl Site {
         if host.eq_ignore_ascii_case(&config.portal) {
             request.extensions_mut().insert(Peer(peer));
             request.extensions_mut().insert(client.seat);
-            let request =
-                request.map(|body| axum::body::Body::new(Timely::new(body, FORM, client.request)));
+            let request = request.map(|body| {
+                axum::body::Body::new(Noticed {
+                    body,
+                    request: client.request,
+                })
+            });
             let answer = match self.console.call(request).await {
                 Ok(answer) => answer,
                 Err(never) => match never {},

@@ -14,7 +14,7 @@
 mod pulse;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use curfew_authority::{
@@ -50,6 +50,8 @@ struct Inner {
     cut: CutSignal,
     activity: Activity,
     recording: Recording,
+    /// Which of its entries stand for something that was never done.
+    skipped: Mutex<Vec<usize>>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -79,6 +81,8 @@ impl Recording {
 pub(crate) struct Released {
     pub(crate) id: PermitId,
     pub(crate) closing: Option<Closing>,
+    /// Places among its entries of what was never done.
+    pub(crate) skipped: Vec<usize>,
 }
 
 /// How a connection or stream ended, for its `action.closed` entry.
@@ -95,7 +99,8 @@ pub struct Closing {
 }
 
 impl Permit {
-    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger.
+    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger: the
+    /// last one of those it rests on.
     pub(crate) fn mint(
         id: PermitId,
         entry: u64,
@@ -112,6 +117,7 @@ impl Permit {
             cut,
             activity,
             recording,
+            skipped: Mutex::default(),
             released,
         };
         Self { inner: Some(inner) }
@@ -135,7 +141,7 @@ impl Permit {
         &self.inner().grant.session
     }
 
-    /// The index of its `action.allowed` entry.
+    /// The index of its `action.allowed` entry, the last one where there are several.
     pub fn entry(&self) -> u64 {
         self.inner().entry
     }
@@ -188,6 +194,13 @@ impl Permit {
         durable && inner.grant.record.is_none_or(reached) && !recording.late.load(Ordering::Acquire)
     }
 
+    /// Of what it allows, these were never done: places among the questions that were asked together.
+    pub(crate) fn skipped(&self, places: &[usize]) {
+        let skipped = &self.inner().skipped;
+        let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.extend_from_slice(places);
+    }
+
     /// Gives the permit back and records how the connection or stream ended.
     pub fn close(mut self, closing: Closing) {
         self.release(Some(closing));
@@ -213,6 +226,10 @@ impl Permit {
             let _ = inner.released.send(Released {
                 id: inner.id,
                 closing,
+                skipped: inner
+                    .skipped
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
             });
         }
     }

@@ -476,6 +476,7 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::AccountChanged { .. }
         | Event::SignInRefused { .. }
         | Event::CredentialUnknown { .. }
+        | Event::AttemptsSummarized(_)
         | Event::RecordingFailed { .. }
         | Event::RecordingResumed { .. }
         | Event::ErasureRequested { .. }

@@ -4,7 +4,7 @@ use super::bounds::{cut_action, cut_context};
 use super::{Authority, Held, Outcome};
 use crate::command::{Ask, Decision, Denial, Grant, Presenter, StepUp, Verdict};
 use crate::event::{ActionDetail, CredentialFault, DenialCause, Event};
-use crate::ids::{CredentialHash, SessionId};
+use crate::ids::{CredentialHash, RuleId, SessionId};
 use crate::resource::Plane;
 use crate::session::{Context, CredentialClass};
 use crate::time::Timestamp;
@@ -139,6 +139,7 @@ impl Authority {
                 session: Some(issued.session.clone()),
                 cause: DenialCause::WrongAudience,
                 rules: Vec::new(),
+                reasons: Vec::new(),
             }),
             CredentialFault::WrongClass | CredentialFault::Revoked | CredentialFault::Expired => {
                 Verdict::Unauthenticated
@@ -155,6 +156,12 @@ impl Authority {
             }],
             verdict,
         }))
+    }
+
+    /// What the policy in force says for people about these rules.
+    pub(super) fn reasons(&self, rules: &[RuleId]) -> Vec<String> {
+        self.policy()
+            .map_or_else(Vec::new, |policy| policy.reasons(rules))
     }
 
     /// What policy and the clocks say of an action of a live session.
@@ -202,6 +209,7 @@ impl Authority {
                     passed,
                     assurance,
                     max_age: demands.reauth,
+                    reasons: self.reasons(&rules),
                     rules: rules.clone(),
                 };
                 let event = Event::ActionSteppedUp {
@@ -217,6 +225,7 @@ impl Authority {
                 let denial = Denial {
                     session: Some(session.clone()),
                     cause,
+                    reasons: self.reasons(&rules),
                     rules: rules.clone(),
                 };
                 let event = Event::ActionDenied {

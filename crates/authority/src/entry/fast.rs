@@ -170,6 +170,7 @@ fn action(scan: &mut Scan<'_>) -> Option<ActionDetail> {
         path: scan.optional_text(b",\"path\":\"")?,
         statement: scan.optional_text(b",\"statement\":\"")?,
         fingerprint: scan.optional_text(b",\"fingerprint\":\"")?,
+        prepares: scan.skip(b",\"prepares\":true").is_some(),
         client: scan.optional_text(b",\"client\":\"")?,
         search: scan.optional_text(b",\"search\":\"")?,
         target: match scan.skip(b",\"target\":\"") {

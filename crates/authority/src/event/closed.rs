@@ -46,6 +46,9 @@ pub enum ClosedBy {
     /// Curfew, because the ledger could not take its entry, or the entry did not come as far in
     /// time as its rules demand: nothing of it was let out.
     Unrecorded,
+    /// The protected resource, which skipped it after an error in what came before: it was allowed
+    /// and never done.
+    Skipped,
     /// Curfew, because it is stopping.
     Shutdown,
 }

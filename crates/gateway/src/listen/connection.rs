@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -179,49 +180,25 @@ impl http_body::Body for Answering {
     }
 }
 
-/// A body of a request to Curfew's own pages, which must have come by a moment.
-pub(super) struct Timely<B> {
-    body: B,
-    limit: Pin<Box<Sleep>>,
-    request: OpenRequest,
+/// A body of a request to Curfew's own pages, which tells when all of it has come.
+pub(super) struct Noticed {
+    pub(super) body: Incoming,
+    pub(super) request: OpenRequest,
 }
 
-impl<B> Timely<B> {
-    pub(super) fn new(body: B, within: Duration, request: OpenRequest) -> Self {
-        let limit = Box::pin(tokio::time::sleep(within));
-        Self {
-            body,
-            limit,
-            request,
-        }
-    }
-}
-
-/// The client did not send its form in time.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the request did not come in time")]
-struct Untimely;
-
-impl<B> http_body::Body for Timely<B>
-where
-    B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<BoxError>,
-{
+impl http_body::Body for Noticed {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = hyper::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            if frame.is_none() || self.body.is_end_stream() {
-                self.request.received();
-            }
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.request.received();
         }
-        ready!(self.limit.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Untimely.into())))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,7 @@
 //! From the first byte to a standing connection: TLS, who it is, the permit, the database.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::Plane;
 use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
 use super::relay;
 use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
-use super::startup::{self, First, Startup, VERSION_3_2};
+use super::startup::{self, First, Startup};
 use super::upstream::Stream;
 use super::words::Words;
 use crate::permit::{Closing, Permit};
@@ -121,10 +122,8 @@ async fn tell<S: Stream>(stream: &mut S, out: &mut BytesMut) {
 async fn read_packet<S: Stream>(stream: &mut S) -> std::io::Result<Result<First, Complaint>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
-    let length = match startup::packet_length(head) {
-        Ok(length) => length,
-        Err(complaint) => return Ok(Err(complaint)),
-    };
+    // Who begins like that does not speak this protocol, and is told nothing, as by PostgreSQL.
+    let length = startup::packet_length(head).ok_or(std::io::ErrorKind::InvalidData)?;
     let mut packet = vec![0; length];
     let (front, rest) = packet.split_at_mut(head.len());
     front.copy_from_slice(&head);
@@ -143,6 +142,8 @@ async fn greet(
         Ok(First::Startup(startup)) => startup,
         Ok(First::Cancel(key)) => {
             plane.cancel(&key, CANCEL).await;
+            // libpq takes an end without TLS's own goodbye for a failure.
+            client.shutdown().await?;
             return Err(Stop::Silently);
         }
         Ok(First::Ssl | First::GssEnc) => {
@@ -153,7 +154,7 @@ async fn greet(
     };
     if let Some(options) = &startup.negotiate {
         let mut out = BytesMut::new();
-        frame::negotiate_protocol_version(&mut out, VERSION_3_2, options);
+        frame::negotiate_protocol_version(&mut out, startup.version, options);
         client.write_all(&out).await?;
     }
     match authenticate(plane, &mut client, startup, address).await? {
@@ -380,24 +381,13 @@ impl Plane {
         client: Option<&str>,
     ) -> Result<Permit, Complaint> {
         let action = ActionDetail {
-            verb: Verb::SqlConnect,
-            resource: words.resource.clone(),
-            context: None,
-            connection: None,
-            method: None,
-            path: None,
-            statement: None,
-            fingerprint: None,
             client: client.map(|name| {
                 let name = name
                     .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
                     .unwrap_or(name);
                 name.to_owned()
             }),
-            search: None,
-            target: None,
-            passive: false,
-            concealed: Default::default(),
+            ..ActionDetail::new(Verb::SqlConnect, words.resource.clone())
         };
         let presenter = Presenter::Credential {
             class: CredentialClass::Database,
@@ -492,7 +482,10 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         return;
     }
     let context = plane.gateway.context(address);
+    let no_portal = plane.unguessable();
     relay::run(relay::Parts {
+        hangup: hangup(&client),
+        no_portal,
         plane,
         database,
         words,
@@ -503,6 +496,23 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         issued,
     })
     .await;
+}
+
+/// Looks whether a client has closed its side, without reading from it.
+fn hangup(client: &Client) -> relay::Hangup {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let socket = client.get_ref().0.as_fd().try_clone_to_owned();
+    Box::new(move || {
+        let Ok(socket) = &socket else {
+            return false;
+        };
+        let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut looked, Some(&at_once)).is_ok_and(|found| found > 0)
+    })
 }
 
 /// Records the end of a connection on which nothing flowed.

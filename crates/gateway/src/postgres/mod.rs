@@ -8,11 +8,11 @@
 mod cancel;
 mod conn;
 mod frame;
+mod protocol;
 mod relay;
 mod scram;
 mod sql;
 mod startup;
-mod track;
 mod upstream;
 mod words;
 

@@ -481,6 +481,11 @@ impl Greeting {
 }
 
 impl CancelHandle {
+    /// The number of the server's process.
+    pub(crate) const fn process(&self) -> i32 {
+        self.key.process
+    }
+
     /// Asks the server to cancel, and waits until it has taken the request in: it then closes the
     /// connection, and the signal is on its way.
     pub(crate) async fn cancel(&self) -> Result<(), ConnectError> {

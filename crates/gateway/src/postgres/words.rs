@@ -63,6 +63,7 @@ impl Words {
         if let Some(level) = step_up.assurance {
             detail.push(format!("It needs assurance level {}.", u8::from(level)));
         }
+        detail.extend(step_up.reason());
         detail.extend(named(
             "Rule",
             step_up.rules.iter().map(ToString::to_string).collect(),
@@ -96,6 +97,7 @@ impl Words {
             DenialCause::UnknownResource => ("The resource is not known.".to_owned(), None),
         };
         let detail = std::iter::once(why)
+            .chain(denial.reason())
             .chain(named("Rule", rules))
             .collect::<Vec<_>>()
             .join(" ");
@@ -303,6 +305,7 @@ mod tests {
             session: None,
             cause: DenialCause::Forbidden,
             rules: vec!["no-writes".parse().unwrap()],
+            reasons: vec!["Nothing is changed on Fridays.".to_owned()],
         });
         let statement = words().refusal(&denied, Verb::SqlWrite);
         assert_eq!(
@@ -311,7 +314,9 @@ mod tests {
         );
         assert_eq!(
             statement.detail.as_deref(),
-            Some("A rule forbids sql.write on orders. Rule: no-writes.")
+            Some(
+                "A rule forbids sql.write on orders. Nothing is changed on Fridays. Rule: no-writes."
+            )
         );
         assert_eq!(
             words().refusal(&denied, Verb::SqlConnect).severity,

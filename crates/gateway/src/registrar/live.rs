@@ -17,7 +17,8 @@ use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
 #[derive(Debug)]
 pub(super) struct LivePermit {
     pub(super) session: SessionId,
-    pub(super) entry: u64,
+    /// The entries that allowed what it is for.
+    pub(super) entries: Vec<u64>,
     pub(super) limits: Limits,
     pub(super) cut: CutSignal,
 }
@@ -75,7 +76,7 @@ impl Live {
     pub(super) fn admit(
         &mut self,
         session: &LiveSession,
-        entry: u64,
+        entries: Vec<u64>,
         limits: Limits,
     ) -> (PermitId, CutSignal, Arc<Pulse>) {
         let id = PermitId(self.next);
@@ -95,7 +96,7 @@ impl Live {
         };
         let permit = LivePermit {
             session: session.id.clone(),
-            entry,
+            entries,
             limits,
             cut: cut.clone(),
         };
@@ -297,7 +298,7 @@ mod tests {
         let mut ended = with_session(&session);
         let mut live = Live::default();
         let known = ended.session(&session).unwrap().clone();
-        let (_, cut, _) = live.admit(&known, 0, limits());
+        let (_, cut, _) = live.admit(&known, vec![0], limits());
         let end = Event::SessionEnded {
             session: session.clone(),
             reason: EndReason::EndedByAdmin,
@@ -312,7 +313,7 @@ mod tests {
         let why = cut.now().map(|cut| cut.cause);
         assert_eq!(why, Some(CutCause::SessionEnded(EndReason::EndedByAdmin)));
 
-        let (_, cut, _) = live.admit(&known, 0, limits());
+        let (_, cut, _) = live.admit(&known, vec![0], limits());
         assert!(live.ring(&Authority::new(), much_later).is_empty());
         assert_eq!(cut.now().map(|cut| cut.cause), Some(CutCause::LedgerFailed));
     }

@@ -8,6 +8,7 @@ mod erase;
 mod live;
 mod outage;
 mod record;
+mod strangers;
 mod task;
 #[cfg(test)]
 #[allow(
@@ -16,6 +17,9 @@ mod task;
     clippy::wildcard_enum_match_arm
 )]
 mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use curfew_authority::{
     Ask, Authority, Command, Denial, EndReason, RecordLevel, SessionId, StepUp, Timestamp, Verdict,
@@ -28,6 +32,7 @@ use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
 pub(crate) use erase::Approved;
+use strangers::Strangers;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
@@ -90,15 +95,27 @@ impl From<Unrecorded> for Refusal {
 pub struct Registrar {
     messages: mpsc::Sender<Message>,
     clock: Clock,
+    strangers: Arc<Strangers>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
 
+/// What came of several questions that were asked together.
+#[derive(Debug)]
+pub struct Asked {
+    /// One permit for all that were allowed, with the strictest of their limits; none where none was.
+    pub permit: Option<Permit>,
+    /// How many were allowed, from the first on.
+    pub allowed: usize,
+    /// Why the next one was not. Those after it were not decided, and have no entry.
+    pub refusal: Option<Refusal>,
+}
+
 enum Message {
     Ask {
-        ask: Box<Ask>,
-        answer: Answer<Permit>,
+        asks: Vec<Ask>,
+        answer: Answer<Asked>,
     },
     Command {
         command: Box<Command>,
@@ -116,6 +133,11 @@ impl Registrar {
         self.clock.now()
     }
 
+    /// Counts a device code (RFC 8628) that this address was not given, since too many wait.
+    pub(crate) fn count_refused_device(&self, address: IpAddr) {
+        self.strangers.refused_device(address, self.clock.now());
+    }
+
     /// Asks for a permit. For a verb that only reads, the permit comes at once and the answer
     /// must wait for [`Permit::recorded`]; for all others the permit comes once its entry is
     /// durable.
@@ -123,14 +145,26 @@ impl Registrar {
     /// # Errors
     /// A [`Refusal`], itself recorded where there is a session or a credential to speak of.
     pub async fn ask(&self, ask: Ask, record: Record) -> Result<Permit, Refusal> {
-        let waits = record == Record::Before || !ask.action.verb.is_read();
-        let permit = self
-            .send(|answer| Message::Ask {
-                ask: Box::new(ask),
-                answer,
-            })
-            .await?;
-        if waits {
+        let asked = self.ask_all(vec![ask], record).await?;
+        match (asked.permit, asked.refusal) {
+            (_, Some(refusal)) => Err(refusal),
+            (Some(permit), None) => Ok(permit),
+            (None, None) => Err(Refusal::Unauthenticated),
+        }
+    }
+
+    /// Asks for several actions of one session that follow each other, such as a pipeline of
+    /// statements: they are decided and recorded in order, up to the first that is refused, and
+    /// waited for once. As with [`Self::ask`] the permit comes once its entries are durable, unless
+    /// all that it allows only reads.
+    ///
+    /// # Errors
+    /// When nothing can be admitted at all, or none of the entries can be recorded.
+    pub async fn ask_all(&self, asks: Vec<Ask>, record: Record) -> Result<Asked, Refusal> {
+        let reads: Vec<bool> = asks.iter().map(|ask| ask.action.verb.is_read()).collect();
+        let asked = self.send(|answer| Message::Ask { asks, answer }).await?;
+        let waits = record == Record::Before || reads.iter().take(asked.allowed).any(|read| !read);
+        if let (Some(permit), true) = (&asked.permit, waits) {
             tokio::select! {
                 biased;
                 recorded = permit.recorded() => recorded?,
@@ -138,10 +172,10 @@ impl Registrar {
                 _ = permit.cut().fired() => {}
             }
             if let Some(cut) = permit.cut().now() {
-                return Err(refusal_of(&permit, cut.cause));
+                return Err(refusal_of(permit, cut.cause));
             }
         }
-        Ok(permit)
+        Ok(asked)
     }
 
     /// Carries out a command and waits until what it did is durable.
@@ -210,6 +244,7 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             assurance: None,
             max_age: None,
             rules: permit.grant().rules.clone(),
+            reasons: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
         CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),

@@ -1,6 +1,6 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
-use curfew_authority::{Command, Decision, Entry, Event, Timestamp, Verdict};
+use curfew_authority::{Command, Decision, Entry, Event, Timestamp};
 use curfew_ledger::{AppendError, Space, Writer};
 
 use super::outage::Outage;
@@ -68,14 +68,10 @@ impl Task {
         if self.pending.len().saturating_add(decision.events.len()) > UNDURABLE_MAX {
             return Err(Unavailable::Ledger);
         }
-        let unauthenticated = decision.verdict == Verdict::Unauthenticated;
         let mut last = None;
         for mut event in decision.events {
-            if unauthenticated && matches!(event, Event::CredentialUnknown { .. }) {
-                if self.unknown_left == 0 {
-                    continue;
-                }
-                self.unknown_left -= 1;
+            if !self.strangers.admit(&event, now) {
+                continue;
             }
             self.date_back(&mut event);
             last = Some(self.append(Entry { time: now, event })?);
@@ -179,6 +175,7 @@ impl Task {
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
         }
+        self.strangers.recorded(&entry.event);
         self.approved(&entry.event, index);
         Ok(index)
     }

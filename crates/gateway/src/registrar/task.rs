@@ -15,9 +15,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::Live;
+use super::live::{Live, LivePermit};
 use super::outage::Outage;
-use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
+use super::strangers::Strangers;
+use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
 use crate::recorder::Durability;
@@ -32,10 +33,6 @@ const STEP_US: u64 = 600_000;
 /// How long a stop waits for planes to give their permits back. A cut takes milliseconds; this is
 /// for a client that does not read.
 const STOP_WAIT: Duration = Duration::from_secs(5);
-
-/// `credential.unknown` entries a second, so that a flood of guesses cannot fill the disk:
-/// 50 entries of 150 bytes are 650 MB a day.
-pub(super) const UNKNOWN_PER_SECOND_MAX: u32 = 50;
 
 /// Opens the ledger again after a failure and gives its size. Blocking.
 pub(crate) type Reopen =
@@ -82,7 +79,7 @@ pub(super) struct Task {
     alarm: Alarm,
     armed: Option<Timestamp>,
     wall_offset_us: i64,
-    pub(super) unknown_left: u32,
+    pub(super) strangers: Arc<Strangers>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -98,6 +95,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     for approved in start.approved {
         erasing.push(approved);
     }
+    let strangers = Arc::<Strangers>::default();
     let task = Task {
         erasing,
         alarm: Alarm::new(start.clock.clone())?,
@@ -114,13 +112,14 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         outage: None,
         outage_grace: start.outage_grace,
         record_wait: start.record_wait,
-        unknown_left: UNKNOWN_PER_SECOND_MAX,
+        strangers: Arc::clone(&strangers),
         released,
     };
     tokio::spawn(task.run(inbox, returns, start.ledger.failures));
     Ok(Registrar {
         messages,
         clock: start.clock,
+        strangers,
     })
 }
 
@@ -206,7 +205,7 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { ask, answer } => self.answer_ask(*ask, answer),
+            Message::Ask { asks, answer } => self.answer_asks(asks, answer),
             Message::Command { command, answer } => self.answer_command(*command, answer),
             Message::Query(query) => query(&self.authority, self.clock.now()),
             // The loop takes this one itself.
@@ -214,11 +213,46 @@ impl Task {
         }
     }
 
-    fn answer_ask(&mut self, ask: Ask, answer: Answer<Permit>) {
+    fn answer_asks(&mut self, asks: Vec<Ask>, answer: Answer<Asked>) {
         if let Err(refusal) = self.admitting() {
             let _ = answer.send(Err(refusal));
             return;
         }
+        let mut granted: Option<Grant> = None;
+        let mut entries = Vec::new();
+        let mut refused = None;
+        for ask in asks {
+            match self.decide_ask(ask) {
+                Ok((entry, grant)) => {
+                    entries.push(entry);
+                    granted = Some(match granted {
+                        None => grant,
+                        Some(before) => before.and(&grant),
+                    });
+                }
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
+            }
+        }
+        let allowed = entries.len();
+        let permit = granted.and_then(|grant| self.mint(entries, grant));
+        let (entry, refusal) = match refused {
+            Some((entry, refusal)) => (entry, Some(refusal)),
+            None => (None, None),
+        };
+        let asked = Asked {
+            permit,
+            allowed,
+            refusal,
+        };
+        // The one who asked may be gone: the permit then gives itself back.
+        self.answer_when_durable(entry, Ok(asked), answer);
+    }
+
+    /// Decides and records one question. A refusal comes with its entry, where it has one.
+    fn decide_ask(&mut self, ask: Ask) -> Result<(u64, Grant), (Option<u64>, Refusal)> {
         let session = match &ask.presenter {
             Presenter::Session(session) => Some(session.clone()),
             Presenter::Credential { hash, .. } => self
@@ -237,19 +271,15 @@ impl Task {
             decision = self.authority.decide(&command, now);
         }
         let verdict = decision.verdict.clone();
-        let entry = match self.record(&command, decision, now) {
-            Ok(entry) => entry,
-            Err(kind) => {
-                let _ = answer.send(Err(Refusal::Unavailable(kind)));
-                return;
-            }
-        };
+        let entry = self
+            .record(&command, decision, now)
+            .map_err(|kind| (None, Refusal::Unavailable(kind)))?;
         let refusal = match verdict {
             Verdict::Allow(grant) => {
-                let permit = entry.and_then(|entry| self.mint(entry, grant));
-                // The one who asked may be gone: the permit then gives itself back.
-                let _ = answer.send(permit.ok_or(Refusal::Unauthenticated));
-                return;
+                return match entry {
+                    Some(entry) => Ok((entry, grant)),
+                    None => Err((None, Refusal::Unauthenticated)),
+                };
             }
             Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
             Verdict::Deny(denial) => Refusal::Denied(denial),
@@ -260,7 +290,7 @@ impl Task {
             }
             Verdict::Unauthenticated | Verdict::Done => Refusal::Unauthenticated,
         };
-        self.answer_when_durable(entry, Err(refusal), answer);
+        Err((entry, refusal))
     }
 
     fn answer_command(&mut self, command: Command, answer: Answer<Verdict>) {
@@ -307,14 +337,15 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entry: u64, grant: Grant) -> Option<Permit> {
+    fn mint(&mut self, entries: Vec<u64>, grant: Grant) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
-        let (id, cut, pulse) = self.live.admit(session, entry, grant.limits);
+        let last = entries.last().copied()?;
+        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
             id,
-            entry,
+            last,
             grant,
             cut,
             activity,
@@ -388,42 +419,57 @@ impl Task {
         let Some(permit) = self.live.release(released.id) else {
             return;
         };
-        let unrecorded = self.outage.is_some() && permit.entry >= self.durability.size();
-        let closed_by = match (&released.closing, unrecorded) {
-            (_, true) => ClosedBy::Unrecorded,
-            (Some(closing), false) => closing.by,
-            (None, false) => return,
-        };
+        let durable = self.durability.size();
+        for (place, entry) in permit.entries.iter().copied().enumerate() {
+            let unrecorded = self.outage.is_some() && entry >= durable;
+            let closed_by = match &released.closing {
+                _ if unrecorded => ClosedBy::Unrecorded,
+                Some(closing) => closing.by,
+                None if released.skipped.contains(&place) => ClosedBy::Skipped,
+                None => continue,
+            };
+            let closed = self.closing(&permit, entry, released, closed_by);
+            let command = Command::Close(closed);
+            let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
+            if recordable && self.carry_out(&command, self.clock.now()) {
+                continue;
+            }
+            if let Some(outage) = &mut self.outage {
+                outage.defer(command);
+            }
+        }
+    }
+
+    /// How what one entry allowed was closed.
+    fn closing(
+        &self,
+        permit: &LivePermit,
+        action: u64,
+        released: &Released,
+        by: ClosedBy,
+    ) -> ActionClosed {
         let closed = released
             .closing
             .map_or_else(|| self.clock.now(), |closing| closing.closed);
-        let cut_by_us = matches!(closed_by, ClosedBy::Limit | ClosedBy::SessionEnd);
+        let cut_by_us = matches!(by, ClosedBy::Limit | ClosedBy::SessionEnd);
         let deadline = permit
             .cut
             .now()
             .filter(|_| cut_by_us)
             .and_then(|cut| cut.deadline);
-        let command = Command::Close(ActionClosed {
-            session: permit.session,
-            action: permit.entry,
-            by: closed_by,
+        ActionClosed {
+            session: permit.session.clone(),
+            action,
+            by,
             deadline,
             closed,
             late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
             bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
             bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
-        });
-        let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
-        if recordable && self.carry_out(&command, self.clock.now()) {
-            return;
-        }
-        if let Some(outage) = &mut self.outage {
-            outage.defer(command);
         }
     }
 
     fn tick(&mut self) {
-        self.unknown_left = UNKNOWN_PER_SECOND_MAX;
         let offset = self.clock.wall_offset_us();
         if self.outage.is_none() && offset.abs_diff(self.wall_offset_us) > STEP_US {
             tracing::warn!(wall_offset_us = offset, "the wall clock was stepped");
@@ -435,7 +481,25 @@ impl Task {
         self.wall_offset_us = offset;
         self.watch_clock();
         self.look_for_space();
+        self.summarize(false);
         self.erase_next();
+    }
+
+    /// Records how many attempts without a live session have no entries of their own.
+    fn summarize(&mut self, at_end: bool) {
+        let now = self.clock.now();
+        let authority = &self.authority;
+        self.strangers
+            .forget(now, |session| authority.ended(session).is_some());
+        if self.outage.is_some() {
+            return;
+        }
+        let Some(counted) = self.strangers.take(now, at_end) else {
+            return;
+        };
+        if !self.carry_out(&Command::SummarizeAttempts(counted.told()), now) {
+            self.strangers.put_back(counted);
+        }
     }
 
     /// Says it where the wall clock is not kept in step any more, or is again.
@@ -465,6 +529,7 @@ impl Task {
         if tokio::time::timeout(STOP_WAIT, given_back).await.is_err() {
             tracing::warn!(permits = self.live.permits(), "some clients did not let go");
         }
+        self.summarize(true);
         let recorded =
             self.outage.is_none() && self.carry_out(&Command::StopGateway, self.clock.now());
         let closed = match self.writer.take() {

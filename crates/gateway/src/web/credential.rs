@@ -190,8 +190,3 @@ pub(super) fn clear_session() -> Option<HeaderValue> {
 pub(super) fn set_begin(secret: &SecretString) -> Option<HeaderValue> {
     set_cookie(BEGIN_COOKIE, secret.expose_secret(), Some(BEGIN_SECONDS))
 }
-
-/// Takes that cookie back.
-pub(super) fn clear_begin() -> Option<HeaderValue> {
-    set_cookie(BEGIN_COOKIE, "", Some(0))
-}

@@ -245,19 +245,11 @@ fn question(visit: &Visit<'_>, head: &Parts, asked: Asked, shown: Shown) -> (Ask
     let passive =
         activity::is_automatic(head) || activity::is_passive_path(path, &visit.resource.passive);
     let action = ActionDetail {
-        verb: asked.verb,
-        resource: visit.resource.name.clone(),
-        context: None,
-        connection: None,
         method: Some(asked.method.to_string()),
         path: Some(marked(path, PATH_BYTES_MAX).into_owned()),
-        statement: None,
-        fingerprint: None,
         client: client.map(|client| marked(&client, CLIENT_BYTES_MAX).into_owned()),
-        search: None,
-        target: None,
         passive,
-        concealed: Default::default(),
+        ..ActionDetail::new(asked.verb, visit.resource.name.clone())
     };
     let context = visit.gateway.context(visit.peer);
     let presenter = Presenter::Credential {

@@ -193,9 +193,13 @@ impl Visit<'_> {
             DenialCause::WrongAudience => "This credential is for something else.",
             DenialCause::UnknownResource => "This is not served here any more.",
         };
+        let text = match denial.reason() {
+            Some(reason) => format!("{text} {reason}"),
+            None => text.to_owned(),
+        };
         let rules: Vec<&str> = denial.rules.iter().map(|rule| rule.as_str()).collect();
         let text = match rules.as_slice() {
-            [] => text.to_owned(),
+            [] => text,
             rules => format!("{text} ({})", rules.join(", ")),
         };
         let hint = match denial.cause {
@@ -242,6 +246,7 @@ impl Visit<'_> {
                 assurance: None,
                 max_age: None,
                 rules: Vec::new(),
+                reasons: Vec::new(),
             }),
             CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
             CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),

@@ -335,9 +335,6 @@ impl World {
         Command::Ask(Ask {
             presenter,
             action: ActionDetail {
-                verb,
-                resource: name(resource),
-                context: None,
                 connection,
                 method: Some("GET".to_owned()),
                 path: Some("/é".repeat(long / 2)),
@@ -345,12 +342,10 @@ impl World {
                     .prng
                     .chance(50)
                     .then(|| "select $1 \n".repeat(long / 10)),
-                fingerprint: None,
                 client: Some("psql\u{0}".to_owned()),
-                search: None,
                 target: self.prng.chance(10).then_some(session),
                 passive: self.prng.chance(20),
-                concealed: Default::default(),
+                ..ActionDetail::new(verb, name(resource))
             },
             context: self.context(),
         })
