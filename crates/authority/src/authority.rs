@@ -40,7 +40,8 @@ use crate::time::{Span, Timestamp};
 
 pub(crate) use bounds::fits;
 pub use bounds::{
-    ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, CLIENT_BYTES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX,
+    TOMBSTONE_LIFE, marked,
 };
 pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};

@@ -34,8 +34,9 @@ pub(crate) struct PermitId(pub(crate) u64);
 
 /// The right to do one action, bound to its entry in the ledger.
 ///
-/// Held for as long as anything of the action flows. Whoever holds it polls [`Permit::cut`]
-/// together with all I/O, and lets nothing more through once it has fired.
+/// Held for as long as anything of the action flows, in either direction. Whoever holds it polls
+/// [`Permit::cut`] together with all I/O, and lets nothing more through once it has fired. Giving
+/// the permit back, or dropping it, fires it too.
 #[derive(Debug)]
 pub struct Permit {
     inner: Option<Inner>,
@@ -207,6 +208,8 @@ impl Permit {
 
     fn release(&mut self, closing: Option<Closing>) {
         if let Some(inner) = self.inner.take() {
+            // Whatever still polls the signal must not go on without a permit behind it.
+            inner.cut.fire(Cut::of(CutCause::Released));
             // Allowed, and not let out all the same: the log says so.
             let closing = if inner.recording.late.load(Ordering::Acquire) {
                 let (bytes_in, bytes_out) = closing.map_or((0, 0), |c| (c.bytes_in, c.bytes_out));
@@ -274,6 +277,8 @@ pub enum CutCause {
     LedgerFailed,
     /// The gateway is stopping.
     Shutdown,
+    /// Its holder gave the permit back: what it covered was over.
+    Released,
 }
 
 impl CutCause {
@@ -284,7 +289,8 @@ impl CutCause {
             Self::Limit(_) => ClosedBy::Limit,
             Self::PolicyChanged => ClosedBy::Policy,
             Self::LedgerFailed => ClosedBy::Unrecorded,
-            Self::Shutdown => ClosedBy::Shutdown,
+            // After it was given back nothing of it is recorded any more.
+            Self::Shutdown | Self::Released => ClosedBy::Shutdown,
         }
     }
 }

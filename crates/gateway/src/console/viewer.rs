@@ -15,7 +15,7 @@ use curfew_authority::{
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
-use crate::listen::Peer;
+use crate::listen::{Peer, Seat};
 use crate::oauth::Problem;
 use crate::{Permit, Record, Refusal, secret};
 
@@ -26,6 +26,7 @@ pub(super) struct Visit {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
+    seat: Option<Seat>,
 }
 
 /// A request of a live session.
@@ -73,6 +74,7 @@ impl Visit {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
+            seat: parts.extensions.get::<Seat>().cloned(),
         })
     }
 
@@ -112,14 +114,20 @@ impl Visit {
     ) -> Result<Viewer, Refusal> {
         let hash = secret::hash(secret);
         match find(portal, class, hash.clone()).await? {
-            Some((session, now)) => Ok(Viewer {
-                visit: self,
-                class,
-                hash,
-                session,
-                now,
-                passive: false,
-            }),
+            Some((session, now)) => {
+                // The connection is no stranger's any more.
+                if let Some(seat) = &self.seat {
+                    seat.known(&session.id);
+                }
+                Ok(Viewer {
+                    visit: self,
+                    class,
+                    hash,
+                    session,
+                    now,
+                    passive: false,
+                })
+            }
             // The question is asked for its entry: somebody holds what opens nothing.
             None => {
                 let presenter = Presenter::Credential {

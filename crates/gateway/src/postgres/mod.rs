@@ -41,7 +41,7 @@ use self::sql::Classifier;
 use self::startup::CancelKey;
 pub(crate) use self::upstream::Database;
 use self::upstream::DatabaseError;
-use crate::config::{Config, PostgresResource};
+use crate::config::{Config, Listener, PostgresResource};
 use crate::gateway::Gateway;
 use crate::listen;
 use crate::secret;
@@ -157,11 +157,19 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = enter(&listener, &slots, &entrance) => accepted,
         };
-        let (stream, address, slot, entering) = accepted;
+        let (mut stream, address, slot, entering) = accepted;
         let (plane, tls, stopping) = (Arc::clone(&plane), tls.clone(), stopping.clone());
         connections.spawn(async move {
             let _slot = slot;
-            let address = address.ip().to_canonical();
+            let listen = &plane.gateway.config.listen;
+            let client = listen::introduce(&mut stream, address, listen, Listener::Postgres);
+            let address = match client.await {
+                Ok(address) => address,
+                Err(error) => {
+                    tracing::debug!(%address, %error, "postgres connection");
+                    return;
+                }
+            };
             conn::serve(plane, stream, address, tls, entering, stopping).await;
         });
     }

@@ -232,7 +232,7 @@ impl Words {
                 "terminating connection because the audit log cannot take entries",
             )
             .hint("Try again later; whoever runs Curfew has been told."),
-            CutCause::Shutdown => stopping(),
+            CutCause::Shutdown | CutCause::Released => stopping(),
         }
     }
 

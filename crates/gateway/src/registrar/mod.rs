@@ -285,6 +285,6 @@ fn refusal_of(permit: &Permit, cause: crate::permit::CutCause) -> Refusal {
             reasons: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
-        CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
+        CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),
     }
 }

@@ -299,6 +299,26 @@ async fn a_resource_can_ask_for_the_record_before_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_is_given_back_or_dropped_fires_its_cut() {
+    let bench = bench().await;
+    let dropped = bench.permit(Verb::WebRead).await.unwrap();
+    let signal = dropped.cut().clone();
+    assert_eq!(signal.now(), None);
+    drop(dropped);
+    let cut = timeout(SOON, signal.fired()).await.unwrap();
+    assert_eq!(cut.cause, CutCause::Released);
+    let closed = bench.permit(Verb::WebRead).await.unwrap();
+    let signal = closed.cut().clone();
+    closed.close(Closing {
+        by: ClosedBy::Client,
+        closed: bench.registrar.now(),
+        bytes_in: 0,
+        bytes_out: 0,
+    });
+    assert!(signal.now().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_idle_deadline_cuts_and_the_entry_says_how_late_it_was() {
     let bench = bench().await;
     let permit = bench.permit(Verb::WebRead).await.unwrap();

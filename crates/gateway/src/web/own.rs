@@ -5,7 +5,7 @@ use curfew_authority::{
     Authority, Command, Credential, CredentialClass, EndCause, EndReason, NewCredential,
     Refusal as NotDone, SessionId, Verdict,
 };
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
-use super::{Body, Visit, origin};
+use super::{Body, Visit, cache, origin};
 use crate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
 use crate::registrar::{Refusal, Unavailable};
 use crate::secret;
@@ -26,13 +26,6 @@ const SIGN_OUT_PATH: &str = "/.curfew/sign-out";
 
 /// What a cookie's secret starts with.
 const COOKIE_PREFIX: &str = "cfc_";
-
-/// The only thing worth clearing that touches nobody else: cookies and storage may hold what a
-/// person has typed, or belong to other hosts of the domain.
-const CLEAR: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("clear-site-data"),
-    HeaderValue::from_static("\"cache\""),
-);
 
 /// The query of [`ARRIVE_PATH`].
 #[derive(Deserialize)]
@@ -197,13 +190,11 @@ impl Visit<'_> {
         {
             return self.refuse(&refusal);
         }
-        let (clear, cache) = CLEAR;
         let text = "Your session has ended everywhere.";
-        Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
+        let notice = Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
             .link("/".to_owned(), "Sign in again")
-            .header(header::SET_COOKIE, credential::clear_session())
-            .header(clear, Some(cache))
-            .answer(self.manner)
+            .header(header::SET_COOKIE, credential::clear_session());
+        cache::forget(notice.answer(self.manner))
     }
 
     /// Ends the session that a credential presents. One that presents none has nothing to end.
