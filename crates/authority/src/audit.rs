@@ -123,6 +123,8 @@ pub enum FindingKind {
     ActivityWrong,
     /// A credential was issued twice, revoked without being live, or refused without cause.
     CredentialWrong,
+    /// A summary of attempts counts nothing, or what was counted before.
+    AttemptsWrong,
     /// A revocation that had to follow did not come.
     RevocationMissing,
     /// Something closed that was not open in this session.
@@ -176,6 +178,7 @@ impl FindingKind {
             Self::EndMissing => "end_missing",
             Self::ActivityWrong => "activity_wrong",
             Self::CredentialWrong => "credential_wrong",
+            Self::AttemptsWrong => "attempts_wrong",
             Self::RevocationMissing => "revocation_missing",
             Self::CloseWithoutOpen => "close_without_open",
             Self::ClosedTwice => "closed_twice",
@@ -405,6 +408,11 @@ impl Auditor {
             | Event::CredentialRevoked { .. }
             | Event::CredentialRefused { .. }
             | Event::SessionUsedAfterEnd { .. } => self.credential(&entry.event, now, out),
+            Event::AttemptsSummarized(told) => {
+                if let Some(fault) = self.authority.attempts_fault(told, now) {
+                    out.push((FindingKind::AttemptsWrong, None, fault.to_owned()));
+                }
+            }
             Event::ActionAllowed { .. }
             | Event::ActionSteppedUp { .. }
             | Event::ActionDenied { .. } => self.action(&entry.event, now, out),

@@ -7,6 +7,7 @@
 mod apply;
 mod archiving;
 mod ask;
+mod attempts;
 mod bounds;
 mod change;
 mod connections;
@@ -30,18 +31,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EndReason;
+use crate::event::{ActionDetail, EndReason};
 use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
 use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, LiveSession, SessionView};
+use crate::resource::{AccountClass, Resource};
+use crate::session::{Context, Credential, CredentialClass, LiveSession, SessionView};
 use crate::spread::SpreadMap;
 use crate::time::{Span, Timestamp};
 
 pub(crate) use bounds::fits;
 pub use bounds::{
-    ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, CLIENT_BYTES_MAX, CREDENTIALS_LIVE_MAX, PATH_BYTES_MAX, STATEMENT_BYTES_MAX,
+    TOMBSTONE_LIFE, marked,
 };
 pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
 pub use decide::EXPIRED_MAX;
@@ -110,6 +112,9 @@ struct State {
     /// It was noted whether the wall clock is kept in step.
     #[serde(default)]
     synced: Option<bool>,
+    /// When attempts without a live session were last summarized.
+    #[serde(default)]
+    summarized: Timestamp,
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
@@ -154,6 +159,7 @@ impl Default for State {
             archiving_failed: false,
             pruned: 0,
             synced: None,
+            summarized: Timestamp::default(),
             last_start: None,
             erase_permits: BTreeMap::new(),
         }
@@ -298,6 +304,12 @@ impl Authority {
         self.tombstone(session).map(|tombstone| tombstone.reason)
     }
 
+    /// Whose session it is, if it lives or ended within the last [`TOMBSTONE_LIFE`].
+    pub fn subject_of(&self, session: &SessionId) -> Option<&SubjectName> {
+        let live = self.session(session).map(|session| &session.subject);
+        live.or_else(|| Some(&self.tombstone(session)?.view.subject))
+    }
+
     /// The live session's nearest deadline under these limits.
     pub fn deadline(&self, session: &SessionId, limits: &Limits) -> Option<Deadline> {
         self.session(session)
@@ -395,6 +407,44 @@ impl Authority {
             .filter_map(|(_, session)| self.tombstone(session))
             .map(|tombstone| tombstone.view.clone())
             .collect()
+    }
+
+    /// Of these classes of database account the one with the most reach that policy permits this
+    /// session to use on the resource at `now`; of none is any, the least. No entry comes of asking,
+    /// and opening a connection with it is still to be asked for.
+    pub fn account_for(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        offered: &[AccountClass],
+        now: Timestamp,
+    ) -> Option<AccountClass> {
+        let permits = |class: &AccountClass| {
+            let limits = self.account_limits(session, resource, context, *class, now);
+            limits.is_some()
+        };
+        let offered: BTreeSet<AccountClass> = offered.iter().copied().collect();
+        let most = offered.iter().rev().copied().find(permits);
+        most.or(offered.first().copied())
+    }
+
+    /// The limits that a connection of this session with such an account is held to by the policy in
+    /// force; none where it is not permitted at `now`. No entry comes of asking.
+    pub fn account_limits(
+        &self,
+        session: &SessionId,
+        resource: &ResourceName,
+        context: &Context,
+        class: AccountClass,
+        now: Timestamp,
+    ) -> Option<Limits> {
+        let held = self.held(session)?;
+        let action = ActionDetail::connecting(resource.clone(), Some(class));
+        match self.judge(held, &action, context, now).outcome {
+            Outcome::Allow { limits } => Some(limits),
+            Outcome::StepUp { .. } | Outcome::Deny(_) => None,
+        }
     }
 
     /// The policy in force.

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClockSource, DenialCause, EndReason, Event,
-    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClockSource, DenialCause,
+    EndReason, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    WallClock,
 };
 use crate::ids::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Limits, RecordLevel};
-use crate::resource::{Plane, Resource, Verb};
+use crate::resource::{AccountClass, Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::Timestamp;
 
@@ -143,6 +144,8 @@ pub enum Command {
         /// How many actions were refused meanwhile.
         refused: u64,
     },
+    /// Note how many attempts by clients without a live session have no entries of their own.
+    SummarizeAttempts(AttemptsSummarized),
     /// Note what there is to say of the log's witnesses.
     Witness(WitnessNews),
     /// Take a step of an erasure.
@@ -433,6 +436,9 @@ pub enum Refusal {
     /// An account is to have more roles than an entry can name.
     #[error("{0} roles are more than the {max} that one account may have", max = crate::ADDED_ROLES_MAX)]
     TooManyRoles(usize),
+    /// Attempts that cannot be summarized so.
+    #[error("a summary of attempts that cannot be: {0}")]
+    Attempts(&'static str),
     /// What is to be recorded does not fit in an entry.
     #[error("{what} of {bytes} bytes is over the limit of {max}")]
     TooLarge {
@@ -464,6 +470,25 @@ pub struct Grant {
     pub rules: Vec<RuleId>,
     /// How far its entry must have come before it takes effect, beyond being durable.
     pub record: Option<RecordLevel>,
+    /// The class of database account that it opens a connection with.
+    pub account: Option<AccountClass>,
+}
+
+impl Grant {
+    /// What both may rely on together: the strictest of their limits, deadlines and demands. Both
+    /// are of one session.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.limits = self.limits.and(other.limits);
+        self.deadline = self.deadline.min(other.deadline);
+        self.record = self.record.max(other.record);
+        for rule in &other.rules {
+            if !self.rules.contains(rule) {
+                self.rules.push(rule.clone());
+            }
+        }
+        self
+    }
 }
 
 /// What is missing for an action.
@@ -479,6 +504,8 @@ pub struct StepUp {
     pub max_age: Option<crate::time::Span>,
     /// The rules that would allow it.
     pub rules: Vec<RuleId>,
+    /// What the policy says for people about these rules (`@reason`), each text once.
+    pub reasons: Vec<String>,
 }
 
 /// A refusal that fresh authentication would not change.
@@ -490,4 +517,26 @@ pub struct Denial {
     pub cause: DenialCause,
     /// The rules that forbade it.
     pub rules: Vec<RuleId>,
+    /// What the policy says for people about these rules (`@reason`), each text once.
+    pub reasons: Vec<String>,
+}
+
+impl Denial {
+    /// The policy's own words on the refusal, for the person who is refused; none where its rules
+    /// have none.
+    pub fn reason(&self) -> Option<String> {
+        joined(&self.reasons)
+    }
+}
+
+impl StepUp {
+    /// The policy's own words on what it demands, for the person who is asked to authenticate; none
+    /// where its rules have none.
+    pub fn reason(&self) -> Option<String> {
+        joined(&self.reasons)
+    }
+}
+
+fn joined(reasons: &[String]) -> Option<String> {
+    (!reasons.is_empty()).then(|| reasons.join(" "))
 }

@@ -3,6 +3,7 @@
 //! One entry is one JSON object in a fixed field order: `v`, `time`, `kind`, then the fields of
 //! the kind. An entry carries what a verifier cannot derive, and no more.
 
+mod attempts;
 mod causes;
 mod closed;
 mod notes;
@@ -17,10 +18,11 @@ use crate::ids::{
     CredentialId, ErasureId, PolicyDigest, ResourceName, RoleName, RuleId, SessionId, SubjectName,
 };
 use crate::limits::{Aal, Deadline, Demands, Limits};
-use crate::resource::{Plane, Resource, Verb};
+use crate::resource::{AccountClass, Plane, Resource, Verb};
 use crate::session::{Context, Credential, CredentialClass, Proof};
 use crate::time::{Span, Timestamp};
 
+pub use attempts::{Attempts, AttemptsSummarized};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
 pub(crate) use closed::CLOSE_DISAGREES;
 pub use closed::{ActionClosed, ClosedBy};
@@ -252,6 +254,10 @@ pub enum Event {
         /// From where.
         address: IpAddr,
     },
+    /// Attempts by clients without a live session that have no entries of their own: how many of
+    /// each kind. Written while there are any, at intervals and when the gateway stops.
+    #[serde(rename = "attempts.summarized")]
+    AttemptsSummarized(AttemptsSummarized),
     /// An action was allowed. The entry's index is the action's name from here on.
     #[serde(rename = "action.allowed")]
     ActionAllowed {
@@ -448,6 +454,10 @@ pub struct ActionDetail {
     /// The index of the `action.allowed` entry of the connection it came through, if it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub connection: Option<u64>,
+    /// Of a database connection: the class of the account it uses there. Policy permits all that
+    /// such an account can do, and the connection is held to the limits of all of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub account: Option<AccountClass>,
     /// The HTTP method.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub method: Option<String>,
@@ -460,6 +470,9 @@ pub struct ActionDetail {
     /// The statement's fingerprint, the same whatever its literals.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fingerprint: Option<String>,
+    /// The statement was only read and planned by the database, or described: it has not run.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub prepares: bool,
     /// The name the client gives itself, cut to 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub client: Option<String>,
@@ -476,6 +489,39 @@ pub struct ActionDetail {
     /// What it only commits to. A field stands here or above, never in both.
     #[serde(skip_serializing_if = "Concealed::is_empty", default)]
     pub concealed: Concealed,
+}
+
+impl ActionDetail {
+    /// An action of which nothing but this is to be told.
+    #[must_use]
+    pub fn new(verb: Verb, resource: ResourceName) -> Self {
+        Self {
+            verb,
+            resource,
+            context: None,
+            connection: None,
+            account: None,
+            method: None,
+            path: None,
+            statement: None,
+            fingerprint: None,
+            prepares: false,
+            client: None,
+            search: None,
+            target: None,
+            passive: false,
+            concealed: Concealed::default(),
+        }
+    }
+
+    /// Opening a connection to a database, with an account of this class where there are several.
+    #[must_use]
+    pub fn connecting(resource: ResourceName, account: Option<AccountClass>) -> Self {
+        Self {
+            account,
+            ..Self::new(Verb::SqlConnect, resource)
+        }
+    }
 }
 
 /// How ledger time was found at start.

@@ -91,6 +91,7 @@ impl Event {
         "credential.revoked",
         "credential.unknown",
         "credential.refused",
+        "attempts.summarized",
         "action.allowed",
         "action.stepped_up",
         "action.denied",
@@ -136,6 +137,7 @@ impl Event {
             Self::CredentialRevoked { .. } => "credential.revoked",
             Self::CredentialUnknown { .. } => "credential.unknown",
             Self::CredentialRefused { .. } => "credential.refused",
+            Self::AttemptsSummarized(_) => "attempts.summarized",
             Self::ActionAllowed { .. } => "action.allowed",
             Self::ActionSteppedUp { .. } => "action.stepped_up",
             Self::ActionDenied { .. } => "action.denied",
@@ -190,6 +192,7 @@ impl Event {
             | Self::ClockSyncChanged { .. }
             | Self::PolicyLoaded { .. }
             | Self::ResourcesLoaded { .. }
+            | Self::AttemptsSummarized(_)
             | Self::RecordingFailed { .. }
             | Self::RecordingResumed { .. }
             | Self::LogWitnessed { .. }

@@ -24,12 +24,14 @@ mod policy;
 mod resource;
 mod session;
 mod spread;
+mod text;
 mod time;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
 pub use authority::{
-    ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CREDENTIALS_LIVE_MAX,
-    EXPIRED_MAX, Erasure, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
+    ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CLIENT_BYTES_MAX,
+    CREDENTIALS_LIVE_MAX, EXPIRED_MAX, Erasure, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started,
+    TOMBSTONE_LIFE, marked,
 };
 pub use command::{
     ArchiveNews, Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant,
@@ -38,9 +40,10 @@ pub use command::{
 };
 pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
 pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, ClockSource, ClosedBy,
-    CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
-    LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault, WallClock,
+    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, Attempts, AttemptsSummarized,
+    ClockSource, ClosedBy, CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry,
+    EntryError, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
+    WallClock,
 };
 pub use facets::{Facets, Subjects};
 pub use ids::{
@@ -52,6 +55,7 @@ pub use policy::{
     AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
     Problem, Question, Ruling, SCHEMA, UnknownRole,
 };
-pub use resource::{Plane, Resource, Verb};
+pub use resource::{AccountClass, Plane, Resource, Verb};
 pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
+pub use text::{quoted, visible};
 pub use time::{Span, Timestamp};

@@ -15,7 +15,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -95,6 +95,39 @@ pub enum Ruling {
     },
     /// No rule permits it.
     Silent,
+}
+
+impl Ruling {
+    /// What the two say of doing both: forbidden where one forbids, silent where one is, and permitted
+    /// by the rules of both with the strictest of each demand.
+    #[must_use]
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Forbid { rules }, Self::Forbid { rules: more }) => Self::Forbid {
+                rules: together(rules, more),
+            },
+            (Self::Forbid { rules }, _) | (_, Self::Forbid { rules }) => Self::Forbid {
+                rules: rules.clone(),
+            },
+            (Self::Silent, _) | (_, Self::Silent) => Self::Silent,
+            (
+                Self::Permit { rules, demands },
+                Self::Permit {
+                    rules: more,
+                    demands: others,
+                },
+            ) => Self::Permit {
+                rules: together(rules, more),
+                demands: demands.and(*others),
+            },
+        }
+    }
+}
+
+/// The rules of both, in order of id.
+fn together(rules: &[RuleId], more: &[RuleId]) -> Vec<RuleId> {
+    let all: BTreeSet<&RuleId> = rules.iter().chain(more).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// A ruling, and where each part of it comes from.
@@ -191,6 +224,20 @@ impl Policy {
     /// equal to it.
     pub fn names_subjects(&self) -> bool {
         self.inner.names_subjects
+    }
+
+    /// What these rules say for people (`@reason`), each text once, in the order of the rules.
+    pub fn reasons(&self, rules: &[RuleId]) -> Vec<String> {
+        let mut reasons: Vec<String> = Vec::new();
+        for id in rules {
+            let rule = self.inner.rules.values().find(|rule| rule.id == *id);
+            if let Some(reason) = rule.and_then(|rule| rule.reason.as_ref())
+                && !reasons.contains(reason)
+            {
+                reasons.push(reason.clone());
+            }
+        }
+        reasons
     }
 
     /// The ids of all rules, in order of id.

@@ -164,6 +164,53 @@ impl Verb {
     }
 }
 
+/// What the database account that a connection uses may do: the database refuses the rest, however a
+/// statement reads. Ordered by reach.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountClass {
+    /// Connect, and not even read tables.
+    Connect,
+    /// Read.
+    Read,
+    /// Change data.
+    Write,
+    /// Change definitions too.
+    Ddl,
+}
+
+impl AccountClass {
+    /// Every class, the least reach first.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::Read, Self::Write, Self::Ddl];
+
+    /// The name in configuration and log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Ddl => "ddl",
+        }
+    }
+
+    /// What policy must permit besides [`Verb::SqlConnect`] for a connection with such an account:
+    /// all that the account can do.
+    pub const fn verbs(self) -> &'static [Verb] {
+        match self {
+            Self::Connect => &[],
+            Self::Read => &[Verb::SqlRead],
+            Self::Write => &[Verb::SqlRead, Verb::SqlWrite],
+            Self::Ddl => &[Verb::SqlRead, Verb::SqlWrite, Verb::SqlDdl],
+        }
+    }
+}
+
+impl fmt::Display for AccountClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

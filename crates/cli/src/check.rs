@@ -99,12 +99,12 @@ pub(crate) fn local(loaded: &Loaded) -> Vec<Problem> {
     problems
 }
 
-/// What can change while the gateway runs, what is behind it among that. The clock and the room there is it
-/// knows itself.
+/// What can change while the gateway runs, web apps behind it among that. Its databases, the clock and the
+/// room there is it watches itself.
 pub(crate) async fn running(loaded: &Loaded) -> Vec<Problem> {
     let mut problems = local(loaded);
     problems.extend(accounts::roles(loaded).await);
-    problems.extend(reach::all(&loaded.config).await);
+    problems.extend(reach::apps(&loaded.config).await);
     problems
 }
 

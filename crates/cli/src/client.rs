@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::header::ACCEPT_ENCODING;
-use reqwest::{Certificate, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing, Exit, Failure, Outcome};
+use crate::trust;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -82,7 +83,8 @@ fn folder() -> Outcome<PathBuf> {
         .ok_or_else(|| Failure::new(Exit::Usage, "neither XDG_CONFIG_HOME nor HOME is set"))
 }
 
-fn file_of(server: &Url) -> Outcome<PathBuf> {
+/// The file of this name that belongs to a server.
+fn file_of(server: &Url, ending: &str) -> Outcome<PathBuf> {
     let host = server.host_str().unwrap_or_default();
     let port = server.port_or_known_default().unwrap_or(443);
     let safe: String = host
@@ -95,7 +97,7 @@ fn file_of(server: &Url) -> Outcome<PathBuf> {
             }
         })
         .collect();
-    Ok(folder()?.join(format!("{safe}_{port}.json")))
+    Ok(folder()?.join(format!("{safe}_{port}.{ending}")))
 }
 
 fn current() -> Outcome<PathBuf> {
@@ -141,12 +143,28 @@ pub(crate) fn keep_file(name: &str, bytes: &[u8]) -> Outcome {
     write_private(&path, bytes).doing(path.display())
 }
 
+/// The authorities that vouch for a server, where they are kept: they outlive a sign-out.
+pub(crate) fn kept_ca(server: &str) -> Outcome<Option<PathBuf>> {
+    let path = file_of(&normal(server)?, "ca.pem")?;
+    Ok(path.is_file().then_some(path))
+}
+
+/// Keeps the authorities in this PEM file as those that vouch for a server, and gives where.
+pub(crate) fn keep_ca(server: &str, given: &Path) -> Outcome<PathBuf> {
+    trust::certificates(given)?;
+    let pem = fs::read(given).doing(given.display())?;
+    make_folder()?;
+    let path = file_of(&normal(server)?, "ca.pem")?;
+    write_private(&path, &pem).doing(path.display())?;
+    Ok(path)
+}
+
 impl Saved {
     /// Keeps it, and makes its gateway the one that is meant where none is named.
     pub(crate) fn keep(&self) -> Outcome {
         let server = normal(&self.server)?;
         make_folder()?;
-        let path = file_of(&server)?;
+        let path = file_of(&server, "json")?;
         let json = serde_json::to_vec(self).doing("cannot write the token")?;
         write_private(&path, &json).doing(path.display())?;
         write_private(&current()?, self.server.as_bytes()).doing("cannot keep the server's name")
@@ -167,7 +185,7 @@ impl Saved {
                 .map_err(|_| none("", "https://curfew.example.com"))?,
         };
         let url = normal(&server)?;
-        let path = file_of(&url)?;
+        let path = file_of(&url, "json")?;
         let json = fs::read(&path).map_err(|_| none(&format!(" at {url}"), url.as_str()))?;
         let mode = fs::metadata(&path)
             .doing(path.display())?
@@ -185,7 +203,7 @@ impl Saved {
 
     /// Forgets it.
     pub(crate) fn forget(&self) -> Outcome {
-        let path = file_of(&normal(&self.server)?)?;
+        let path = file_of(&normal(&self.server)?, "json")?;
         fs::remove_file(&path).doing(path.display())
     }
 }
@@ -256,9 +274,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("curfew/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = ca {
-            let pem = fs::read(path).doing(path.display())?;
-            let certificates = Certificate::from_pem_bundle(&pem).doing(path.display())?;
-            builder = builder.tls_certs_only(certificates);
+            builder = builder.tls_backend_preconfigured(trust::config(path)?);
         }
         if let Some(host) = base.host_str().filter(|host| is_local(host)) {
             builder = builder.resolve(host, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -292,13 +308,14 @@ impl Client {
             request = request.bearer_auth(token);
         }
         request.send().await.map_err(|error| {
-            let text = format!("{} cannot be reached: {}", self.base, cause(&error));
-            if text.contains("certificate") || text.contains("UnknownIssuer") {
-                let hint =
-                    "name the authority that vouches for it with --ca FILE at `curfew login`";
-                Failure::hint(Exit::Failed, text, hint)
-            } else {
-                Failure::failed(text)
+            let server = self.base.as_str().trim_end_matches('/');
+            match trust::certificate_error(&error) {
+                Some(why) => {
+                    let (text, hint) = trust::advice(why, server, self.ca.as_deref());
+                    let text = format!("{server} is not trusted: {text}");
+                    Failure::hint(Exit::Failed, text, hint)
+                }
+                None => Failure::failed(format!("{server} cannot be reached: {}", cause(&error))),
             }
         })
     }
@@ -407,6 +424,74 @@ mod tests {
             "a token never goes over plain http"
         );
         assert!(normal("https://").is_err());
+    }
+
+    /// A gateway with a certificate that is its own authority, which answers anything with `{}`.
+    async fn own_authority(dir: &Path) -> (String, PathBuf) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        let ca = dir.join("ca.pem");
+        fs::write(&ca, made.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.der().clone()], key)
+            .unwrap();
+        let tls = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = tls.accept(stream).await else {
+                    continue;
+                };
+                let mut asked = [0; 4_096];
+                let _ = stream.read(&mut asked).await;
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+                let _ = stream.write_all(answer).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (format!("https://localhost:{port}"), ca)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_nobody_vouches_for_is_told_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, ca) = own_authority(dir.path()).await;
+        let get = async |server: &str, ca: Option<&Path>| {
+            let client = Client::new(server, ca).unwrap();
+            let got: Outcome<serde_json::Value> = client.get("x").await;
+            got.map_err(|failure| {
+                // Without the line ends that it has by the width of a terminal.
+                let text = failure.text();
+                text.replace(|c: char| c.is_whitespace() || c == '│', "")
+            })
+        };
+        let told = get(&server, None).await.unwrap_err();
+        let wanted = format!("curfewlogin--server{server}--caFILE");
+        assert!(
+            told.contains("isnottrusted") && told.contains(&wanted),
+            "{told}"
+        );
+        assert_eq!(get(&server, Some(&ca)).await, Ok(serde_json::json!({})));
+        let other = server.replace("localhost", "other.localhost");
+        let told = get(&other, Some(&ca)).await.unwrap_err();
+        assert!(told.contains("foranothername"), "{told}");
+        let (_, stranger) = own_authority(&{
+            let other = dir.path().join("other");
+            fs::create_dir(&other).unwrap();
+            other
+        })
+        .await;
+        let told = get(&server, Some(&stranger)).await.unwrap_err();
+        assert!(told.contains("mayhaveanewcertificate"), "{told}");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! `curfew psql NAME` and `curfew connect NAME`.
+//! `curfew psql NAME` and `curfew connect NAME`; below, `curfew database`.
+
+mod accounts;
+mod passfile;
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -9,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Client, Saved, ServerArgument, is_local};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::say;
+
+pub(crate) use accounts::{Database, database};
 
 /// Opens psql on a database, with a password that works in this session only.
 #[derive(Args, Debug)]

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use miette::Diagnostic;
 
+use crate::say::harmless;
+
 /// What the exit codes mean, for `--help`.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -72,7 +74,7 @@ impl Failure {
         Self {
             exit,
             report: Told {
-                text: text.to_string(),
+                text: harmless(&text.to_string()).into_owned(),
                 hint: None,
             }
             .into(),
@@ -84,8 +86,8 @@ impl Failure {
         Self {
             exit,
             report: Told {
-                text: text.to_string(),
-                hint: Some(hint.to_string()),
+                text: harmless(&text.to_string()).into_owned(),
+                hint: Some(harmless(&hint.to_string()).into_owned()),
             }
             .into(),
         }

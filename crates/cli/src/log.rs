@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use curfew_gateway::data::DataDir;
+use curfew_verify::authority::{quoted, visible};
 use curfew_verify::cli::{EXIT_CODES, Options};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -28,6 +29,9 @@ const WAIT_SECS: u64 = 20;
 
 /// The longest value of a field that a line shows, in characters.
 const VALUE_CHARS_MAX: usize = 60;
+
+/// The most items of a list that a line shows.
+const ITEMS_MAX: usize = 8;
 
 /// The audit log: follow it, search it, prove it.
 #[derive(Args, Debug)]
@@ -160,7 +164,7 @@ fn show(indexed: &Indexed, json: bool, with_index: bool) {
         let subject = indexed.subject.as_ref().map_or_else(String::new, |name| {
             format!("\"subject\":{},", Value::from(name.as_str()))
         });
-        say::line(format_args!(
+        say::json_line(&format!(
             "{{\"index\":{},{subject}\"entry\":{}}}",
             indexed.index,
             indexed.entry.get()
@@ -168,19 +172,24 @@ fn show(indexed: &Indexed, json: bool, with_index: bool) {
         return;
     }
     if json {
-        say::line(indexed.entry.get());
+        say::json_line(indexed.entry.get());
         return;
     }
-    let entry: Value = serde_json::from_str(indexed.entry.get()).unwrap_or(Value::Null);
+    let Ok(entry) = serde_json::from_str::<Value>(indexed.entry.get()) else {
+        // Such as half a surrogate pair, which no text holds.
+        let raw = quoted(indexed.entry.get());
+        say::line(format_args!("{:>7} unreadable entry={raw}", indexed.index));
+        return;
+    };
     let text = |field: &str| entry.get(field).and_then(Value::as_str).unwrap_or_default();
     let time: String = text("time").chars().take(23).collect();
     let subject = indexed.subject.as_ref();
     say::line(format_args!(
-        "{} {} {:<24} {}{}",
+        "{} {} {} {}{}",
         say::dim(format_args!("{:>7}", indexed.index)),
-        say::dim(time),
-        say::bold(text("kind")),
-        subject.map_or_else(String::new, |name| format!("subject={name} ")),
+        say::dim(visible(&time)),
+        say::bold(format_args!("{:<24}", visible(text("kind")))),
+        subject.map_or_else(String::new, |name| format!("subject={} ", quoted(name))),
         details(&entry),
     ));
 }
@@ -191,28 +200,36 @@ fn details(entry: &Value) -> String {
     let words: Vec<String> = fields
         .filter(|(name, _)| !shown.contains(&name.as_str()))
         .map(|(name, value)| {
-            let value = plain(name, value);
-            let cut: String = value.chars().take(VALUE_CHARS_MAX).collect();
-            let more = if cut.len() < value.len() { "…" } else { "" };
-            format!("{}={cut}{more}", name.strip_suffix("_us").unwrap_or(name))
+            let shown = visible(name.strip_suffix("_us").unwrap_or(name));
+            format!("{shown}={}", plain(name, value))
         })
         .collect();
     words.join(" ")
 }
 
-/// A value without JSON's marks: lists with commas, spans as people write them.
+/// A value without JSON's marks: lists with commas, spans as people write them. A text that could be
+/// taken for anything else is in quotation marks; of a long one the beginning is shown.
 fn plain(name: &str, value: &Value) -> String {
     match value {
-        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::String(text) => {
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let cut: String = words.chars().take(VALUE_CHARS_MAX).collect();
+            let more = if cut.len() < words.len() { "…" } else { "" };
+            format!("{}{more}", quoted(&cut))
+        }
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| plain(name, item)).collect();
-            items.join(",")
+            let shown = items.iter().take(ITEMS_MAX);
+            let mut words: Vec<String> = shown.map(|item| plain(name, item)).collect();
+            if items.len() > ITEMS_MAX {
+                words.push("…".to_owned());
+            }
+            words.join(",")
         }
         Value::Object(fields) => {
             let words: Vec<String> = fields
                 .iter()
                 .map(|(name, value)| {
-                    let shown = name.strip_suffix("_us").unwrap_or(name);
+                    let shown = visible(name.strip_suffix("_us").unwrap_or(name));
                     format!("{shown}:{}", plain(name, value))
                 })
                 .collect();
@@ -264,12 +281,32 @@ mod tests {
         let words = details(&entry);
         for wanted in [
             "rules=dba-sql,office",
-            "statement=select 1",
+            "statement=\"select 1\"",
             "late=349µs",
             "idle:15m",
         ] {
             assert!(words.contains(wanted), "{wanted}: {words}");
         }
-        assert!(!words.contains('"'), "{words}");
+    }
+
+    #[test]
+    fn what_clients_sent_cannot_feign_a_field_or_move_the_terminal() {
+        let entry = serde_json::json!({
+            "path": "/a subject=root kind=session.started",
+            "client": "\u{1b}]0;pwn\u{7}\u{202e}x",
+            "rules": ["a,b", "c"],
+            "by": {"host": "x) by:(session:s_1"},
+            "statement": "x".repeat(80),
+        });
+        let words = details(&entry);
+        for wanted in [
+            "path=\"/a subject=root kind=session.started\"",
+            "client=\\u001b]0;pwn\\u0007\\u202ex",
+            "rules=\"a,b\",c",
+            "by=(host:\"x) by:(session:s_1\")",
+        ] {
+            assert!(words.contains(wanted), "{wanted}: {words}");
+        }
+        assert!(words.ends_with("x…"), "{words}");
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::client::{Client, Saved, ServerArgument, normal};
+use crate::client::{Client, Saved, ServerArgument, keep_ca, kept_ca, normal};
 use crate::failure::{Exit, Failure, Outcome};
 use crate::say;
 
@@ -31,8 +31,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Login {
     #[command(flatten)]
     server: ServerArgument,
-    /// A PEM file with the authority that vouches for the gateway, where the system does not know
-    /// it.
+    /// A PEM file with the gateway's certificate, or that of the authority that vouches for it, where
+    /// the system does not know it. Kept for this gateway from the first sign-in on.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Only print the address to open.
@@ -97,9 +97,15 @@ pub(crate) async fn login(arguments: Login) -> Outcome {
             ));
         }
     };
-    let ca = match arguments.ca {
-        Some(path) => Some(std::path::absolute(&path).map_err(|error| Failure::failed(&error))?),
-        None => earlier.and_then(|saved| saved.ca),
+    let given = arguments.ca.as_deref();
+    let ca = match given {
+        Some(path) => Some(path.to_owned()),
+        None => match kept_ca(&server)? {
+            Some(path) => Some(path),
+            None => earlier
+                .filter(|saved| saved.server == server)
+                .and_then(|saved| saved.ca),
+        },
     };
     let client = Client::new(&server, ca.as_deref())?;
     let device: Device = client
@@ -117,6 +123,10 @@ pub(crate) async fn login(arguments: Login) -> Outcome {
         open_browser(address);
     }
     let granted = wait(&client, &device).await?;
+    let ca = match given {
+        Some(path) => Some(keep_ca(&server, path)?),
+        None => ca,
+    };
     let saved = Saved {
         server,
         token: granted.access_token,

@@ -5,6 +5,7 @@ mod client;
 mod configuration;
 mod database;
 mod demo;
+mod diagnostics;
 mod export;
 mod failure;
 mod key;
@@ -18,13 +19,13 @@ mod signals;
 mod signer;
 mod status;
 mod terminal;
+mod trust;
 mod user;
 mod witness;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use failure::{EXIT_CODES, Failure, Outcome};
 
@@ -53,6 +54,7 @@ enum Command {
     Token(login::Token),
     Connect(database::Connect),
     Psql(database::Psql),
+    Database(database::Database),
     Sessions(sessions::Sessions),
     Key(key::Key),
     Signer(signer::Signer),
@@ -63,7 +65,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging();
+    diagnostics::start();
     failure::start_telling();
     let outcome = run(arguments.command);
     match outcome {
@@ -72,24 +74,6 @@ fn main() -> ExitCode {
             say::note(failure.text());
             ExitCode::from(failure.exit as u8)
         }
-    }
-}
-
-/// Diagnostics of the program itself, on standard error. `CURFEW_LOG` says how much, `CURFEW_LOG_JSON=1`
-/// in which form.
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("CURFEW_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,curfew=info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(say::errors_in_colour())
-        // It would say so on standard error and panic where that fails too, as on a full disk.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    if std::env::var_os("CURFEW_LOG_JSON").is_some_and(|on| on == "1") {
-        builder.json().init();
-    } else {
-        builder.init();
     }
 }
 
@@ -119,6 +103,7 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
         Command::Token(arguments) => login::token(&arguments)?,
         Command::Connect(arguments) => database::connect(&arguments).await?,
         Command::Psql(arguments) => database::psql(&arguments).await?,
+        Command::Database(arguments) => database::database(arguments).await?,
         Command::Sessions(arguments) => sessions::sessions(&arguments).await?,
         Command::Key(arguments) => key::key(&arguments)?,
         Command::Signer(arguments) => signer::signer(arguments).await?,

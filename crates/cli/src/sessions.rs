@@ -1,7 +1,7 @@
 //! `curfew sessions list | end`.
 
 use clap::{Args, Subcommand};
-use curfew_verify::authority::SessionId;
+use curfew_verify::authority::{SessionId, visible};
 use serde_json::Value;
 
 use crate::client::{Client, Saved, ServerArgument};
@@ -69,10 +69,8 @@ fn show(list: &Value) {
     say::line(say::bold(head));
     for session in sessions {
         let text = |path: &str| {
-            session
-                .pointer(path)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
+            let text = session.pointer(path).and_then(Value::as_str);
+            visible(text.unwrap_or_default())
         };
         let second = |path: &str| text(path).chars().take(19).collect::<String>();
         let own = session.get("current").and_then(Value::as_bool) == Some(true);

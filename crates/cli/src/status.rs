@@ -7,6 +7,7 @@ use curfew_export::visible;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
 use curfew_gateway::standing::{Follower, Status as Standing};
+use curfew_gateway::{DatabaseState, DatabaseStatus};
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Exit, Failure, Outcome};
@@ -17,8 +18,8 @@ HAS is how many entries it has acknowledged, LACKS how many signed ones it has n
 oldest of these was recorded. A receiver that keeps up lacks what was signed within the last second or,
 with syslog, within `window`; an archive within `every`, timestamps within `interval`.";
 
-/// How the log of a running gateway stands, and how far receivers, archive, witnesses and the
-/// timestamping authority have come: what each lacks, since when, and the last error. For the operator
+/// How the log of a running gateway stands, how far receivers, archive, witnesses and the timestamping
+/// authority have come (what each lacks, since when, and the last error), and which databases are served. For the operator
 /// of its host; those with a session see it on the portal's log page.
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
@@ -86,14 +87,56 @@ fn show(standing: &Standing) {
         say::line(check::told(problem));
     }
     let failing = standing.followers.iter().any(|it| it.failing.is_some());
+    let troubled = standing
+        .databases
+        .iter()
+        .any(|it| !matches!(&it.state, DatabaseState::Served { problems } if problems.is_empty()));
     if standing.conditions.is_empty()
         && standing.not_signed.is_none()
         && problems.is_empty()
         && !failing
+        && !troubled
     {
         say::line("no problem is known");
     }
-    if standing.followers.is_empty() {
+    show_followers(&standing.followers);
+    show_databases(&standing.databases);
+}
+
+fn show_databases(databases: &[DatabaseStatus]) {
+    if databases.is_empty() {
+        return;
+    }
+    say::line("");
+    say::line(say::bold(format_args!("{:<20} STATE", "DATABASE")));
+    for database in databases {
+        let name = &database.name;
+        let (state, problems) = match &database.state {
+            DatabaseState::Unchecked => ("not looked at yet".to_owned(), &[][..]),
+            DatabaseState::Served { problems } => ("served".to_owned(), problems.as_slice()),
+            DatabaseState::Refused { problems } => (
+                say::bad("not served, until this is put right:"),
+                problems.as_slice(),
+            ),
+            DatabaseState::Down { error } => {
+                let error = curfew_export::visible(error);
+                let state = say::bad(format_args!("not served, cannot be asked: {error}"));
+                (state, &[][..])
+            }
+        };
+        say::line(format_args!("{name:<20} {state}"));
+        for problem in problems {
+            // Names of the server's objects go to a terminal.
+            say::line(format_args!(
+                "  {}",
+                curfew_export::visible(&problem.to_string())
+            ));
+        }
+    }
+}
+
+fn show_followers(followers: &[Follower]) {
+    if followers.is_empty() {
         return;
     }
     say::line("");
@@ -101,7 +144,7 @@ fn show(standing: &Standing) {
         "{:<20} {:<10} {:>10} {:>10} {:<20} STATE",
         "NAME", "KIND", "HAS", "LACKS", "SINCE"
     )));
-    for follower in &standing.followers {
+    for follower in followers {
         say::line(row(follower));
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn new_password(of: &str) -> Outcome<String> {
 }
 
 /// Asks for a password without showing it.
-fn password(question: &str) -> Outcome<String> {
+pub(crate) fn password(question: &str) -> Outcome<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err(Failure::hint(

@@ -99,7 +99,7 @@ fn what_is_behind_it_and_cannot_be_reached_is_told() {
         "[[web]]\nname = \"shop\"\nenvironment = \"x\"\nhost = \"shop.localhost\"\n\
          upstream = \"http://{address}\"\n\
          [[postgres]]\nname = \"orders\"\nenvironment = \"x\"\nhost = \"127.0.0.1\"\nport = {}\n\
-         database = \"d\"\nuser = \"u\"\ntls = \"disable\"\n",
+         database = \"d\"\nuser = \"u\"\ntls = \"disable\"\ntrust = \"classifier\"\n",
         address.port()
     );
     let listen = "[listen]\npostgres = \"127.0.0.1:0\"";

@@ -229,6 +229,8 @@ pub struct Facts {
     pub fingerprint: Option<String>,
     /// What the client calls itself.
     pub client: Option<String>,
+    /// The class of database account that a connection uses.
+    pub account: Option<&'static str>,
     /// The index of the entry that opened the connection.
     pub connection: Option<u64>,
     /// When it had to be over, in microseconds since 1970.
@@ -275,6 +277,7 @@ impl Facts {
             statement: None,
             fingerprint: None,
             client: None,
+            account: None,
             connection: None,
             deadline_us: None,
             late_us: None,

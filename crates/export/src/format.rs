@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::str::FromStr;
 
+use curfew_authority::visible;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use parquet::errors::ParquetError;
@@ -10,7 +11,6 @@ use parquet::errors::ParquetError;
 use crate::columnar::Columnar;
 use crate::lines::{cef, cloudevent, columns, syslog};
 use crate::record::{Record, Source};
-use crate::text::visible;
 use crate::{ocsf, otlp};
 
 /// A format of somebody else's system.

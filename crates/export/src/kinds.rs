@@ -1,11 +1,13 @@
 //! Every kind of entry as facts. A new kind of entry is one more arm here, and nothing else.
 
+mod attempts;
+
 use std::fmt::Display;
 
 use curfew_authority::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event, Field,
-    LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span, SubjectName,
-    Timestamp,
+    AccountChange, AccountClass, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event,
+    Field, LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span,
+    SubjectName, Timestamp,
 };
 use serde::Serialize;
 
@@ -235,6 +237,7 @@ pub(crate) fn facts(event: &Event) -> Facts {
             facts.reason = Some(cause);
             facts.refused(Decision::Blocked).of(session)
         }
+        Event::AttemptsSummarized(told) => attempts::facts(told),
         Event::ActionAllowed {
             session,
             action,
@@ -493,6 +496,7 @@ fn asked(kind: &'static str, severity: Severity, came: &str, action: &ActionDeta
     facts.plane = Some(plane_name(action.verb.plane()));
     facts.resource = Some(action.resource.to_string());
     facts.connection = action.connection;
+    facts.account = action.account.map(AccountClass::as_str);
     if let Some(context) = &action.context {
         facts.address = Some(context.address);
         facts.network = Some(context.network.clone());
@@ -539,7 +543,10 @@ fn connection(closed: &ActionClosed) -> Facts {
     facts.late_us = closed.late.map(Span::as_micros);
     facts.bytes_in = Some(closed.bytes_in);
     facts.bytes_out = Some(closed.bytes_out);
-    let cut = matches!(closed.by, ClosedBy::Limit | ClosedBy::SessionEnd);
+    let cut = matches!(
+        closed.by,
+        ClosedBy::Limit | ClosedBy::SessionEnd | ClosedBy::Policy
+    );
     facts.decision = cut.then_some(Decision::Revoked);
     if matches!(closed.by, ClosedBy::Protocol | ClosedBy::Unrecorded) {
         facts.severity = Medium;

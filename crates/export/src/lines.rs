@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use curfew_authority::visible;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::facts::{Outcome, Severity};
 use crate::record::{Record, Source};
-use crate::text::{cut, visible};
+use crate::text::cut;
 
 /// The longest value in a CEF extension or syslog parameter, in bytes. Receivers should take
 /// 8,192 bytes a message (RFC 5425 section 4.3.1): two long values, 1,500 each, and twenty short
@@ -51,6 +52,7 @@ pub(crate) fn columns(record: &Record) -> Vec<(&'static str, String)> {
         ("statement", facts.statement.clone()),
         ("fingerprint", facts.fingerprint.clone()),
         ("client", facts.client.clone()),
+        ("account", text(facts.account)),
         ("connection", number(facts.connection)),
         ("late_us", number(facts.late_us)),
         ("bytes_in", number(facts.bytes_in)),
@@ -143,13 +145,10 @@ fn escape_visible(text: &str, backslash: &str) -> String {
     for c in text.chars() {
         let mut buffer = [0; 4];
         let piece = visible(c.encode_utf8(&mut buffer));
-        match piece.strip_prefix("\\u") {
-            Some(code) => {
-                out.push_str(backslash);
-                out.push('u');
-                out.push_str(code);
-            }
-            None => out.push_str(&piece),
+        if piece.len() > c.len_utf8() {
+            out.push_str(&piece.replace('\\', backslash));
+        } else {
+            out.push_str(&piece);
         }
     }
     out

@@ -238,6 +238,9 @@ fn unmapped(record: &Record) -> Value {
             unmapped.insert(name.to_owned(), json!(text));
         }
     }
+    if let Some(account) = facts.account {
+        unmapped.insert("account".to_owned(), json!(account));
+    }
     let numbers = [
         ("late_us", facts.late_us),
         ("connection", facts.connection),

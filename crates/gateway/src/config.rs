@@ -5,14 +5,16 @@
 
 mod archive;
 mod forward;
+mod listen;
 mod log;
+mod postgres;
+mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{EnvironmentName, Plane, Policy, PolicyError, Resource, ResourceName};
+use curfew_authority::{Plane, Policy, PolicyError, Resource};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
@@ -20,7 +22,10 @@ use serde::Deserialize;
 pub use archive::Archive;
 pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
+pub use listen::{ClientHeader, Listen, Listener};
 pub use log::{Log, Timestamps, Witnesses};
+pub use postgres::{Access, Account, Accounts, PostgresResource, UpstreamTls};
+pub use web::{CachePolicy, Patterns, WebKind, WebResource};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -84,21 +89,6 @@ impl Default for Search {
     }
 }
 
-/// Where Curfew listens. Port 0 takes any free port.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// HTTPS for pages, APIs and Curfew's own pages.
-    pub web: SocketAddr,
-    /// PostgreSQL. Needed where there is a database.
-    pub postgres: Option<SocketAddr>,
-    /// The port under which clients reach `web`, where a port mapping or a load balancer stands
-    /// before it. Links and redirects name it; the bound port otherwise.
-    pub public_port: Option<NonZeroU16>,
-    /// The same for `postgres`: what people are told to connect to.
-    pub public_postgres_port: Option<NonZeroU16>,
-}
-
 /// PEM files. Relative to the configuration file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,46 +97,6 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-}
-
-/// A web app or API behind Curfew.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WebResource {
-    /// Its name in policy and log.
-    pub name: ResourceName,
-    /// The environment it belongs to.
-    pub environment: EnvironmentName,
-    /// Free words for policy.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// The host name clients use, without a port.
-    pub host: String,
-    /// Where it really is: `http://address:port` or `https://name:port`.
-    pub upstream: String,
-    /// A PEM file with the authorities that may vouch for an `https` upstream; the system's
-    /// otherwise.
-    pub upstream_ca: Option<PathBuf>,
-    /// `app`: page navigations without a session go to sign-in. `api`: always 401.
-    #[serde(default)]
-    pub kind: WebKind,
-    /// Path prefixes that are not activity, such as a poll the page does by itself.
-    #[serde(default)]
-    pub passive: Vec<String>,
-    /// When the record must be durable.
-    #[serde(default)]
-    pub record: RecordWhen,
-}
-
-/// What refusals of a web resource look like.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum WebKind {
-    /// Pages for a browser.
-    #[default]
-    App,
-    /// An API for programs.
-    Api,
 }
 
 /// When the record of an action must be durable.
@@ -158,53 +108,6 @@ pub enum RecordWhen {
     ByVerb,
     /// Everything waits for the record.
     Before,
-}
-
-/// A PostgreSQL database behind Curfew. Clients name it as their `dbname`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresResource {
-    /// Its name in policy and log, and the `dbname` clients ask for.
-    pub name: ResourceName,
-    /// The environment it belongs to.
-    pub environment: EnvironmentName,
-    /// Free words for policy.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// Host name, address, or the folder of a Unix socket.
-    pub host: String,
-    /// Port.
-    #[serde(default = "postgres_port")]
-    pub port: u16,
-    /// The database's name at the server.
-    pub database: String,
-    /// The account Curfew uses.
-    pub user: String,
-    /// A file with that account's password. Nobody but Curfew may read it.
-    pub password_file: Option<PathBuf>,
-    /// How the server is spoken to.
-    #[serde(default)]
-    pub tls: UpstreamTls,
-    /// A PEM file with the authorities that may vouch for the server; the system's otherwise.
-    pub ca: Option<PathBuf>,
-    /// When the record must be durable.
-    #[serde(default)]
-    pub record: RecordWhen,
-}
-
-fn postgres_port() -> u16 {
-    5432
-}
-
-/// How an upstream database is spoken to.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-pub enum UpstreamTls {
-    /// TLS, and the server's certificate must name its host.
-    #[default]
-    VerifyFull,
-    /// No TLS. Only for loopback and Unix sockets.
-    Disable,
 }
 
 /// Numbers that have a good default.
@@ -222,6 +125,13 @@ pub struct Tuning {
     pub bearer_token: Duration,
     /// Connections that a listener holds at once.
     pub connections_max: usize,
+    /// How many of them one client address may hold that have shown no session. An IPv6 address
+    /// counts with its /64.
+    pub connections_per_address: usize,
+    /// How many of them one session may hold besides.
+    pub connections_per_session: usize,
+    /// How long a web client's connection may stay open without a request.
+    pub keep_alive: Duration,
     /// Size of a ledger segment in mebibytes.
     pub segment_mib: u64,
 }
@@ -235,6 +145,9 @@ impl Default for Tuning {
             database_password: hours(1),
             bearer_token: hours(12),
             connections_max: 10_000,
+            connections_per_address: 1_000,
+            connections_per_session: 256,
+            keep_alive: Duration(std::time::Duration::from_secs(75)),
             segment_mib: 64,
         }
     }
@@ -332,7 +245,8 @@ impl Config {
             .origin_problem()
             .or_else(|| self.name_problem())
             .or_else(|| self.host_problem())
-            .or_else(|| self.web_problem())
+            .or_else(|| web::problem(&self.web, &self.portal))
+            .or_else(|| self.listen.problem())
             .or_else(|| self.postgres_problem())
             .or_else(|| self.log.problem())
             .or_else(|| self.retention_problem())
@@ -392,28 +306,6 @@ impl Config {
         Some((host, problem, hint))
     }
 
-    fn web_problem(&self) -> Option<Complaint<'_>> {
-        let mut hosts = BTreeSet::from([self.portal.to_ascii_lowercase()]);
-        for web in &self.web {
-            if !hosts.insert(web.host.to_ascii_lowercase()) {
-                let problem = format!("the host `{}` is taken", web.host);
-                let hint = "each web resource and the portal has a host of its own";
-                return Some((&web.host, problem, hint));
-            }
-            let fits = web.upstream.parse::<http::Uri>().is_ok_and(|uri| {
-                matches!(uri.scheme_str(), Some("http" | "https"))
-                    && uri.authority().is_some()
-                    && matches!(uri.path(), "" | "/")
-            });
-            if !fits {
-                let problem = format!("`{}` is not an upstream", web.upstream);
-                let hint = "write it as http://127.0.0.1:3000, without a path";
-                return Some((&web.upstream, problem, hint));
-            }
-        }
-        None
-    }
-
     fn postgres_problem(&self) -> Option<Complaint<'_>> {
         if !self.postgres.is_empty() && self.listen.postgres.is_none() {
             let problem = "there are databases, but nothing listens for them".to_owned();
@@ -457,11 +349,7 @@ impl Config {
             .web
             .iter_mut()
             .filter_map(|web| web.upstream_ca.as_mut());
-        let postgres = self
-            .postgres
-            .iter_mut()
-            .flat_map(|database| [database.password_file.as_mut(), database.ca.as_mut()])
-            .flatten();
+        let postgres = self.postgres.iter_mut().flat_map(PostgresResource::paths);
         let rest = self.search.dir.as_mut().into_iter().chain(self.log.paths());
         let rest = rest.chain(self.forward.iter_mut().flat_map(Forward::paths));
         let archive = self.archive.as_mut();
@@ -598,7 +486,7 @@ upstream = "http://127.0.0.1:3000"
             ),
             (
                 format!(
-                    "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\n"
+                    "{GOOD}[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example\"\ndatabase = \"d\"\nuser = \"u\"\ntrust = \"classifier\"\n"
                 ),
                 "nothing listens for them",
             ),
@@ -619,6 +507,42 @@ upstream = "http://127.0.0.1:3000"
                 "a public port for databases, but nothing listens",
             ),
         ];
+        refused(cases);
+    }
+
+    #[test]
+    fn what_is_wrong_with_web_resources_and_proxies_is_named_with_its_place() {
+        refused([
+            (
+                format!("{GOOD}passive_messages = [\"^2$\", \"(\"]\n"),
+                "is no regular expression",
+            ),
+            (format!("{GOOD}passive = [\"api\"]\n"), "is no path"),
+            (
+                format!("{GOOD}cors_origins = [\"https://a.test/\"]\n"),
+                "is no origin",
+            ),
+            (format!("{GOOD}upstream_host = \"a b\"\n"), "is no host"),
+            (
+                format!("{GOOD}upstream_tls_name = \"a.test\"\n"),
+                "is spoken to without TLS",
+            ),
+            (
+                GOOD.replace("[tls]", "proxy_protocol = [\"web\"]\n[tls]"),
+                "from nobody",
+            ),
+            (
+                GOOD.replace("[tls]", "client_header = \"forwarded\"\n[tls]"),
+                "from nobody",
+            ),
+            (
+                GOOD.replace("[tls]", "trusted_proxies = [\"10.0.0.0/8\"]\n[tls]"),
+                "nothing is believed",
+            ),
+        ]);
+    }
+
+    fn refused<const N: usize>(cases: [(String, &str); N]) {
         for (text, wanted) in cases {
             let error = parse(&text).unwrap_err();
             assert!(error.to_string().contains(wanted), "{error} lacks {wanted}");

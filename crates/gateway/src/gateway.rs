@@ -328,7 +328,8 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let postgres = database.as_ref().map(|(_, address)| *address);
     let control = bind_control(&core.data)?;
     let search = Search::start(&config, &core)?;
-    let standing = Arc::new(followers.standing(&core));
+    let standing = followers.standing(&core).with(databases.clone());
+    let standing = Arc::new(standing);
     let durability = core.durability;
     let gateway = Arc::new(Gateway {
         registrar: core.registrar,

@@ -10,8 +10,12 @@
 //!
 //! The code works once, for a minute, for one resource, and only in the browser that holds
 //! `begin`: a replayed code, a code sent to somebody else (login CSRF) and a link sent to somebody
-//! else (session theft) all come to nothing. Kept in memory only: after a restart the browser
-//! simply begins again.
+//! else (session theft) all come to nothing. Kept in memory only.
+//!
+//! A browser that comes with a code that does not work begins again, where it has no session by now:
+//! it was one of several tabs, it took longer than `begin` lives, it went back in its history, or
+//! Curfew was restarted. The portal knows it by its own cookie, so that nobody notices. How often it
+//! has begun again goes along, so that a browser without cookies does not go round for ever.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,9 +40,13 @@ const OFFER_LIFE: Duration = Duration::from_secs(60);
 /// over the life of a code.
 const OFFERS_MAX: usize = 4_096;
 
-/// Codes one session may have waiting. The next one takes the place of its oldest, so that no
-/// session can crowd out others.
-const OFFERS_PER_SESSION_MAX: usize = 8;
+/// Codes one session may have waiting: the tabs that a browser opens again at its start. The next one
+/// takes the place of its oldest, so that no session can crowd out others.
+const OFFERS_PER_SESSION_MAX: usize = 32;
+
+/// How often a browser may begin again: several tabs at once may each set the cookie that ties the
+/// sign-in to the browser, and agree on one in the second round.
+pub(crate) const ROUNDS_MAX: u8 = 4;
 
 /// How long the browser may take from the app to the portal and back, in seconds: a sign-in with
 /// a look at the phone.
@@ -276,6 +284,18 @@ pub fn sign_in_url(
         url.push_str(&format!("&ended={reason}"));
     }
     url
+}
+
+/// The same for a browser that came with a code that did not work, for the `round`th time.
+pub(crate) fn sign_in_again_url(
+    portal: &str,
+    resource: &ResourceName,
+    to: &str,
+    state: &str,
+    round: u8,
+) -> String {
+    let url = sign_in_url(portal, resource, to, state, Need::default());
+    format!("{url}&round={round}")
 }
 
 /// Where the portal sends the browser with a code. `host` is the app's host with its port where

@@ -45,5 +45,6 @@ pub use certificate::TlsError;
 pub use clock::{Clock, is_clock_synced};
 pub use gateway::{Core, Gateway, Running, StartError, start};
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
+pub use postgres::{DatabaseState, DatabaseStatus, rights, setup};
 pub use recorder::{Durability, Unrecorded};
 pub use registrar::{NotCarriedOut, Record, Refusal, Registrar, Unavailable};

@@ -1,45 +1,42 @@
 //! Listeners: TLS, the limits on what a client may send before anybody knows who it is, and the
 //! dispatch of web traffic by host name.
 
+mod connection;
+mod peer;
+mod seats;
+
 use std::convert::Infallible;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
+use self::seats::{OpenRequest, Seats};
 use crate::certificate::{Shown, TlsError};
+use crate::config::Listener;
 use crate::gateway::Gateway;
 use crate::{console, web};
 
+pub(crate) use self::peer::introduce;
+pub(crate) use self::seats::Seat;
+
 /// From the first byte to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// From there to as many bytes as tell HTTP/2 from HTTP/1.1: only then do the limits of either
-/// begin to hold.
-const GREETING: Duration = Duration::from_secs(10);
-/// The preface of HTTP/2 (RFC 9113 section 3.4). A request that names a host has more.
-const GREETING_BYTES: usize = 24;
-/// From the start of a request to the end of its header section.
-const HEADERS: Duration = Duration::from_secs(10);
 /// Header fields of one request. Browsers send about 25.
 const HEADERS_MAX: usize = 100;
 /// Buffer of one HTTP/1.1 connection, and so the longest header section: 10,000 connections
@@ -94,42 +91,109 @@ pub(crate) async fn serve_web(
     gateway: Arc<Gateway>,
     stopping: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
-    let graceful = Arc::new(GracefulShutdown::new());
-    let site = Site {
-        console: console::router(Arc::clone(&gateway)),
-        gateway,
-    };
+    let entrance = Arc::new(Entrance {
+        seats: Seats::new(&gateway.config.tuning),
+        tls,
+        site: Site {
+            console: console::router(Arc::clone(&gateway)),
+            gateway,
+        },
+        stopping: stopping.clone(),
+    });
+    let connections = TaskTracker::new();
     loop {
-        let (stream, peer, slot) = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stopping.cancelled() => break,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = accepted(&listener) => accepted,
         };
-        let (tls, site, graceful) = (tls.clone(), site.clone(), Arc::clone(&graceful));
-        tokio::spawn(async move {
-            let _slot = slot;
-            if let Err(error) = serve_connection(stream, peer, tls, site, &graceful).await {
+        let entrance = Arc::clone(&entrance);
+        connections.spawn(async move {
+            if let Err(error) = entrance.serve(stream, peer).await {
                 tracing::debug!(%peer, %error, "web connection");
             }
         });
     }
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
+    connections.close();
+    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+}
+
+/// What every web connection needs.
+struct Entrance {
+    seats: Arc<Seats>,
+    tls: TlsAcceptor,
+    site: Site,
+    stopping: CancellationToken,
+}
+
+impl Entrance {
+    async fn serve(&self, mut stream: TcpStream, peer: SocketAddr) -> Result<(), BoxError> {
+        let gateway = &self.site.gateway;
+        let listen = &gateway.config.listen;
+        let peer = introduce(&mut stream, peer, listen, Listener::Web).await?;
+        let is_proxy = listen.client_header.is_some() && listen.trusts(peer);
+        let Some(seat) = self.seats.find(peer, is_proxy).await else {
+            tracing::warn!(%peer, "too many connections: one was turned away");
+            return Ok(());
+        };
+        let handshake = tokio::time::timeout(HANDSHAKE, self.tls.accept(stream));
+        let stream = tokio::select! {
+            stream = handshake => stream??,
+            () = seat.gives_way().cancelled() => return Ok(()),
+        };
+        seat.enter();
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let watch = Watch::new(h2, gateway.config.tuning.keep_alive.0, seat.clone());
+        let stream = ClientStream::new(stream, Arc::clone(&watch));
+        let (site, begun) = (self.site.clone(), Arc::clone(&watch));
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let open = begun.begin(!request.body().is_end_stream());
+            let client = Client {
+                address: peer,
+                seat: seat.clone(),
+                request: open.request.clone(),
+            };
+            let site = site.clone();
+            async move {
+                let answer = site.respond(client, request).await;
+                Ok::<_, Infallible>(answer.map(|body| Answering { body, _open: open }))
+            }
+        });
+        let (io, stopping) = (TokioIo::new(stream), &self.stopping);
+        if h2 {
+            let connection = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .max_concurrent_streams(H2_STREAMS_MAX)
+                .max_header_list_size(H2_HEADER_BYTES_MAX)
+                .keep_alive_interval(H2_PING)
+                .keep_alive_timeout(H2_PING / 2)
+                .serve_connection(io, service);
+            drive(
+                connection,
+                http2::Connection::graceful_shutdown,
+                &watch,
+                stopping,
+            )
+            .await
+        } else {
+            let connection = http1::Builder::new()
+                .max_headers(HEADERS_MAX)
+                .max_buf_size(HEADER_BYTES_MAX)
+                .serve_connection(io, service)
+                .with_upgrades();
+            let wind_down = http1::UpgradeableConnection::graceful_shutdown;
+            drive(connection, wind_down, &watch, stopping).await
+        }
     }
 }
 
-/// The next connection, once there is room for one more.
-pub(crate) async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// The next connection.
+async fn accepted(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Nagle's delay would hold back the last bytes of a cut.
                 let _ = stream.set_nodelay(true);
-                return (stream, peer, slot);
+                return (stream, peer);
             }
             Err(error) => {
                 // Out of file descriptors, most likely: pausing lets some be closed.
@@ -140,105 +204,21 @@ pub(crate) async fn accept(
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: TlsAcceptor,
-    site: Site,
-    graceful: &GracefulShutdown,
-) -> Result<(), BoxError> {
-    let stream = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await??;
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(HEADER_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(H2_STREAMS_MAX)
-        .max_header_list_size(H2_HEADER_BYTES_MAX)
-        .keep_alive_interval(H2_PING)
-        .keep_alive_timeout(H2_PING / 2);
-    let peer = Peer(peer.ip().to_canonical());
-    let service = hyper::service::service_fn(move |request| {
-        let site = site.clone();
-        async move { Ok::<_, Infallible>(site.respond(peer, request).await) }
-    });
-    let stream = TokioIo::new(Greeted::new(stream));
-    let connection = builder.serve_connection_with_upgrades(stream, service);
-    graceful.watch(connection.into_owned()).await
+/// The next connection, once there is room for one more.
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    let (stream, peer) = accepted(listener).await;
+    (stream, peer, slot)
 }
 
-/// A stream that fails when its client does not begin in time.
-struct Greeted {
-    stream: TlsStream<TcpStream>,
-    /// Until when, and how many bytes are missing.
-    waiting: Option<(Pin<Box<Sleep>>, usize)>,
-}
-
-impl Greeted {
-    fn new(stream: TlsStream<TcpStream>) -> Self {
-        let limit = Box::pin(tokio::time::sleep(GREETING));
-        Self {
-            stream,
-            waiting: Some((limit, GREETING_BYTES)),
-        }
-    }
-}
-
-impl AsyncRead for Greeted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some((limit, _)) = &mut self.waiting
-            && limit.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
-        self.waiting = self.waiting.take().and_then(|(limit, missing)| {
-            let missing = missing.saturating_sub(count);
-            (missing > 0).then_some((limit, missing))
-        });
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Greeted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// Who sends a request.
+struct Client {
+    address: IpAddr,
+    seat: Seat,
+    request: OpenRequest,
 }
 
 /// Everything that is served by host name.
@@ -249,25 +229,35 @@ struct Site {
 }
 
 impl Site {
-    async fn respond(mut self, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
+    async fn respond(mut self, client: Client, mut request: Request<Incoming>) -> Response<Body> {
+        let config = &self.gateway.config;
+        let peer = peer::of_request(request.headers(), client.address, &config.listen);
         let Some(host) = host_of(&request) else {
             return plain(StatusCode::BAD_REQUEST, "The request names no host.\n");
         };
-        if host.eq_ignore_ascii_case(&self.gateway.config.portal) {
-            request.extensions_mut().insert(peer);
-            let request = request.map(axum::body::Body::new);
+        if host.eq_ignore_ascii_case(&config.portal) {
+            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(client.seat);
+            let request = request.map(|body| {
+                axum::body::Body::new(Noticed {
+                    body,
+                    request: client.request,
+                })
+            });
             let answer = match self.console.call(request).await {
                 Ok(answer) => answer,
                 Err(never) => match never {},
             };
             return answer.map(|body| body.map_err(Into::into).boxed_unsync());
         }
-        let resources = &self.gateway.config.web;
-        let found = resources
+        let found = config
+            .web
             .iter()
             .find(|web| host.eq_ignore_ascii_case(&web.host));
         match found {
-            Some(resource) => web::respond(&self.gateway, resource, peer.0, request).await,
+            Some(resource) => {
+                web::respond(&self.gateway, resource, peer, &client.seat, request).await
+            }
             // RFC 9110 section 15.5.20: this server does not speak for that host.
             None => plain(
                 StatusCode::MISDIRECTED_REQUEST,

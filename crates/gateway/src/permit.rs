@@ -14,7 +14,7 @@
 mod pulse;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use curfew_authority::{
@@ -34,8 +34,9 @@ pub(crate) struct PermitId(pub(crate) u64);
 
 /// The right to do one action, bound to its entry in the ledger.
 ///
-/// Held for as long as anything of the action flows. Whoever holds it polls [`Permit::cut`]
-/// together with all I/O, and lets nothing more through once it has fired.
+/// Held for as long as anything of the action flows, in either direction. Whoever holds it polls
+/// [`Permit::cut`] together with all I/O, and lets nothing more through once it has fired. Giving
+/// the permit back, or dropping it, fires it too.
 #[derive(Debug)]
 pub struct Permit {
     inner: Option<Inner>,
@@ -49,6 +50,8 @@ struct Inner {
     cut: CutSignal,
     activity: Activity,
     recording: Recording,
+    /// Which of its entries stand for something that was never done.
+    skipped: Mutex<Vec<usize>>,
     released: mpsc::UnboundedSender<Released>,
 }
 
@@ -78,6 +81,8 @@ impl Recording {
 pub(crate) struct Released {
     pub(crate) id: PermitId,
     pub(crate) closing: Option<Closing>,
+    /// Places among its entries of what was never done.
+    pub(crate) skipped: Vec<usize>,
 }
 
 /// How a connection or stream ended, for its `action.closed` entry.
@@ -94,7 +99,8 @@ pub struct Closing {
 }
 
 impl Permit {
-    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger.
+    /// Made by the registrar, once the entry with index `entry` has been taken by the ledger: the
+    /// last one of those it rests on.
     pub(crate) fn mint(
         id: PermitId,
         entry: u64,
@@ -111,6 +117,7 @@ impl Permit {
             cut,
             activity,
             recording,
+            skipped: Mutex::default(),
             released,
         };
         Self { inner: Some(inner) }
@@ -134,7 +141,7 @@ impl Permit {
         &self.inner().grant.session
     }
 
-    /// The index of its `action.allowed` entry.
+    /// The index of its `action.allowed` entry, the last one where there are several.
     pub fn entry(&self) -> u64 {
         self.inner().entry
     }
@@ -187,6 +194,13 @@ impl Permit {
         durable && inner.grant.record.is_none_or(reached) && !recording.late.load(Ordering::Acquire)
     }
 
+    /// Of what it allows, these were never done: places among the questions that were asked together.
+    pub(crate) fn skipped(&self, places: &[usize]) {
+        let skipped = &self.inner().skipped;
+        let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        skipped.extend_from_slice(places);
+    }
+
     /// Gives the permit back and records how the connection or stream ended.
     pub fn close(mut self, closing: Closing) {
         self.release(Some(closing));
@@ -194,6 +208,8 @@ impl Permit {
 
     fn release(&mut self, closing: Option<Closing>) {
         if let Some(inner) = self.inner.take() {
+            // Whatever still polls the signal must not go on without a permit behind it.
+            inner.cut.fire(Cut::of(CutCause::Released));
             // Allowed, and not let out all the same: the log says so.
             let closing = if inner.recording.late.load(Ordering::Acquire) {
                 let (bytes_in, bytes_out) = closing.map_or((0, 0), |c| (c.bytes_in, c.bytes_out));
@@ -210,6 +226,10 @@ impl Permit {
             let _ = inner.released.send(Released {
                 id: inner.id,
                 closing,
+                skipped: inner
+                    .skipped
+                    .into_inner()
+                    .unwrap_or_else(PoisonError::into_inner),
             });
         }
     }
@@ -251,10 +271,14 @@ pub enum CutCause {
     SessionEnded(EndReason),
     /// A limit of this resource ran out; the session goes on.
     Limit(DeadlineCause),
+    /// A new policy no longer permits what the connection can do; the session goes on.
+    PolicyChanged,
     /// The ledger could not take entries for longer than the grace.
     LedgerFailed,
     /// The gateway is stopping.
     Shutdown,
+    /// Its holder gave the permit back: what it covered was over.
+    Released,
 }
 
 impl CutCause {
@@ -263,8 +287,10 @@ impl CutCause {
         match self {
             Self::SessionEnded(_) => ClosedBy::SessionEnd,
             Self::Limit(_) => ClosedBy::Limit,
+            Self::PolicyChanged => ClosedBy::Policy,
             Self::LedgerFailed => ClosedBy::Unrecorded,
-            Self::Shutdown => ClosedBy::Shutdown,
+            // After it was given back nothing of it is recorded any more.
+            Self::Shutdown | Self::Released => ClosedBy::Shutdown,
         }
     }
 }

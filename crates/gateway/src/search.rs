@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_search::{Answer, Bounds, Follower, Query, Searcher};
+use curfew_authority::{SessionId, Timestamp};
+use curfew_search::{Answer, Asked, Bounds, Follower, Query, Searcher};
 use tokio::sync::Semaphore;
 
 use crate::conditions::Part;
@@ -77,6 +78,24 @@ impl Search {
     pub(crate) fn stop(&self) {
         if let Some(follower) = &self.follower {
             follower.stop();
+        }
+    }
+
+    /// The entries with which these sessions start, as far as the index has them; none without one.
+    pub(crate) async fn starts_of(&self, sessions: Vec<SessionId>) -> Vec<Vec<u8>> {
+        let asked = Asked {
+            kind: "session.started".to_owned(),
+            ..Asked::default()
+        };
+        let (true, Ok(mut query)) = (self.follower.is_some(), asked.check(Timestamp::default()))
+        else {
+            return Vec::new();
+        };
+        query.limit = sessions.len();
+        query.sessions = sessions;
+        match self.answer(query).await {
+            Ok(answer) => answer.hits.into_iter().map(|hit| hit.bytes).collect(),
+            Err(Unanswered::Busy | Unanswered::Failed) => Vec::new(),
         }
     }
 

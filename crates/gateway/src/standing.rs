@@ -15,6 +15,7 @@ use crate::clock;
 pub use crate::conditions::{Condition, Part as ConditionPart};
 use crate::conditions::{Conditions, Part};
 use crate::gateway::Core;
+use crate::postgres::{Database, DatabaseStatus, Databases};
 use crate::problem::Problem;
 use crate::recorder::Durability;
 
@@ -94,6 +95,9 @@ pub struct Status {
     /// the operator of the host alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<Checked>,
+    /// The databases, for the operator of the host only.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub databases: Vec<DatabaseStatus>,
 }
 
 /// What a look at the set-up found.
@@ -209,6 +213,7 @@ pub(crate) struct Standing {
     accounts: Arc<Accounts>,
     pub(crate) conditions: Arc<Conditions>,
     checked: Mutex<Option<Checked>>,
+    databases: Databases,
 }
 
 impl Standing {
@@ -222,6 +227,7 @@ impl Standing {
             accounts: Arc::clone(&core.accounts),
             conditions: Arc::clone(&core.conditions),
             checked: Mutex::default(),
+            databases: Databases::default(),
         }
     }
 
@@ -243,6 +249,13 @@ impl Standing {
             // Where the kernel does not say, nothing is known.
             Some(_) | None => self.conditions.well(Part::Clock),
         }
+    }
+
+    /// Tells of these databases as well.
+    #[must_use]
+    pub(crate) fn with(mut self, databases: Databases) -> Self {
+        self.databases = databases;
+        self
     }
 
     /// How it stands now. Blocks for some reads of the log.
@@ -292,6 +305,10 @@ impl Standing {
                     checked.unwrap_or_else(PoisonError::into_inner).clone()
                 }
                 Reader::Session => None,
+            },
+            databases: match reader {
+                Reader::Operator => self.databases.values().map(Database::status).collect(),
+                Reader::Session => Vec::new(),
             },
         }
     }

@@ -13,9 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_authority::{
-    AccountChange, Actor, Command, Entry, Event, LogPruned, RefusalCause, Verb, Verdict,
-};
+use curfew_authority::{AccountChange, Actor, Command, Entry, Event, LogPruned, Verb, Verdict};
 use curfew_export::range::{Place, between};
 use curfew_export::{Chunks, Format, Packing, Source};
 use curfew_gateway::config::Config;
@@ -111,11 +109,7 @@ async fn entries(running: &Running, count: u64) {
         if number % 100 == 99 {
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        let command = Command::RefuseSignIn {
-            subject: None,
-            cause: RefusalCause::UnknownAccount,
-            address: "192.0.2.1".parse().unwrap(),
-        };
+        let command = Command::StepClock { wall_offset_us: 1 };
         running.registrar().carry_out(command).await.unwrap();
     }
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use curfew_authority::{Auditor, Command, Entry, Event, RefusalCause, SigningFault};
+use curfew_authority::{Auditor, Command, Entry, Event, SigningFault};
 use curfew_gateway::signer::RemoteSigner;
 use curfew_gateway::signer::server::{SignerServer, begin};
 use curfew_ledger::{
@@ -220,11 +220,7 @@ async fn the_log_says_that_nothing_was_signed_and_from_where_to_where() {
     let mut told = 0;
     for _ in 0..2 {
         std::fs::rename(&socket, &away).unwrap();
-        let command = Command::RefuseSignIn {
-            subject: None,
-            cause: RefusalCause::UnknownAccount,
-            address: "192.0.2.1".parse().unwrap(),
-        };
+        let command = Command::StepClock { wall_offset_us: 1 };
         let registrar = gateway.running.registrar();
         registrar.carry_out(command).await.unwrap();
         let failed = about_signing(&gateway, told + 1).await;

@@ -9,10 +9,12 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::backoff::{Failures, Lane};
+use crate::browser::Browser;
 use crate::error::Refused;
 use crate::password::{self, Hasher, PasswordCost};
+use crate::rate::network_of;
 use crate::store::{Found, Record, Store, Writer};
-use crate::throttle::{Gate, Throttle, network_of};
+use crate::throttle::{Gate, Throttle};
 use crate::totp::{self, CodeCheck, TotpSecret};
 use crate::vault::VaultKey;
 use crate::{IdentityError, SignInError};
@@ -51,7 +53,8 @@ pub struct AccountView {
     pub disabled: bool,
     /// Failed attempts since the last sign-in.
     pub failures: u32,
-    /// So many attempts failed that the password is locked until it is set anew.
+    /// So many attempts failed that no browser is let in that is not known, or, after as many from
+    /// known ones, none of these: until somebody signs in all the same, or the password is set anew.
     pub locked: bool,
 }
 
@@ -78,12 +81,22 @@ pub struct Verified {
     pub proof: Proof,
 }
 
+/// From where somebody signs in.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client's own address, not a proxy's.
+    pub address: IpAddr,
+    /// The browser, where it shows by what it is known again, or was just given something to be known
+    /// by from now on.
+    pub browser: Option<Browser>,
+}
+
 /// One attempt to sign in.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     name: &'a str,
     code: &'a str,
-    network: IpAddr,
+    browser: Option<&'a Browser>,
     now: Timestamp,
 }
 
@@ -169,6 +182,7 @@ impl Accounts {
         self.update(name, |record| {
             record.phc = phc;
             record.failures = Failures::default();
+            record.forget_browsers();
             Ok(())
         })
     }
@@ -176,7 +190,10 @@ impl Accounts {
     /// Replaces the TOTP secret. Codes of the old one are worth nothing from here on.
     pub fn renew_totp(&self, name: &SubjectName) -> Result<TotpEnrollment, IdentityError> {
         let secret = TotpSecret::generate()?;
-        self.update(name, |record| self.store.set_totp(name, record, &secret))?;
+        self.update(name, |record| {
+            record.forget_browsers();
+            self.store.set_totp(name, record, &secret)
+        })?;
         Ok(enrollment(name, &secret))
     }
 
@@ -230,20 +247,24 @@ impl Accounts {
         name: &str,
         password: &SecretString,
         code: &str,
-        address: IpAddr,
+        from: &Origin,
         now: Timestamp,
     ) -> Result<Verified, SignInError> {
+        let browser = from.browser.as_ref();
         let attempt = Attempt {
             name,
             code,
-            network: network_of(address),
+            browser,
             now,
         };
-        self.throttle
-            .take_address(attempt.network, now)
-            .map_err(|wait| too_many(None, wait))?;
+        let network = network_of(from.address);
         let found = self.store.find(name)?;
-        let lane = found.record.lane_of(attempt.network);
+        let lane = found.record.lane_of(browser);
+        if lane == Lane::Far {
+            self.throttle
+                .take_address(network, now)
+                .map_err(|wait| too_many(None, wait))?;
+        }
         let refuse = |wait| too_many(found.subject.clone(), wait);
         if let Some(wait) = found.record.failures.wait(lane, now) {
             return Err(refuse(wait).into());
@@ -253,12 +274,24 @@ impl Accounts {
             return Err(refuse(QUEUE_FULL_WAIT).into());
         };
         let password_right = self.hasher.is_hash_of(password, &found.record.phc)?;
-        let verified = self
+        let settled = self
             .store
-            .write(|writer| self.settle(writer, attempt, password_right, &found.record.phc))??;
+            .write(|writer| self.settle(writer, attempt, password_right, &found.record.phc))?;
+        let verified = match settled {
+            Ok(verified) => verified,
+            Err(refused) => {
+                if refused.cause == RefusalCause::CodeReused && lane == Lane::Far {
+                    self.throttle.give_back_address(network);
+                }
+                return Err(refused.into());
+            }
+        };
         self.refresh_hash(&verified.subject, password, &found.record.phc)?;
         drop(slot);
-        self.throttle.give_back(attempt.network, lane);
+        if lane == Lane::Far {
+            self.throttle.give_back_address(network);
+        }
+        self.throttle.give_back_global(lane);
         Ok(verified)
     }
 
@@ -273,7 +306,7 @@ impl Accounts {
         seen: &str,
     ) -> Result<Result<Verified, Refused>, IdentityError> {
         let mut found = writer.find(attempt.name)?;
-        let lane = found.record.lane_of(attempt.network);
+        let lane = found.record.lane_of(attempt.browser);
         if let Some(wait) = found.record.failures.wait(lane, attempt.now) {
             return Ok(Err(too_many(found.subject, wait)));
         }
@@ -284,14 +317,23 @@ impl Accounts {
             (None, _, _) => RefusalCause::UnknownAccount,
             (Some(_), false, _) => RefusalCause::WrongPassword,
             (Some(_), true, CodeCheck::Wrong) => RefusalCause::WrongCode,
-            (Some(_), true, CodeCheck::Used) => RefusalCause::CodeReused,
+            // Not counted: see the head of this crate.
+            (Some(_), true, CodeCheck::Used) => {
+                return Ok(Err(Refused {
+                    cause: RefusalCause::CodeReused,
+                    subject: found.subject,
+                    retry_after: None,
+                }));
+            }
             (Some(_), true, CodeCheck::Fresh(_)) if found.record.disabled => RefusalCause::Disabled,
             (Some(subject), true, CodeCheck::Fresh(step)) => {
                 let subject = subject.clone();
                 let record = &mut found.record;
                 record.last_step = Some(step);
                 record.failures = Failures::default();
-                record.make_familiar(attempt.network);
+                if let Some(browser) = attempt.browser {
+                    record.remember(browser.clone());
+                }
                 writer.put(&subject, record)?;
                 return Ok(Ok(verified(subject, found.record.roles, attempt.now)));
             }

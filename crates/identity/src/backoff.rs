@@ -9,16 +9,17 @@ pub(crate) const FREE_FAILURES: u32 = 5;
 const WAIT_MIN_SECS: u64 = 1;
 /// The longest wait.
 pub(crate) const WAIT_MAX_SECS: u64 = 15 * 60;
-/// At as many failures in a row the password is locked until an administrator sets it anew (NIST
-/// SP 800-63B-4 section 3.2.2).
-pub(crate) const LOCK_FAILURES: u32 = 100;
+/// At as many failures in a row through one lane nobody is let in through it any more, until
+/// somebody signs in through the other or an administrator sets the password anew. Both lanes
+/// together make the 100 after which NIST SP 800-63B-4 section 3.2.2 wants an authenticator disabled.
+pub(crate) const LOCK_FAILURES: u32 = 50;
 
 /// Where an attempt comes from, as its account sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Lane {
-    /// An address from which the account was signed in to before.
+    /// A browser in which the account was signed in to before.
     Near,
-    /// Any other.
+    /// Any other, and each for a name that is nobody's.
     Far,
 }
 
@@ -36,28 +37,34 @@ struct Run {
     wait_until: Timestamp,
 }
 
+impl Run {
+    fn locked(&self) -> bool {
+        self.count >= LOCK_FAILURES
+    }
+}
+
 impl Failures {
     /// Failures of both lanes together.
     pub(crate) fn count(&self) -> u32 {
         self.near.count.saturating_add(self.far.count)
     }
 
-    /// Whether nothing but a new password helps.
+    /// Whether a lane is locked: in the far one, known browsers still get in.
     pub(crate) fn locked(&self) -> bool {
-        self.count() >= LOCK_FAILURES
+        self.near.locked() || self.far.locked()
     }
 
-    /// How long an attempt through `lane` still has to wait, if it has to. A locked account says
-    /// the longest wait: that it is locked is nobody's business but the administrator's.
+    /// How long an attempt through `lane` still has to wait, if it has to. A locked lane says the
+    /// longest wait: that it is locked is nobody's business but the administrator's.
     pub(crate) fn wait(&self, lane: Lane, now: Timestamp) -> Option<Span> {
-        if self.locked() {
+        let run = match lane {
+            Lane::Near => &self.near,
+            Lane::Far => &self.far,
+        };
+        if run.locked() {
             return Some(Span::from_secs(WAIT_MAX_SECS));
         }
-        let until = match lane {
-            Lane::Near => self.near.wait_until,
-            Lane::Far => self.far.wait_until,
-        };
-        (until > now).then(|| until.saturating_since(now))
+        (run.wait_until > now).then(|| run.wait_until.saturating_since(now))
     }
 
     /// Counts a failure.
@@ -88,13 +95,17 @@ mod tests {
             waits.push(failures.wait(Lane::Far, now).map(Span::as_micros));
             failures.fail(Lane::Far, now);
         }
-        assert_eq!(waits.len(), 100);
+        assert_eq!(waits.len(), 50);
         assert_eq!(&waits[..5], [None; 5]);
         for (doublings, wait) in waits[5..15].iter().enumerate() {
             assert_eq!(*wait, Some((1 << doublings) * 1_000_000));
         }
         assert!(waits[15..].iter().all(|wait| *wait == Some(900_000_000)));
-        assert!(failures.wait(Lane::Near, now).is_some());
+        assert_eq!(
+            failures.wait(Lane::Near, now),
+            None,
+            "strangers lock nobody out of a known browser"
+        );
     }
 
     #[test]
@@ -106,7 +117,8 @@ mod tests {
         }
         assert!(failures.wait(Lane::Far, now).is_some());
         assert_eq!(failures.wait(Lane::Near, now), None);
-        failures.fail(Lane::Near, now);
+        assert!(!failures.locked());
+        failures.fail(Lane::Far, now);
         assert!(failures.locked());
     }
 

@@ -14,7 +14,9 @@
 //! # One attempt, in order
 //!
 //! 1. **The address** has a token bucket (an IPv6 address counts as its /64). It comes before all
-//!    else, so that what it refuses costs nothing and counts against no account.
+//!    that costs something, and what it refuses counts against no account. A browser in which the
+//!    account was signed in to before needs none: whoever guesses at the same address, behind the
+//!    same router or load balancer, does not keep its owner waiting.
 //! 2. **The account** may have to wait: after 5 failures in a row 1 s, doubling with each further
 //!    failure up to 15 minutes.
 //! 3. **All addresses together** have a token bucket.
@@ -24,30 +26,36 @@
 //!    two attempts with one code cannot both find it fresh, and of many guesses made at once those
 //!    that find the account waiting by then are not told whether they were right.
 //!
-//! What the limits refuse is neither looked at nor counted as a failure.
+//! What the limits refuse is neither looked at nor counted as a failure. Neither is a code that was
+//! right and has been used, beside the right password: that is a form sent twice, or one code in two
+//! places, and no guess.
 //!
 //! # What a stranger can learn
 //!
-//! Every refusal has one text ([`Refused::client_text`]). A name that is nobody's is held to a
-//! decoy: the same look-ups, a hash of the same cost, a sealed secret, the same write, and the same
-//! waits, which survive a restart. Two limits to this: failures of nobody's names are kept in 4,096
-//! slots, so that a flood of names can make one of them be forgotten early; and an account whose
-//! hash was made at another cost answers in another time until its next sign-in.
+//! Every refusal has one text ([`Refused::client_text`]), but for a used code beside the right
+//! password, which only somebody has who had both. A name that is nobody's is held to a decoy: the
+//! same look-ups, a hash of the same cost, a sealed secret, the same write, and the same waits, which
+//! survive a restart. What an account knows of its owner makes no difference to anybody else: it
+//! knows browsers by a secret they hold, not addresses, which others share. Two limits to this:
+//! failures of nobody's names are kept in 65,536 slots, so that an hour of trying names at the highest
+//! rate can make one of them be forgotten early; and an account whose hash was made at another cost
+//! answers in another time until its next sign-in.
 //!
 //! # Keeping the owner out
 //!
 //! A limit on failures is also a weapon: whoever fails on purpose makes the owner wait. So:
 //!
 //! - Waits end after 15 minutes, and nothing but the next rule outlasts them.
-//! - An account remembers the last four networks it was signed in from. Attempts from there are
-//!   counted and made to wait by themselves (the *near* lane), have their own share of the bucket
-//!   of step 3 and the rear half of the queue. An attacker elsewhere (the *far* lane) can make
-//!   the owner wait only where the owner never was.
-//! - After 100 failures in a row, both lanes together, the password is locked until an
-//!   administrator sets it anew: NIST SP 800-63B-4 section 3.2.2 demands this. With the waits it
-//!   takes an attacker 21 hours at least (1 + 2 + … + 512 s, then 85 times 15 minutes) from one
-//!   lane, all of it in the log, and each sign-in of the owner starts it over. It is not for
-//!   ever, and no other automatic rule takes an account out of use.
+//! - An account remembers the last eight browsers in which it was signed in to ([`Browser`], after
+//!   the device cookies of OWASP). Attempts from there are counted and made to wait by themselves
+//!   (the *near* lane), need no token of their address, have their own share of the bucket of step 3
+//!   and the rear half of the queue. Everybody else (the *far* lane) can make the owner wait only in
+//!   browsers that are new.
+//! - After 50 failures in a row a lane is locked: NIST SP 800-63B-4 section 3.2.2 demands that an
+//!   authenticator be disabled after at most 100, which are those of both lanes. With the waits it
+//!   takes an attacker 9 hours at least (1 + 2 + … + 512 s, then 35 times 15 minutes). A locked far
+//!   lane leaves known browsers as they are, and a sign-in there unlocks it, as a password does that
+//!   an administrator sets. No automatic rule takes an account out of use.
 //! - The address buckets come first, so that one host cannot do this to many accounts at once, and
 //!   a bucket that is full of one attacker's attempts is that attacker's own.
 //!
@@ -56,14 +64,17 @@
 
 mod accounts;
 mod backoff;
+mod browser;
 mod error;
 mod password;
+pub mod rate;
 mod store;
 mod throttle;
 pub mod totp;
 mod vault;
 
-pub use accounts::{AccountView, Accounts, TotpEnrollment, Verified};
+pub use accounts::{AccountView, Accounts, Origin, TotpEnrollment, Verified};
+pub use browser::Browser;
 pub use error::{IdentityError, Refused, SignInError, WeakPassword};
 pub use password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN, PasswordCost};
 pub use totp::{TotpSecret, TotpSecretError};

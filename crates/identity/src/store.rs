@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::IdentityError;
 use crate::backoff::{Failures, Lane};
+use crate::browser::Browser;
 use crate::totp::TotpSecret;
 use crate::vault::{Unsealable, Vault, VaultKey};
 
@@ -32,17 +32,16 @@ pub(crate) mod flaky;
 
 /// Records by name, in JSON.
 const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts.v1");
-/// Failures of names that are nobody's, in JSON, by slot.
+/// Failures of names that are nobody's, in JSON, by slot. A name takes the slot of its pseudonym,
+/// and turns out who was there. 65,536 × about 150 bytes are about 10 MB; at the rate at which all
+/// strangers together may try (`throttle.rs`) it takes an hour to turn out a certain one.
 const STRANGERS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("strangers.v1");
 /// One row, sealed: opens under the right vault key only.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta.v1");
 const META_CHECK: &str = "vault key check";
 
-/// Slots for names that are nobody's. 4,096 × about 150 bytes are about 600 KB. A name takes the
-/// slot of its pseudonym, and turns out who was there.
-const STRANGER_SLOTS: u16 = 4_096;
-/// Addresses that an account remembers signing in from.
-const FAMILIAR_MAX: usize = 4;
+/// Browsers that an account remembers being signed in to in: those at work, at home, in a pocket.
+const BROWSERS_MAX: usize = 8;
 /// What a TOTP secret is sealed for.
 const SEALED_TOTP: &str = "totp";
 /// The name the decoy is sealed for. No subject has it.
@@ -59,8 +58,9 @@ pub(crate) struct Record {
     sealed_totp: Vec<u8>,
     pub(crate) last_step: Option<u64>,
     pub(crate) failures: Failures,
-    /// Networks of the newest sign-ins, newest last.
-    familiar: Vec<IpAddr>,
+    /// Browsers of the newest sign-ins, newest last.
+    #[serde(default)]
+    browsers: Vec<Browser>,
 }
 
 impl Record {
@@ -72,23 +72,30 @@ impl Record {
             sealed_totp: Vec::new(),
             last_step: None,
             failures: Failures::default(),
-            familiar: Vec::new(),
+            browsers: Vec::new(),
         }
     }
 
-    pub(crate) fn lane_of(&self, network: IpAddr) -> Lane {
-        if self.familiar.contains(&network) {
+    pub(crate) fn lane_of(&self, browser: Option<&Browser>) -> Lane {
+        // All are compared, so that it takes the same time which of them it is.
+        let known = self.browsers.iter().filter(|known| browser == Some(*known));
+        if known.count() > 0 {
             Lane::Near
         } else {
             Lane::Far
         }
     }
 
-    pub(crate) fn make_familiar(&mut self, network: IpAddr) {
-        self.familiar.retain(|known| *known != network);
-        self.familiar.push(network);
-        let surplus = self.familiar.len().saturating_sub(FAMILIAR_MAX);
-        self.familiar.drain(..surplus);
+    pub(crate) fn remember(&mut self, browser: Browser) {
+        self.browsers.retain(|known| *known != browser);
+        self.browsers.push(browser);
+        let surplus = self.browsers.len().saturating_sub(BROWSERS_MAX);
+        self.browsers.drain(..surplus);
+    }
+
+    /// After a change of its secrets: whoever was known may have been somebody else.
+    pub(crate) fn forget_browsers(&mut self) {
+        self.browsers.clear();
     }
 }
 
@@ -308,7 +315,7 @@ impl Store {
         let [a, b, rest @ ..] = self.vault.pseudonym(name);
         let mut pseudonym = [0; 16];
         pseudonym.copy_from_slice(&rest[..16]);
-        (u16::from_be_bytes([a, b]) % STRANGER_SLOTS, pseudonym)
+        (u16::from_be_bytes([a, b]), pseudonym)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Limits in memory, so that sign-ins cannot exhaust the host: how often each address and all of
 //! them may try, and how many hashes run at once.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use curfew_authority::{Span, Timestamp};
 
 use crate::backoff::Lane;
+use crate::rate::{Bucket, Networks, Rate};
 
 /// Failed attempts that one address may make at once. With the next: 20 at first, then one every
 /// three seconds. An attempt that succeeds is given back, so that an office behind one address
@@ -20,12 +20,10 @@ const GLOBAL_BURST_PER_CORE: u64 = 32;
 /// Attempts per second of all addresses together, for each core and lane. Where a hash of
 /// standard cost takes 30 ms, a flood through both lanes takes about half of a core.
 const GLOBAL_PER_SEC_PER_CORE: u64 = 8;
-/// Addresses in one generation; two are kept. 2 × 32,768 × about 40 bytes are about 2.6 MB.
-const GENERATION_MAX: usize = 32_768;
 /// Attempts that may wait for a hash, for each core. Where a hash takes 30 ms, 8 of them
 /// are about a quarter of a second, the longest that anybody waits.
 const QUEUE_PER_CORE: usize = 8;
-/// The part of the queue that strangers may fill; the rest is for familiar addresses.
+/// The part of the queue that strangers may fill; the rest is for known browsers.
 const FAR_QUEUE_PER_CORE: usize = 4;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -33,79 +31,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 customer has at least.
-pub(crate) fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let prefix = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(prefix))
-        }
-    }
-}
-
-/// A token bucket as one number (the generic cell rate algorithm): the moment at which it will be
-/// full again.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    full_at: u64,
-}
-
-/// How fast a bucket fills and how much it holds.
-#[derive(Clone, Copy)]
-struct Rate {
-    interval: u64,
-    burst: u64,
-}
-
-impl Bucket {
-    /// Takes a token, or says how long until there is one.
-    fn take(&mut self, rate: Rate, now: u64) -> Result<(), Span> {
-        let full_at = self.full_at.max(now).saturating_add(rate.interval);
-        let over = (full_at - now).saturating_sub(rate.interval.saturating_mul(rate.burst));
-        if over > 0 {
-            return Err(Span::from_micros(over));
-        }
-        self.full_at = full_at;
-        Ok(())
-    }
-
-    fn give_back(&mut self, rate: Rate) {
-        self.full_at = self.full_at.saturating_sub(rate.interval);
-    }
-}
-
-/// The buckets of addresses, in two generations: when the younger is full it becomes the older,
-/// and the older is forgotten. So the memory is bounded, and nobody can fill it so that newcomers
-/// are refused. Whoever has enough addresses to flush it has a new bucket at each of them anyway.
-#[derive(Default)]
-struct AddressBuckets {
-    young: HashMap<IpAddr, Bucket>,
-    old: HashMap<IpAddr, Bucket>,
-}
-
-impl AddressBuckets {
-    fn bucket(&mut self, network: IpAddr) -> &mut Bucket {
-        if self.young.len() >= GENERATION_MAX && !self.young.contains_key(&network) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        let old = &self.old;
-        self.young
-            .entry(network)
-            .or_insert_with(|| old.get(&network).copied().unwrap_or_default())
-    }
-}
-
 /// How often anybody may try.
 pub(crate) struct Throttle {
-    addresses: Mutex<AddressBuckets>,
+    addresses: Mutex<Networks>,
     near: Mutex<Bucket>,
     far: Mutex<Bucket>,
     global: Rate,
 }
 
 const ADDRESS_RATE: Rate = Rate {
-    interval: ADDRESS_INTERVAL.as_micros(),
+    interval: ADDRESS_INTERVAL,
     burst: ADDRESS_BURST,
 };
 
@@ -117,7 +52,9 @@ impl Throttle {
             near: Mutex::default(),
             far: Mutex::default(),
             global: Rate {
-                interval: 1_000_000 / (GLOBAL_PER_SEC_PER_CORE * cores).min(1_000_000),
+                interval: Span::from_micros(
+                    1_000_000 / (GLOBAL_PER_SEC_PER_CORE * cores).min(1_000_000),
+                ),
                 burst: GLOBAL_BURST_PER_CORE * cores,
             },
         }
@@ -127,19 +64,23 @@ impl Throttle {
     pub(crate) fn take_address(&self, network: IpAddr, now: Timestamp) -> Result<(), Span> {
         lock(&self.addresses)
             .bucket(network)
-            .take(ADDRESS_RATE, now.as_micros())
+            .take(ADDRESS_RATE, now)
     }
 
     /// One attempt of all, or how long until there may be one.
     pub(crate) fn take_global(&self, lane: Lane, now: Timestamp) -> Result<(), Span> {
-        lock(self.of(lane)).take(self.global, now.as_micros())
+        lock(self.of(lane)).take(self.global, now)
     }
 
-    /// The attempt succeeded and counts for nothing.
-    pub(crate) fn give_back(&self, network: IpAddr, lane: Lane) {
+    /// The attempt counts for nothing at its address.
+    pub(crate) fn give_back_address(&self, network: IpAddr) {
         lock(&self.addresses)
             .bucket(network)
             .give_back(ADDRESS_RATE);
+    }
+
+    /// The attempt succeeded, and counts for nothing among all.
+    pub(crate) fn give_back_global(&self, lane: Lane) {
         lock(self.of(lane)).give_back(self.global);
     }
 

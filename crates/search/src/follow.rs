@@ -126,13 +126,11 @@ impl Drop for Follower {
     }
 }
 
+/// How many entries are durable, and where it is told how the index fares.
+type Outside<'a> = (&'a dyn Fn() -> u64, &'a dyn Fn(Result<(), String>));
+
 /// Body of the thread: opens, follows, and after an error opens again.
-fn follow(
-    searcher: &Searcher,
-    dir: &std::path::Path,
-    (durable, told): (&dyn Fn() -> u64, &dyn Fn(Result<(), String>)),
-    order: &Order,
-) {
+fn follow(searcher: &Searcher, dir: &std::path::Path, (durable, told): Outside<'_>, order: &Order) {
     loop {
         let outcome = Indexer::open_for(searcher.clone(), dir, true).and_then(|mut indexer| {
             if indexer.was_rebuilt() {
@@ -166,7 +164,7 @@ fn has_room(dir: &std::path::Path) -> bool {
 fn keep_up(
     indexer: &mut Indexer,
     dir: &std::path::Path,
-    (durable, told): (&dyn Fn() -> u64, &dyn Fn(Result<(), String>)),
+    (durable, told): Outside<'_>,
     order: &Order,
 ) -> Result<(), IndexError> {
     let mut committed_at = Instant::now();

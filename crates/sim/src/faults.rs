@@ -485,6 +485,7 @@ fn session_of(event: &Event) -> Option<&SessionId> {
         | Event::AccountChanged { .. }
         | Event::SignInRefused { .. }
         | Event::CredentialUnknown { .. }
+        | Event::AttemptsSummarized(_)
         | Event::RecordingFailed { .. }
         | Event::RecordingResumed { .. }
         | Event::ErasureRequested { .. }

@@ -19,8 +19,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use curfew_authority::{
-    ActionDetail, Concealed, Demands, Entry, Event, Field, SALT_BYTES, SessionId, SubjectName,
-    Timestamp, Verb,
+    ActionDetail, Demands, Entry, Event, Field, SALT_BYTES, SessionId, SubjectName, Timestamp, Verb,
 };
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use curfew_values::{Record, Store};
@@ -78,19 +77,9 @@ impl Observer for Watch {
 /// An allowed request.
 fn request(index: u64) -> ActionDetail {
     ActionDetail {
-        verb: Verb::WebRead,
-        resource: "wiki".parse().unwrap(),
-        context: None,
-        connection: None,
         method: Some("GET".to_owned()),
         path: Some(format!("/pages/handbook/2026/onboarding/{index}")),
-        statement: None,
-        fingerprint: None,
-        client: None,
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Concealed::new(),
+        ..ActionDetail::new(Verb::WebRead, "wiki".parse().unwrap())
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use curfew_authority::visible;
 use curfew_ledger::receipt::RECEIPT_BYTES_MAX;
 use curfew_ledger::verify::Progress;
 use curfew_ledger::{Disk, Published, RealDisk, TrustPolicy, VerifierKey};
@@ -262,7 +263,7 @@ pub fn run(options: &Options, dir: &Path) -> u8 {
             report.outcome.code()
         }
         Err(Problem::Usage(problem)) => {
-            eprintln!("error: {problem}");
+            eprintln!("error: {}", shown(&problem));
             USAGE
         }
         Err(Problem::Unreadable(problem)) => {
@@ -275,7 +276,7 @@ pub fn run(options: &Options, dir: &Path) -> u8 {
 
 /// Checks a receipt, prints what it proves, and gives the exit code.
 fn run_receipt(options: &Options, path: &Path) -> u8 {
-    let told = |problem: String| eprintln!("error: {problem}");
+    let told = |problem: String| eprintln!("error: {}", shown(&problem));
     let given = policy(options).and_then(|policy| {
         let keys = keys(options, Path::new("."), policy.as_ref())?;
         Ok((keys, policy, roots(options)?))
@@ -349,11 +350,22 @@ fn earlier(path: &Path, keys: &[VerifierKey]) -> Result<Option<State>, String> {
     state.map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// Lines for people, whatever the log or a file had in it.
+fn shown(text: &str) -> String {
+    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+}
+
 fn print(report: &(impl Serialize + Display), json: bool) {
+    // Byte for byte for programs; for people what is invisible is spelled out, in JSON as in words.
     let text = if json {
-        serde_json::to_string(report).unwrap_or_else(|error| error.to_string())
+        let text = serde_json::to_string(report).unwrap_or_else(|error| error.to_string());
+        if std::io::stdout().is_terminal() {
+            visible(&text).into_owned()
+        } else {
+            text
+        }
     } else {
-        report.to_string()
+        shown(&report.to_string())
     };
     // A closed pipe is the reader's choice, and the exit code still tells.
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -396,5 +408,16 @@ impl Bar {
         if self.drawn.is_some() {
             eprint!("\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_log_holds_cannot_move_the_terminal() {
+        let text = "finding\n  rule \u{1b}[2J\u{202e}\r";
+        assert_eq!(shown(text), "finding\n  rule \\u001b[2J\\u202e\\u000d");
     }
 }

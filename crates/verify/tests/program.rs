@@ -83,19 +83,9 @@ fn read(path: String) -> Command {
             plane: Plane::Web,
         },
         action: ActionDetail {
-            verb: Verb::WebRead,
-            resource: "shop".parse().unwrap(),
-            context: None,
-            connection: None,
             method: Some("GET".into()),
             path: Some(path),
-            statement: None,
-            fingerprint: None,
-            client: None,
-            search: None,
-            target: None,
-            passive: false,
-            concealed: Default::default(),
+            ..ActionDetail::new(Verb::WebRead, "shop".parse().unwrap())
         },
         context: context(),
     })

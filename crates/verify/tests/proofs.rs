@@ -58,19 +58,9 @@ fn context() -> Context {
 
 fn action() -> ActionDetail {
     ActionDetail {
-        verb: Verb::WebRead,
-        resource: "shop".parse().unwrap(),
-        context: None,
-        connection: None,
         method: Some("GET".into()),
         path: Some("/orders".into()),
-        statement: None,
-        fingerprint: None,
-        client: None,
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Default::default(),
+        ..ActionDetail::new(Verb::WebRead, "shop".parse().unwrap())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::authority::{Authority, Judgement, NotOpen, Opened, Outcome, fits, is_
 use crate::event::{ActionClosed, CLOSE_DISAGREES, Event};
 use crate::ids::SessionId;
 use crate::policy::Ruling;
+use crate::resource::Verb;
 use crate::time::Timestamp;
 
 /// Whether the entry says what the judgement says.
@@ -72,9 +73,11 @@ impl Auditor {
         }
         let own = &held.session.context;
         let context = action.context.as_ref().unwrap_or(own);
-        let judgement = self
-            .authority
-            .judge(held, action.verb, &action.resource, context, now);
+        let judgement = self.authority.judge(held, action, context, now);
+        if action.account.is_some() && action.verb != Verb::SqlConnect {
+            let detail = "only a database connection has an account";
+            out.push(found(FindingKind::WrongRuling, session, detail));
+        }
         if action.context.as_ref() == Some(own) {
             let detail = "the context is the session's own and needs no saying";
             out.push(found(FindingKind::WrongRuling, session, detail));

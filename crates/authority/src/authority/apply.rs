@@ -41,6 +41,7 @@ impl Authority {
             Event::SessionLimited {
                 session, limits, ..
             } => self.limit(session, *limits),
+            Event::AttemptsSummarized(_) => self.state.summarized = time,
             Event::SessionEnded {
                 session,
                 reason,

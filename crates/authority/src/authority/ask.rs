@@ -6,7 +6,7 @@ use crate::command::{Ask, Decision, Denial, Grant, Presenter, Refusal, StepUp, V
 use crate::event::{
     ActionClosed, ActionDetail, CLOSE_DISAGREES, CredentialFault, DenialCause, Event,
 };
-use crate::ids::{CredentialHash, SessionId};
+use crate::ids::{CredentialHash, RuleId, SessionId};
 use crate::resource::{Plane, Verb};
 use crate::session::{Context, CredentialClass};
 use crate::time::{Span, Timestamp};
@@ -163,6 +163,7 @@ impl Authority {
                 session: Some(issued.session.clone()),
                 cause: DenialCause::WrongAudience,
                 rules: Vec::new(),
+                reasons: Vec::new(),
             }),
             CredentialFault::WrongClass | CredentialFault::Revoked | CredentialFault::Expired => {
                 Verdict::Unauthenticated
@@ -181,6 +182,12 @@ impl Authority {
         }))
     }
 
+    /// What the policy in force says for people about these rules.
+    pub(super) fn reasons(&self, rules: &[RuleId]) -> Vec<String> {
+        self.policy()
+            .map_or_else(Vec::new, |policy| policy.reasons(rules))
+    }
+
     /// What policy and the clocks say of an action of a live session.
     fn answer(
         &self,
@@ -189,7 +196,7 @@ impl Authority {
         context: Context,
         now: Timestamp,
     ) -> Decision {
-        let judgement = self.judge(held, action.verb, &action.resource, &context, now);
+        let judgement = self.judge(held, action, &context, now);
         let current = &held.session;
         let mut action = cut_action(action);
         action.context = (context != current.context).then_some(context);
@@ -211,6 +218,7 @@ impl Authority {
                     limits,
                     rules: rules.clone(),
                     record: demands.record,
+                    account: action.account,
                 };
                 let event = Event::ActionAllowed {
                     session,
@@ -226,6 +234,7 @@ impl Authority {
                     passed,
                     assurance,
                     max_age: demands.reauth,
+                    reasons: self.reasons(&rules),
                     rules: rules.clone(),
                 };
                 let event = Event::ActionSteppedUp {
@@ -241,6 +250,7 @@ impl Authority {
                 let denial = Denial {
                     session: Some(session.clone()),
                     cause,
+                    reasons: self.reasons(&rules),
                     rules: rules.clone(),
                 };
                 let event = Event::ActionDenied {

@@ -5,7 +5,13 @@
 //! makes 27,072. Up to 400 rule ids of 64 + 3 bytes make 26,800. With 1,000 bytes for the fixed
 //! fields this is 54,872 of the 65,535 that an entry may have.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
 use crate::event::{ActionDetail, Actor};
+use crate::resource::Verb;
 use crate::session::Context;
 use crate::time::Span;
 
@@ -14,7 +20,7 @@ pub const PATH_BYTES_MAX: usize = 1_024;
 /// The longest statement in an entry, in bytes.
 pub const STATEMENT_BYTES_MAX: usize = 2_048;
 /// The longest name a client gives itself, in bytes.
-pub(super) const CLIENT_BYTES_MAX: usize = 256;
+pub const CLIENT_BYTES_MAX: usize = 256;
 /// The longest HTTP method, in bytes.
 pub(super) const METHOD_BYTES_MAX: usize = 32;
 /// The longest fingerprint of a statement, in bytes.
@@ -47,6 +53,25 @@ pub(crate) fn cut(text: &mut String, max: usize) {
     }
 }
 
+/// A text as an entry may hold it: whole where it has at most `max` bytes; otherwise its beginning
+/// and a mark, ` […cut: 5000 bytes, sha256:…]`, with its whole length and its SHA-256. Whoever
+/// reads the entry sees that there was more, and can tell whether a text is the one that was cut.
+///
+/// Marking twice changes nothing. `max` is at least 128: a mark has up to 110 bytes.
+pub fn marked(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let mut mark = format!(" […cut: {} bytes, sha256:", text.len());
+    for byte in Sha256::digest(text.as_bytes()) {
+        // Writing to a string cannot fail.
+        let _ = write!(mark, "{byte:02x}");
+    }
+    mark.push(']');
+    let room = text.floor_char_boundary(max.saturating_sub(mark.len()));
+    Cow::Owned(format!("{}{mark}", text.get(..room).unwrap_or_default()))
+}
+
 /// A short text, cut.
 pub(super) fn short(text: &str) -> String {
     let mut text = text.to_owned();
@@ -69,13 +94,22 @@ pub(super) fn cut_context(context: &Context) -> Context {
 
 pub(super) fn cut_action(action: &ActionDetail) -> ActionDetail {
     let mut action = action.clone();
+    action.account = action.account.filter(|_| action.verb == Verb::SqlConnect);
     for (text, max) in [
-        (&mut action.method, METHOD_BYTES_MAX),
         (&mut action.path, PATH_BYTES_MAX),
         (&mut action.statement, STATEMENT_BYTES_MAX),
-        (&mut action.fingerprint, FINGERPRINT_BYTES_MAX),
         (&mut action.client, CLIENT_BYTES_MAX),
         (&mut action.search, SEARCH_BYTES_MAX),
+    ] {
+        if let Some(text) = text
+            && text.len() > max
+        {
+            *text = marked(text, max).into_owned();
+        }
+    }
+    for (text, max) in [
+        (&mut action.method, METHOD_BYTES_MAX),
+        (&mut action.fingerprint, FINGERPRINT_BYTES_MAX),
     ] {
         if let Some(text) = text {
             cut(text, max);

@@ -10,7 +10,7 @@ use crate::event::{
     AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
     RefusalCause,
 };
-use crate::ids::{SessionId, SubjectName};
+use crate::ids::{RuleId, SessionId, SubjectName};
 use crate::policy::Policy;
 use crate::resource::Resource;
 use crate::session::{Credential, CredentialClass, LiveSession, Proof};
@@ -195,9 +195,10 @@ impl Authority {
         }
         let context = cut_context(context);
         let refuse = |cause, denial| refuse(subject, context.address, cause, denial);
-        let denied = |cause, rules| Denial {
+        let denied = |cause, rules: Vec<RuleId>| Denial {
             session: None,
             cause,
+            reasons: self.reasons(&rules),
             rules,
         };
         if self.is_disabled(subject) {
@@ -269,9 +270,10 @@ impl Authority {
         let current = &held.session;
         let mut after = current.clone();
         after.renew(proof, now);
-        let denied = |cause, rules| Denial {
+        let denied = |cause, rules: Vec<RuleId>| Denial {
             session: Some(current.id.clone()),
             cause,
+            reasons: self.reasons(&rules),
             rules,
         };
         let (limits, rules) = match self.admit(self.policy(), Applicant::of(&after)) {

@@ -99,6 +99,7 @@ impl Authority {
             Command::ResumeRecording { refused } => {
                 Decision::done(vec![Event::RecordingResumed { refused: *refused }])
             }
+            Command::SummarizeAttempts(told) => self.summarize(told, now),
             Command::Erasure(step) => self.erase(step, now),
             Command::Witness(_)
             | Command::Signing(_)

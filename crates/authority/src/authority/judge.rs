@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{Authority, Held};
-use crate::event::{DenialCause, EndReason, Event};
+use crate::event::{ActionDetail, DenialCause, EndReason, Event};
 use crate::ids::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
 use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
 use crate::policy::{Policy, Question, Ruling};
-use crate::resource::{Plane, Verb};
+use crate::resource::{AccountClass, Plane, Verb};
 use crate::session::{Context, LiveSession, Proof};
 use crate::time::Timestamp;
 
@@ -103,34 +103,41 @@ const fn suits(verb: Verb, plane: Plane) -> bool {
 }
 
 impl Authority {
-    /// Judges an action of a session that is live at `now`.
+    /// Judges an action of a session that is live at `now`. A connection is judged with all that
+    /// its account can do.
     pub(crate) fn judge(
         &self,
         held: &Held,
-        verb: Verb,
-        resource: &ResourceName,
+        action: &ActionDetail,
         context: &Context,
         now: Timestamp,
     ) -> Judgement {
         let session = &held.session;
-        let Some(resource) = self.resource(resource) else {
+        let Some(resource) = self.resource(&action.resource) else {
             return Judgement::deny(DenialCause::UnknownResource);
         };
-        if !suits(verb, resource.plane) {
+        if !suits(action.verb, resource.plane) {
             return Judgement::deny(DenialCause::WrongAudience);
         }
         let Some(policy) = self.policy() else {
             return Judgement::deny(DenialCause::NotPermitted);
         };
-        let question = Question {
-            subject: &session.subject,
-            roles: &session.roles,
-            resource,
-            verb,
-            context,
-            aal: session.proof.aal,
+        let ask = |verb| {
+            let question = Question {
+                subject: &session.subject,
+                roles: &session.roles,
+                resource,
+                verb,
+                context,
+                aal: session.proof.aal,
+            };
+            self.rulings().get(policy, held.number, &question)
         };
-        let ruling = self.rulings().get(policy, held.number, &question);
+        let account = action.account.filter(|_| action.verb == Verb::SqlConnect);
+        let verbs = account.map_or(&[][..], AccountClass::verbs);
+        let ruling = verbs.iter().fold(ask(action.verb), |ruling, verb| {
+            Arc::new(ruling.and(&ask(*verb)))
+        });
         let outcome = match &*ruling {
             Ruling::Permit { demands, .. } => weigh(session, *demands, now),
             Ruling::Forbid { .. } => Outcome::Deny(DenialCause::Forbidden),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+mod accounts;
 mod changes;
 mod clocks;
 mod connections;
@@ -93,21 +94,7 @@ fn start(n: u64, secs: u64) -> Command {
 }
 
 fn action(verb: Verb) -> ActionDetail {
-    ActionDetail {
-        verb,
-        resource: "orders".parse().unwrap(),
-        context: None,
-        connection: None,
-        method: None,
-        path: None,
-        statement: None,
-        fingerprint: None,
-        client: None,
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Default::default(),
-    }
+    ActionDetail::new(verb, "orders".parse().unwrap())
 }
 
 fn ask_as(presenter: Presenter, action: ActionDetail) -> Command {

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use crate::conceal::{Concealed, Field};
 use crate::event::{ActionClosed, ActionDetail, ClosedBy, DenialCause, Entry, Event};
 use crate::limits::{Aal, Deadline, DeadlineCause, Demands, RecordLevel};
-use crate::resource::Verb;
+use crate::resource::{AccountClass, Verb};
 use crate::session::Context;
 use crate::time::{Span, Timestamp};
 
@@ -161,15 +161,25 @@ fn action(scan: &mut Scan<'_>) -> Option<ActionDetail> {
         Some(()) => Some(scan.number()?),
         None => None,
     };
+    let account = match scan.skip(b",\"account\":\"") {
+        Some(()) => {
+            let name = scan.until_quote()?;
+            let mut known = AccountClass::ALL.into_iter();
+            Some(known.find(|class| class.as_str().as_bytes() == name)?)
+        }
+        None => None,
+    };
     Some(ActionDetail {
         verb,
         resource,
         context,
         connection,
+        account,
         method: scan.optional_text(b",\"method\":\"")?,
         path: scan.optional_text(b",\"path\":\"")?,
         statement: scan.optional_text(b",\"statement\":\"")?,
         fingerprint: scan.optional_text(b",\"fingerprint\":\"")?,
+        prepares: scan.skip(b",\"prepares\":true").is_some(),
         client: scan.optional_text(b",\"client\":\"")?,
         search: scan.optional_text(b",\"search\":\"")?,
         target: match scan.skip(b",\"target\":\"") {

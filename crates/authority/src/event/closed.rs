@@ -58,11 +58,16 @@ pub enum ClosedBy {
     Limit,
     /// Curfew, because the session ended.
     SessionEnd,
+    /// Curfew, because a new policy no longer permits what the connection can do.
+    Policy,
     /// Curfew, because what was sent broke the protocol or a limit on sizes.
     Protocol,
     /// Curfew, because the ledger could not take its entry, or the entry did not come as far in
     /// time as its rules demand: nothing of it was let out.
     Unrecorded,
+    /// The protected resource, which skipped it after an error in what came before: it was allowed
+    /// and never done.
+    Skipped,
     /// Curfew, because it is stopping.
     Shutdown,
 }

@@ -19,9 +19,10 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 /// The files that hold what proves who Curfew is, with the keys of the configuration that name them.
 fn secrets(config: &Config) -> impl Iterator<Item = (String, &Path)> {
     let tls = std::iter::once(("[tls] key".to_owned(), config.tls.key.as_path()));
-    let databases = config.postgres.iter().filter_map(|database| {
+    let databases = config.postgres.iter().flat_map(|database| {
         let place = format!("database `{}`", database.name);
-        Some((place, database.password_file.as_deref()?))
+        let files = database.logins().into_iter();
+        files.filter_map(move |account| Some((place.clone(), account.password_file.as_deref()?)))
     });
     let receivers = config.forward.iter().flat_map(|receiver| {
         let place = format!("[[forward]] `{}`", receiver.name);

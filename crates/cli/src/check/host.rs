@@ -90,16 +90,21 @@ pub(super) async fn ports(config: &Config) -> Vec<Problem> {
 }
 
 fn port(place: &str, address: SocketAddr) -> Option<Problem> {
-    let error = TcpListener::bind(address).err()?;
-    let fix = match error.kind() {
-        ErrorKind::AddrInUse => "another program has it: `ss -ltnp` says which",
-        ErrorKind::AddrNotAvailable => "this host has no such address",
-        ErrorKind::PermissionDenied => {
+    const FIXES: [(ErrorKind, &str); 3] = [
+        (
+            ErrorKind::AddrInUse,
+            "another program has it: `ss -ltnp` says which",
+        ),
+        (ErrorKind::AddrNotAvailable, "this host has no such address"),
+        (
+            ErrorKind::PermissionDenied,
             "ports below 1024 take the capability CAP_NET_BIND_SERVICE, with AmbientCapabilities= of its \
-             systemd unit"
-        }
-        _ => "take another address or port",
-    };
+             systemd unit",
+        ),
+    ];
+    let error = TcpListener::bind(address).err()?;
+    let known = FIXES.iter().find(|(kind, _)| *kind == error.kind());
+    let fix = known.map_or("take another address or port", |(_, fix)| fix);
     let what = format!("cannot listen on {address}: {error}");
     Some(Problem::error(place, what, fix))
 }

@@ -1,10 +1,12 @@
-//! What is behind Curfew: whether it can be reached, and whether databases take the account.
+//! What is behind Curfew: whether it can be reached, whether databases take the accounts, and what
+//! those can do there.
 
 use std::time::Duration;
 
 use curfew_gateway::certificate;
-use curfew_gateway::config::{Config, PostgresResource, UpstreamTls, WebResource};
+use curfew_gateway::config::{Account, Config, PostgresResource, UpstreamTls, WebResource};
 use curfew_gateway::problem::Problem;
+use curfew_gateway::rights;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
@@ -16,13 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What cannot be reached, or takes Curfew for nobody. All are asked at once.
 pub(super) async fn all(config: &Config) -> Vec<Problem> {
-    let web = join_all(config.web.iter().map(web));
     let databases = join_all(config.postgres.iter().map(database));
-    let (web, databases) = tokio::join!(web, databases);
-    web.into_iter()
-        .flatten()
-        .chain(databases.into_iter().flatten())
-        .collect()
+    let (mut found, databases) = tokio::join!(apps(config), databases);
+    found.extend(databases.into_iter().flatten());
+    found
+}
+
+/// The same of web apps alone: a gateway that runs watches its databases itself.
+pub(super) async fn apps(config: &Config) -> Vec<Problem> {
+    let web = join_all(config.web.iter().map(web)).await;
+    web.into_iter().flatten().collect()
 }
 
 async fn web(resource: &WebResource) -> Option<Problem> {
@@ -44,14 +49,31 @@ async fn web(resource: &WebResource) -> Option<Problem> {
     ))
 }
 
-async fn database(resource: &PostgresResource) -> Option<Problem> {
-    let tried = tokio::time::timeout(PATIENCE, connect(resource)).await;
+/// Where all accounts are taken, what is said of their rights; otherwise why not.
+async fn database(resource: &PostgresResource) -> Vec<Problem> {
+    let tried = join_all(resource.logins().into_iter().map(|it| login(resource, it))).await;
+    let refused: Vec<Problem> = tried.into_iter().flatten().collect();
+    if !refused.is_empty() {
+        return refused;
+    }
+    let place = format!("database `{}`", resource.name);
+    let rights = rights::check(resource).await.into_iter();
+    let told = rights.map(|it| {
+        let what = it.what.strip_prefix(&place).unwrap_or(&it.what);
+        let what = what.trim_start_matches([':', ' ']).to_owned();
+        Problem::warning(place.clone(), what, it.fix.unwrap_or_default())
+    });
+    told.collect()
+}
+
+async fn login(resource: &PostgresResource, account: &Account) -> Option<Problem> {
+    let tried = tokio::time::timeout(PATIENCE, connect(resource, account)).await;
     let place = format!("database `{}`", resource.name);
     let at = format!("{}:{}", resource.host, resource.port);
     let (what, fix) = match tried {
         Ok(Ok(())) => return None,
         Ok(Err(Trouble::Setup(what))) => (what, "correct the file or the key that names it"),
-        Ok(Err(Trouble::Server(error))) => told(resource, &at, &error),
+        Ok(Err(Trouble::Server(error))) => told(resource, account, &at, &error),
         Err(_) => (
             format!("{at} does not answer within {} s", PATIENCE.as_secs()),
             "start it, or correct `host` and `port`",
@@ -62,10 +84,11 @@ async fn database(resource: &PostgresResource) -> Option<Problem> {
 
 fn told(
     resource: &PostgresResource,
+    account: &Account,
     at: &str,
     error: &tokio_postgres::Error,
 ) -> (String, &'static str) {
-    let user = &resource.user;
+    let user = &account.user;
     let Some(refused) = error.as_db_error() else {
         let cause =
             std::error::Error::source(error).map_or_else(String::new, |it| format!(": {it}"));
@@ -107,17 +130,17 @@ impl From<tokio_postgres::Error> for Trouble {
     }
 }
 
-/// Signs in with the account that Curfew uses, and leaves again.
-async fn connect(resource: &PostgresResource) -> Result<(), Trouble> {
+/// Signs in with an account that Curfew uses, and leaves again.
+async fn connect(resource: &PostgresResource, account: &Account) -> Result<(), Trouble> {
     let mut config = tokio_postgres::Config::new();
     config
         .host(&resource.host)
         .port(resource.port)
         .dbname(&resource.database)
-        .user(&resource.user)
+        .user(&account.user)
         .application_name("curfew check")
         .connect_timeout(PATIENCE);
-    if let Some(path) = &resource.password_file {
+    if let Some(path) = &account.password_file {
         let text = std::fs::read_to_string(path)
             .map_err(|error| Trouble::Setup(format!("{}: {error}", path.display())))?;
         config.password(text.trim_end_matches(['\r', '\n']));

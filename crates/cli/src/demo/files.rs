@@ -166,9 +166,21 @@ environment = "production"
 host = "127.0.0.1"
 port = {upstream}
 database = "orders"
-user = "curfew"
-password_file = "postgres.password"
 tls = "disable"
+
+# Its accounts. A connection uses the one with the most reach that the policy permits, and the
+# database refuses what is beyond. `curfew database setup orders` makes them.
+[postgres.accounts.read]
+user = "curfew_orders_read"
+password_file = "orders-read.password"
+
+[postgres.accounts.write]
+user = "curfew_orders_write"
+password_file = "orders-write.password"
+
+[postgres.accounts.ddl]
+user = "curfew_orders_ddl"
+password_file = "orders-ddl.password"
 
 [tuning]
 segment_mib = 4

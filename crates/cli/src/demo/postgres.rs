@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use curfew_gateway::config::PostgresResource;
+use curfew_gateway::rights;
+use curfew_gateway::setup::{Options, Setup};
 use tokio::process::Command;
 use tokio_postgres::{Config, NoTls};
 
@@ -100,7 +103,7 @@ fn as_user(command: &mut Command, user: Option<(u32, u32)>) {
 impl Postgres {
     /// Makes a cluster in `folder`, starts it and fills it. `folder` is removed when it has
     /// stopped.
-    pub(super) async fn start(folder: &Path, password: String, account: &str) -> Outcome<Self> {
+    pub(super) async fn start(folder: &Path, password: String) -> Outcome<Self> {
         let programs = programs()?;
         let user = other_user()?;
         let cluster = folder.join("postgres");
@@ -126,7 +129,7 @@ impl Postgres {
             password,
             guard,
         };
-        postgres.fill(account).await?;
+        postgres.fill().await?;
         Ok(postgres)
     }
 
@@ -143,7 +146,7 @@ impl Postgres {
         config
     }
 
-    async fn fill(&mut self, account: &str) -> Outcome {
+    async fn fill(&mut self) -> Outcome {
         let end = tokio::time::Instant::now() + START;
         loop {
             match run_sql(&self.direct("postgres"), &[]).await {
@@ -161,17 +164,30 @@ impl Postgres {
                 }
             }
         }
-        // The password is of our own making: letters and digits.
-        let role = format!("CREATE ROLE curfew LOGIN PASSWORD '{account}'");
-        let create = [role.as_str(), "CREATE DATABASE orders OWNER curfew"];
+        let create = ["CREATE ROLE shop", "CREATE DATABASE orders OWNER shop"];
         run_sql(&self.direct("postgres"), &create)
             .await
             .doing("cannot make the sample database")?;
-        let mut own = self.direct("orders");
-        own.user("curfew").password(account);
-        run_sql(&own, &[SAMPLE])
+        run_sql(&self.direct("orders"), &["SET ROLE shop", SAMPLE])
             .await
             .doing("cannot fill the sample database")
+    }
+
+    /// Makes the accounts by which Curfew uses the database, as `curfew database setup` does.
+    pub(super) async fn set_up(&self, database: &PostgresResource) -> Outcome {
+        let failed = "cannot set up the accounts";
+        let setup = Setup::new(database).doing(failed)?;
+        let password = self.password.clone().into();
+        let mut administrator = setup
+            .connect("postgres", Some(password))
+            .await
+            .doing(failed)?;
+        let sql = setup.sql(&Options::default());
+        administrator.run(&sql).await.doing(failed)?;
+        match rights::check(database).await.first() {
+            None => Ok(()),
+            Some(problem) => Err(Failure::failed(format_args!("{failed}: {problem}"))),
+        }
     }
 
     /// Stops it, and waits until it has.

@@ -11,7 +11,7 @@ use curfew_gateway::data::DataDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child as Process, ChildStdin, Command};
 
-use super::files::{self, API, ORIGIN, PORTAL, Ports, SHOP, write_private};
+use super::files::{self, API, ORIGIN, PORTAL, Ports, SHOP};
 use super::postgres::Postgres;
 use super::{app, code};
 use crate::configuration;
@@ -163,9 +163,8 @@ impl Stage {
             .prefix("curfew-demo-")
             .tempdir()
             .doing("cannot make a folder for the demo")?;
-        let account = password()?;
         tell("Starting PostgreSQL …");
-        let postgres = Postgres::start(folder.path(), password()?, &account).await?;
+        let postgres = Postgres::start(folder.path(), password()?).await?;
         // From here on PostgreSQL's guard removes the folder, whatever becomes of us.
         let folder = folder.keep();
         tell("Starting the sample app and Curfew …");
@@ -185,8 +184,10 @@ impl Stage {
         };
         let ca = files::certificates(&folder)?;
         let config = files::configuration(&folder, ports, pace)?;
-        write_private(&folder.join("postgres.password"), &account)?;
         let loaded = configuration::load(&config)?;
+        for database in &loaded.config.postgres {
+            postgres.set_up(database).await?;
+        }
         let key = DataDir::of(&loaded.config)
             .create(ORIGIN)
             .doing("cannot make the data folder")?;

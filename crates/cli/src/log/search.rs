@@ -447,8 +447,8 @@ impl Bar {
     fn show(&mut self, done: u64, all: u64) {
         if say::notes_to_terminal() && (self.shown || done < all) {
             let percent = done.saturating_mul(100) / all.max(1);
-            say::ask(format_args!(
-                "\r{percent:>3} % {}: {done} of {all} entries",
+            say::progress(format_args!(
+                "{percent:>3} % {}: {done} of {all} entries",
                 self.word
             ));
             self.shown = true;

@@ -79,3 +79,49 @@ async fn the_log_is_searched_from_the_command_line() {
         "{refused:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_send_cannot_move_the_terminal_of_whoever_reads_the_log() {
+    let stage = Stage::get().await;
+    let folder = tempfile::tempdir().unwrap();
+    let auditor = stage.person("reader", "auditor").await;
+    keep(folder.path(), stage, &auditor);
+    let worker = stage.person("painter", "worker").await;
+    let mut psql = Command::new(crate::stage::postgres::program("psql"));
+    psql.args(["-X", "-A", "-t", "-q"])
+        .envs(stage.through(&worker))
+        .env("PGAPPNAME", "\u{1b}]0;pwn\u{7}\u{1b}[2J subject=root");
+    let statement = "select 1 as \"a\u{202e}\u{200b}\u{9b}2J painted\";\n";
+    run(psql, statement).await.ok();
+    let tail = async |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
+        command
+            .env("XDG_CONFIG_HOME", folder.path())
+            .args(["log", "tail", "--server", &stage.url(PORTAL, "/")])
+            .args(arguments);
+        run(command, "").await.ok()
+    };
+    let found = search(stage, folder.path(), &["--subject", "painter"]).await;
+    for shown in [found.ok(), tail(&["-n", "200"]).await] {
+        let line = |wanted: &str| {
+            let mut lines = shown.lines();
+            lines
+                .find(|line| line.contains(wanted))
+                .unwrap_or_else(|| panic!("{wanted}: {shown}"))
+        };
+        let client = "client=\"\\u001b]0;pwn\\u0007\\u001b[2J subject=root\"";
+        assert!(
+            line(client).contains(" subject=painter session=s_"),
+            "{shown}"
+        );
+        line("a\\u202e\\u200b\\u009b2J painted");
+        let moves = |c: char| c.is_control() && c != '\n' || "\u{202e}\u{200b}".contains(c);
+        assert!(!shown.contains(moves), "{shown:?}");
+    }
+    // For programs the entries are as they stand in the log.
+    assert!(
+        tail(&["-n", "200", "--json"])
+            .await
+            .contains("\u{202e}\u{200b}\u{9b}2J painted")
+    );
+}

@@ -178,6 +178,7 @@ port = {upstream}
 database = "postgres"
 user = "{ACCOUNT}"
 password_file = "pg.pw"
+trust = "classifier"
 tls = "disable"
 [tuning]
 segment_mib = 4

@@ -127,7 +127,7 @@ impl Place {
              upstream = \"http://127.0.0.1:{}\"\n\
              [[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"127.0.0.1\"\n\
              port = {database}\ndatabase = \"postgres\"\nuser = \"{ACCOUNT}\"\n\
-             password_file = \"pg.pw\"\ntls = \"disable\"\n\
+             password_file = \"pg.pw\"\ntrust = \"classifier\"\ntls = \"disable\"\n\
              [tuning]\nsegment_mib = 4\noutage_grace = \"1m\"\n",
             upstream.port()
         );

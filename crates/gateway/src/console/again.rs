@@ -7,14 +7,14 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use curfew_authority::{Command, Verdict};
-use curfew_identity::Verified;
 
-use super::Portal;
+use super::attempt::{self, Arrival, Attempt, Outcome, Typed};
 use super::fault::{Fault, SignIn};
 use super::frame::{Frame, page};
 use super::returning::Returning;
-use super::sign_in::{Attempt, SignInForm, SignInPage, arrive, attempt, new_cookie};
+use super::sign_in::{SignInForm, SignInPage};
 use super::viewer::{Viewer, Visit};
+use super::{Portal, cookies};
 use crate::Refusal;
 
 /// The session to renew. Without one, sign-in takes over and goes back to the same place.
@@ -79,15 +79,22 @@ pub(super) async fn submit(
     sent: Result<Form<SignInForm>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    let returning = sent.returning;
+    let (csrf, typed, returning) = (sent.csrf, sent.typed, sent.returning);
     returning.app(&portal)?;
-    let viewer = viewer(&portal, visit.clone(), &returning).await?;
-    viewer.check_form(&portal, &sent.csrf)?;
-    // Whatever name was sent: it must be the session's own.
-    let name = viewer.session.subject.to_string();
-    match attempt(&portal, &visit, name, sent.typed, &returning).await? {
-        Attempt::Verified(verified) => renew(&portal, viewer, *verified, &returning).await,
-        Attempt::Refused(refused) => {
+    // The first of two replaces the cookie that both come with.
+    let key = cookies::get(&visit.headers, cookies::SESSION).map(|cookie| {
+        let parts = [cookie, "again", &csrf, typed.password(), typed.code()];
+        attempt::key(&portal, &parts)
+    });
+    let look = || {
+        let (portal, visit) = (Arc::clone(&portal), visit.clone());
+        let (csrf, typed, returning) = (csrf.clone(), typed.clone(), returning.clone());
+        async move { renew(&portal, visit, &csrf, typed, &returning).await }
+    };
+    match attempt::once(&portal, key, look).await? {
+        Outcome::Arrived(arrival) => arrival.go(&portal, &returning),
+        Outcome::Refused(refused) => {
+            let viewer = viewer(&portal, visit, &returning).await?;
             refused.answer(|error| form(&portal, &viewer, &returning, Some(error)))
         }
     }
@@ -95,30 +102,35 @@ pub(super) async fn submit(
 
 async fn renew(
     portal: &Portal,
-    viewer: Viewer,
-    verified: Verified,
+    visit: Visit,
+    csrf: &str,
+    typed: Typed,
     returning: &Returning,
-) -> Result<Response, Fault> {
+) -> Result<Outcome, Fault> {
+    let viewer = viewer(portal, visit.clone(), returning).await?;
+    viewer.check_form(portal, csrf)?;
+    // Whatever name was sent: it must be the session's own.
+    let name = viewer.session.subject.to_string();
+    let verified = match attempt::look_at(portal, &visit, name, typed, returning).await? {
+        Attempt::Verified(verified) => verified,
+        Attempt::Refused(refused) => return Ok(Outcome::Refused(refused)),
+    };
     let session = viewer.session.id;
     if verified.subject != viewer.session.subject {
         tracing::error!("an account was verified that was not asked for");
         return Err(Fault::Failed);
     }
-    let (cookie, credential) = new_cookie()?;
+    let cookie = attempt::new_cookie()?;
     let command = Command::Reauthenticate {
         session: session.clone(),
         proof: verified.proof,
-        credential,
+        credential: cookie.credential.clone(),
     };
     let refused = |refusal| Fault::refused(refusal, returning.clone(), true);
-    let verdict = portal
-        .gateway
-        .registrar
-        .command(command)
-        .await
-        .map_err(refused)?;
+    let registrar = &portal.gateway.registrar;
+    let verdict = registrar.command(command).await.map_err(refused)?;
     match verdict {
-        Verdict::Deny(denial) => return Err(Fault::Denied(denial.cause)),
+        Verdict::Deny(denial) => return Err(Fault::Denied(denial)),
         Verdict::Ended { session, reason } => {
             return Err(refused(Refusal::Ended { session, reason }));
         }
@@ -127,5 +139,9 @@ async fn renew(
             return Err(refused(Refusal::Unauthenticated));
         }
     }
-    arrive(portal, session, &cookie, returning)
+    Ok(Outcome::Arrived(Arrival {
+        session,
+        cookie,
+        browser: verified.browser,
+    }))
 }

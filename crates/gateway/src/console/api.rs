@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use curfew_authority::{
-    Deadline, Limits, LiveSession, Plane, ResourceName, RoleName, SessionId, SessionView,
+    Deadline, Entry, Limits, LiveSession, Plane, ResourceName, RoleName, SessionId, SessionView,
     SubjectName, Timestamp, Verb,
 };
 use secrecy::ExposeSecret;
@@ -31,6 +31,7 @@ use super::shelf::{self, Forward, Unread};
 use super::sign_out::end_session;
 use super::values;
 use super::viewer::{Access, Caller, Viewer, Visit};
+use super::whose::{Whose, whose};
 use crate::oauth::Problem;
 use crate::{Permit, Refusal};
 
@@ -239,7 +240,7 @@ async fn resources(
     for web in &gateway.config.web {
         let access = viewer.access(&portal, Verb::WebRead, &web.name).await;
         let access = access.map_err(refused(&portal))?;
-        if access != Access::Closed {
+        if !access.is_closed() {
             resources.push(ListedResource {
                 name: web.name.clone(),
                 plane: Plane::Web,
@@ -258,7 +259,7 @@ async fn resources(
             .access(&portal, Verb::SqlConnect, &database.name)
             .await;
         let access = access.map_err(refused(&portal))?;
-        if access != Access::Closed {
+        if !access.is_closed() {
             resources.push(ListedResource {
                 name: database.name.clone(),
                 plane: Plane::Postgres,
@@ -296,10 +297,6 @@ async fn password(
         .map_err(|no| match no {
             NoPassword::Unknown => Problem::not_found("There is no database of that name")
                 .with_hint("GET /api/v1/resources lists them"),
-            NoPassword::NotPermitted => {
-                let text = "The policy does not permit this";
-                Problem::new(StatusCode::FORBIDDEN, "forbidden", text)
-            }
             NoPassword::AfterSignIn => Problem::step_up(None, None, &portal.gateway.portal_url()),
             NoPassword::TooMany => Problem::too_many(
                 "This session has as many passwords and tokens as it can have",
@@ -366,8 +363,10 @@ async fn log(
         .await
         .map_err(refused(&portal))?;
     let found = read.map_err(unread)?;
-    let kind = "application/json";
-    Ok(([(CONTENT_TYPE, kind)], log_json(&found, query.after)).into_response())
+    let entries = found.entries.iter().map(|(_, bytes)| bytes.as_slice());
+    let whose = whose(&portal, entries).await.map_err(refused(&portal))?;
+    let json = log_json(&found, query.after, &whose);
+    Ok(([(CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 #[derive(Serialize)]
@@ -444,8 +443,23 @@ fn is_news(entry: &[u8]) -> bool {
     !(passive && is("kind", "action.allowed") && is("verb", Verb::LogRead.as_str()))
 }
 
+/// Whose session an entry happened in, where the entry does not say: as a field before it.
+fn subject_of(entry: &[u8], whose: &Whose) -> String {
+    let Ok(entry) = Entry::from_bytes(entry) else {
+        return String::new();
+    };
+    let facets = entry.event.facets();
+    let subject = match (facets.subject, facets.session) {
+        (None, Some(session)) => whose.get(session),
+        _ => None,
+    };
+    subject.map_or_else(String::new, |name| {
+        format!("\"subject\":{},", Value::from(name.as_str()))
+    })
+}
+
 /// Entries stand in the answer byte for byte, with their fields in the order of the ledger.
-fn log_json(found: &Forward, after: Option<u64>) -> Vec<u8> {
+fn log_json(found: &Forward, after: Option<u64>, whose: &Whose) -> Vec<u8> {
     let next = match (found.entries.last(), after) {
         (Some((index, _)), _) => Some(*index),
         (None, after) => after,
@@ -462,7 +476,9 @@ fn log_json(found: &Forward, after: Option<u64>) -> Vec<u8> {
     });
     for (at, (index, entry)) in readable.enumerate() {
         let comma = if at == 0 { "" } else { "," };
-        json.extend_from_slice(format!("{comma}{{\"index\":{index},\"entry\":").as_bytes());
+        let subject = subject_of(entry, whose);
+        let head = format!("{comma}{{\"index\":{index},{subject}\"entry\":");
+        json.extend_from_slice(head.as_bytes());
         json.extend_from_slice(entry);
         json.push(b'}');
     }
@@ -481,7 +497,7 @@ mod tests {
             (6, b"\xff".to_vec()),
             (7, br#"{"v":1}"#.to_vec()),
         ];
-        let json = log_json(&Forward { entries, size: 9 }, Some(4));
+        let json = log_json(&Forward { entries, size: 9 }, Some(4), &Whose::new());
         let wanted = r#"{"size":9,"next_after":7,"entries":[{"index":5,"entry":{"v":1,"b":2,"a":3}},{"index":7,"entry":{"v":1}}]}"#;
         assert_eq!(String::from_utf8(json).unwrap(), wanted);
         let none = log_json(
@@ -490,6 +506,7 @@ mod tests {
                 size: 9,
             },
             Some(8),
+            &Whose::new(),
         );
         assert_eq!(none, br#"{"size":9,"next_after":8,"entries":[]}"#);
     }

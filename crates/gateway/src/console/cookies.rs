@@ -1,4 +1,4 @@
-//! The portal's two cookies. Both are `__Host-`: this host only, HTTPS only, the whole host.
+//! The portal's cookies. All are `__Host-`: this host only, HTTPS only, the whole host.
 
 use axum::http::header::COOKIE;
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,6 +9,13 @@ pub(super) const SESSION: &str = "__Host-curfew";
 
 /// Ties a sign-in form to the browser it was sent to. Opens nothing.
 pub(super) const FORM: &str = "__Host-curfew-form";
+
+/// By what a browser is known again in which somebody has signed in. Opens nothing: what is tried
+/// there is counted by itself.
+pub(super) const BROWSER: &str = "__Host-curfew-browser";
+
+/// How long that is kept, in seconds: 400 days, the longest that browsers allow (RFC 6265bis).
+const BROWSER_SECS: u32 = 400 * 86_400;
 
 /// What every cookie of the portal says. No `Max-Age`: it goes with the browser, and the end of
 /// the session is never left to it.
@@ -36,16 +43,18 @@ pub(super) fn set(name: &str, value: &SecretString) -> Option<HeaderValue> {
     Some(header)
 }
 
+/// The header that sets the cookie by which the browser is known again.
+pub(super) fn set_browser(value: &SecretString) -> Option<HeaderValue> {
+    let value = value.expose_secret();
+    let text = format!("{BROWSER}={value}; {ATTRIBUTES}; Max-Age={BROWSER_SECS}");
+    let mut header = HeaderValue::try_from(text).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}
+
 /// The header that takes the session cookie away.
 pub(super) fn expire_session() -> HeaderValue {
     HeaderValue::from_static("__Host-curfew=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")
-}
-
-/// The header that takes the form's cookie away.
-pub(super) fn expire_form() -> HeaderValue {
-    HeaderValue::from_static(
-        "__Host-curfew-form=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0",
-    )
 }
 
 #[cfg(test)]
@@ -92,9 +101,14 @@ mod tests {
             set,
             "__Host-curfew=cfs_x; Path=/; Secure; HttpOnly; SameSite=Lax"
         );
-        for (header, name) in [(expire_session(), SESSION), (expire_form(), FORM)] {
-            let text = header.to_str().unwrap();
-            assert_eq!(text, format!("{name}=; {ATTRIBUTES}; Max-Age=0"));
-        }
+        assert_eq!(
+            expire_session().to_str().unwrap(),
+            format!("{SESSION}=; {ATTRIBUTES}; Max-Age=0")
+        );
+        let browser = set_browser(&"cfb_x".to_owned().into()).unwrap();
+        assert_eq!(
+            browser.to_str().unwrap(),
+            format!("{BROWSER}=cfb_x; {ATTRIBUTES}; Max-Age=34560000")
+        );
     }
 }

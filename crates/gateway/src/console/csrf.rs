@@ -1,20 +1,21 @@
-//! Proof that a form came from one of our pages, opened by the person who holds the cookie.
+//! Proof that a form came from one of our pages, opened in the session that sends it.
 //!
-//! Two checks, each enough alone: a token in the form, derived from the cookie by the gateway's
+//! Two checks, each enough alone against another site: a token in the form, derived by the gateway's
 //! own key, and what the browser says of where the request comes from.
 
 use axum::http::HeaderMap;
 use axum::http::header::ORIGIN;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::CredentialHash;
+use curfew_authority::SessionId;
 use subtle::ConstantTimeEq;
 
 use crate::secret::{self, MasterKey};
 
-/// The token in forms of a signed-in page.
-pub(super) fn session_token(master: &MasterKey, cookie: &CredentialHash) -> String {
-    URL_SAFE_NO_PAD.encode(*master.derive("csrf-session", cookie.as_str().as_bytes()))
+/// The token in forms of a signed-in page. It is the session's, not the cookie's: a sign-in again in
+/// another tab replaces the cookie, and what was typed here stays good.
+pub(super) fn session_token(master: &MasterKey, session: &SessionId) -> String {
+    URL_SAFE_NO_PAD.encode(*master.derive("csrf-session", session.to_string().as_bytes()))
 }
 
 /// The token in the sign-in form.
@@ -49,6 +50,13 @@ pub(super) fn same_origin(headers: &HeaderMap, portal: &str) -> bool {
     }
 }
 
+/// Whether the browser says that one of our own pages sent it. Pages cannot set this header (Fetch,
+/// forbidden request-header), and all browsers of the last years send it.
+pub(super) fn is_vouched_for(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all("sec-fetch-site").iter();
+    sites.next().is_some_and(|site| site == "same-origin") && sites.next().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,15 +70,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_belongs_to_one_cookie_one_purpose_and_one_gateway() {
+    fn a_token_belongs_to_one_session_one_purpose_and_one_gateway() {
         let (one, other) = (master(), master());
-        let cookie = secret::hash("cookie");
-        let token = session_token(&one, &cookie);
-        assert!(matches(&token, &session_token(&one, &cookie)));
+        let session = SessionId::from_random([1; 12]);
+        let token = session_token(&one, &session);
+        assert!(matches(&token, &session_token(&one, &session)));
         for wrong in [
-            session_token(&one, &secret::hash("another")),
-            session_token(&other, &cookie),
-            form_token(&one, "cookie"),
+            session_token(&one, &SessionId::from_random([2; 12])),
+            session_token(&other, &session),
+            form_token(&one, &session.to_string()),
             String::new(),
             format!("{token}x"),
         ] {

@@ -151,6 +151,13 @@ pub(super) async fn decide(
         Choice::Deny
     };
     let digest = code.digest(&portal.gateway.master);
+    let done = |viewer| {
+        let frame = Frame::signed_in("Connect a device", "", &portal, viewer);
+        Ok(page(StatusCode::OK, &DonePage { frame, approved }))
+    };
+    if portal.devices.is_decided(&digest, &choice) {
+        return done(&viewer);
+    }
     // Throttled like the entry of a code: a form can be sent without its page.
     let waiting = portal
         .devices
@@ -159,6 +166,5 @@ pub(super) async fn decide(
     if waiting.is_none() || !portal.devices.decide(&digest, choice, viewer.now) {
         return Ok(ask_for_code(&portal, &viewer, "", true));
     }
-    let frame = Frame::signed_in("Connect a device", "", &portal, &viewer);
-    Ok(page(StatusCode::OK, &DonePage { frame, approved }))
+    done(&viewer)
 }

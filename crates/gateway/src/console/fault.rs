@@ -3,7 +3,7 @@
 use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{DenialCause, EndReason};
+use curfew_authority::{Denial, EndReason};
 
 use super::cookies;
 use super::frame::{Frame, page};
@@ -19,13 +19,17 @@ pub(super) enum Fault {
     /// Somebody is, but must authenticate again.
     Again(Box<Returning>),
     /// Signed in, and not permitted.
-    Denied(DenialCause),
+    Denied(Denial),
     /// There is nothing of that name.
     NotFound(&'static str),
     /// The address is right, the method is not.
     Method,
     /// What was sent cannot be understood.
     Malformed,
+    /// What was sent did not come to its end in time.
+    Slow,
+    /// What was sent is longer than any form.
+    TooLarge,
     /// The form did not come from our own page.
     Forged,
     /// The way back to the app is not there.
@@ -104,7 +108,7 @@ impl Fault {
                 let aal = aal.unwrap_or_default();
                 Self::Again(Box::new(Returning { aal, ..returning }))
             }
-            Refusal::Denied(denial) => Self::Denied(denial.cause),
+            Refusal::Denied(denial) => Self::Denied(denial),
             Refusal::Unavailable(unavailable) => Self::Unavailable(unavailable),
         }
     }
@@ -125,10 +129,10 @@ impl Fault {
                 "",
             )
             .with_link("/sign-in/again", "Sign in again"),
-            Self::Denied(cause) => Notice::new(
+            Self::Denied(denial) => Notice::new(
                 StatusCode::FORBIDDEN,
                 "Not permitted",
-                denial_text(*cause),
+                &denial_text(denial),
                 "Ask whoever keeps the policy if you need this.",
             ),
             Self::NotFound(text) => Notice::new(StatusCode::NOT_FOUND, "Not found", text, ""),
@@ -144,6 +148,8 @@ impl Fault {
                 "The request is not complete or not well formed.",
                 "Open the page again and repeat what you did.",
             ),
+            Self::Slow => Notice::slow(),
+            Self::TooLarge => Notice::too_large(),
             Self::Forged => Notice::new(
                 StatusCode::FORBIDDEN,
                 "This form is out of date",
@@ -236,6 +242,24 @@ impl Notice {
         }
     }
 
+    fn slow() -> Self {
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "That took too long",
+            "The rest of the form did not come in time, so nothing was done.",
+            "Open the page again and repeat what you did.",
+        )
+    }
+
+    fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "That was too much",
+            "The form is longer than any form of Curfew.",
+            "",
+        )
+    }
+
     fn with_link(self, href: &'static str, label: &'static str) -> Self {
         Self {
             href,
@@ -301,6 +325,24 @@ impl IntoResponse for Fault {
 mod tests {
     use super::*;
 
+    fn forbidden() -> Denial {
+        Denial {
+            session: None,
+            cause: curfew_authority::DenialCause::Forbidden,
+            rules: Vec::new(),
+            reasons: vec!["Nothing is changed on <Fridays>.".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_the_policys_own_words() {
+        let notice = Fault::Denied(forbidden()).notice();
+        assert_eq!(
+            notice.text,
+            "The policy does not permit this: Nothing is changed on <Fridays>."
+        );
+    }
+
     fn sign_in(navigation: bool) -> Fault {
         Fault::SignIn(Box::new(SignIn {
             returning: Returning::local("/log?kind=action"),
@@ -331,10 +373,12 @@ mod tests {
     fn refusals_have_the_status_that_http_gives_them() {
         let cases = [
             (Fault::Again(Box::new(Returning::local("/"))), 303),
-            (Fault::Denied(DenialCause::Forbidden), 403),
+            (Fault::Denied(forbidden()), 403),
             (Fault::NotFound(""), 404),
             (Fault::Method, 405),
             (Fault::Malformed, 400),
+            (Fault::Slow, 408),
+            (Fault::TooLarge, 413),
             (Fault::Forged, 403),
             (Fault::Limit(Limit::TooWeak), 403),
             (Fault::Limit(Limit::Codes), 429),

@@ -11,14 +11,15 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use curfew_authority::DeadlineCause;
+use curfew_authority::{DeadlineCause, LiveSession, Span};
 use serde::Deserialize;
 
 use super::viewer::Viewer;
 use super::{Portal, csrf, text};
 
-/// How long before the end a page says so, in seconds (WCAG 2.2.1 asks for at least 20).
-const WARNING_SECS: u64 = 120;
+/// How long before the end a page says so (WCAG 2.2.1 asks for at least 20 s), but for no more than the
+/// second half of a limit.
+const WARNING: Span = Span::from_secs(120);
 
 /// The longest countdown a style sheet is made for: 30 days, the longest limit there is.
 const COUNTDOWN_SECS_MAX: u64 = 30 * 86_400;
@@ -39,12 +40,17 @@ pub(super) struct User {
     pub(super) csrf: String,
     pub(super) left: String,
     pub(super) left_secs: u64,
-    /// When a page that nobody has touched looks again whether the session still lives.
-    pub(super) look_again_secs: u64,
+    pub(super) left_ms: u64,
+    /// How long before the end a page says so.
+    pub(super) warn_ms: u64,
     /// A click keeps the session going.
     pub(super) extends_by_click: bool,
     /// A new sign-in keeps the session going.
     pub(super) extends_by_sign_in: bool,
+    /// The page itself, for coming back to it; the start page where what was sent made it.
+    pub(super) back: String,
+    /// The query by which a sign-in comes back to it.
+    pub(super) back_query: String,
 }
 
 impl Frame {
@@ -66,15 +72,18 @@ impl Frame {
     ) -> Self {
         let end = viewer.session.end_deadline();
         let left = end.at.saturating_since(viewer.now);
-        let left_secs = left.as_duration().as_secs();
+        let back = viewer.visit.returning();
         let user = User {
             subject: viewer.session.subject.to_string(),
-            csrf: csrf::session_token(&portal.gateway.master, &viewer.hash),
+            csrf: csrf::session_token(&portal.gateway.master, &viewer.session.id),
             left: text::span(left),
-            left_secs,
-            look_again_secs: left_secs.saturating_add(1),
+            left_secs: left.as_duration().as_secs(),
+            left_ms: left.as_micros() / 1_000,
+            warn_ms: warning(&viewer.session).as_micros() / 1_000,
             extends_by_click: end.cause == DeadlineCause::Idle,
             extends_by_sign_in: end.cause == DeadlineCause::Reauth,
+            back: back.path().to_owned(),
+            back_query: back.query(),
         };
         Self {
             title: title.to_owned(),
@@ -82,6 +91,17 @@ impl Frame {
             user: Some(user),
         }
     }
+}
+
+/// How long before its end a session's pages say so.
+pub(super) fn warning(session: &LiveSession) -> Span {
+    let limits = session.limits;
+    let limit = match session.end_deadline().cause {
+        DeadlineCause::Idle => limits.idle,
+        DeadlineCause::Reauth => limits.reauth,
+        DeadlineCause::Lifetime => limits.lifetime,
+    };
+    WARNING.min(Span::from_micros(limit.as_micros() / 2))
 }
 
 /// A page as an answer.
@@ -141,8 +161,8 @@ fn content_security_policy(portal: &Portal) -> String {
         .map(|web| format!(" {}", portal.gateway.web_url(web)))
         .collect();
     format!(
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'{apps}; \
-         frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+         img-src 'self' data:; form-action 'self'{apps}; frame-ancestors 'none'; base-uri 'none'"
     )
 }
 
@@ -154,6 +174,14 @@ pub(super) async fn style() -> Response {
     )
 }
 
+/// What has an open page follow its session.
+pub(super) async fn script() -> Response {
+    asset(
+        "text/javascript; charset=utf-8",
+        include_str!("../../templates/curfew.js").to_owned(),
+    )
+}
+
 /// The mark in the browser's tab.
 pub(super) async fn icon() -> Response {
     asset(
@@ -162,29 +190,37 @@ pub(super) async fn icon() -> Response {
     )
 }
 
-/// How long a page's session goes on.
+/// How long a page's session goes on, in seconds, and how long before its end the page says so, in
+/// milliseconds.
 #[derive(Deserialize)]
 pub(super) struct Left {
     s: u64,
+    #[serde(default)]
+    warn: u64,
 }
 
-/// A style sheet that warns before the session ends and hides the page when it has: the content
-/// locks without a script, and whether or not the network is there.
+/// A style sheet that shows the page, warns before its time runs out and hides it when it has: the
+/// content locks without a script, and whether or not the network is there. The style of all pages
+/// hides what this one does not show, so that a page never stays open because it did not come.
 pub(super) async fn countdown(left: Result<Query<Left>, QueryRejection>) -> Response {
-    let left = left.map_or(0, |Query(left)| left.s);
+    let (left, warn) = left.map_or((0, 0), |Query(left)| (left.s, left.warn));
     asset(
         "text/css; charset=utf-8",
-        countdown_style(left.min(COUNTDOWN_SECS_MAX)),
+        countdown_style(left.min(COUNTDOWN_SECS_MAX), warn),
     )
 }
 
-fn countdown_style(left: u64) -> String {
-    // Two minutes before the end, or half-way where less is left.
-    let warn = left.saturating_sub(WARNING_SECS).max(left / 2);
+/// Both ends of each animation say the same: how far one has come when it is over differs by a rounding
+/// error from its end, and half-way between visible and hidden is visible (CSS Animations 1, section 4;
+/// Web Animations, section 5.8).
+fn countdown_style(left: u64, warn_ms: u64) -> String {
+    let warn = left.saturating_mul(1_000).saturating_sub(warn_ms);
     format!(
-        ".warning{{animation-delay:{warn}s,{left}s}}\
-         .guarded{{animation-delay:{left}s}}\
-         .locked{{animation-delay:{left}s}}"
+        "@keyframes show{{from,to{{visibility:visible}}}}\
+         @keyframes hide{{from,to{{visibility:hidden}}}}\
+         .guarded{{visibility:visible;animation:hide 1ms {left}s forwards}}\
+         .warning{{visibility:hidden;animation:show 1ms {warn}ms forwards,hide 1ms {left}s forwards}}\
+         .locked{{visibility:hidden;animation:show 1ms {left}s forwards}}"
     )
 }
 
@@ -197,10 +233,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_warning_comes_two_minutes_before_the_end_or_half_way() {
-        for (left, warn) in [(900, 780), (240, 120), (100, 50), (40, 20), (0, 0)] {
-            let style = countdown_style(left);
-            assert!(style.starts_with(&format!(".warning{{animation-delay:{warn}s,{left}s}}")));
+    fn the_page_is_shown_and_warns_and_locks() {
+        for (left, warn, at) in [(900, 120_000, 780_000), (40, 20_000, 20_000), (5, 9_000, 0)] {
+            let style = countdown_style(left, warn);
+            for wanted in [
+                format!(".warning{{visibility:hidden;animation:show 1ms {at}ms forwards,"),
+                format!(".guarded{{visibility:visible;animation:hide 1ms {left}s forwards}}"),
+                format!(".locked{{visibility:hidden;animation:show 1ms {left}s forwards}}"),
+            ] {
+                assert!(style.contains(&wanted), "{style}");
+            }
         }
     }
 }

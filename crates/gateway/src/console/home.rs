@@ -104,7 +104,7 @@ async fn apps(portal: &Portal, viewer: &Viewer) -> Result<Vec<App>, Refusal> {
     let mut apps = Vec::new();
     for web in &portal.gateway.config.web {
         let access = viewer.access(portal, Verb::WebRead, &web.name).await?;
-        if access != Access::Closed {
+        if !access.is_closed() {
             apps.push(App {
                 name: web.name.to_string(),
                 environment: web.environment.to_string(),
@@ -122,7 +122,7 @@ async fn databases(portal: &Portal, viewer: &Viewer) -> Result<Vec<Database>, Re
         let access = viewer
             .access(portal, Verb::SqlConnect, &database.name)
             .await?;
-        if access != Access::Closed {
+        if !access.is_closed() {
             databases.push(Database {
                 name: database.name.to_string(),
                 environment: database.environment.to_string(),
@@ -212,7 +212,6 @@ pub(super) async fn password(
         .await
         .map_err(|no| match no {
             NoPassword::Unknown => Fault::NotFound("There is no database of that name."),
-            NoPassword::NotPermitted => Fault::Denied(curfew_authority::DenialCause::NotPermitted),
             NoPassword::AfterSignIn => Fault::Again(Box::new(viewer.visit.returning())),
             NoPassword::TooMany => Fault::Limit(Limit::Credentials),
             NoPassword::Random => Fault::Failed,

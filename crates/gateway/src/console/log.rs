@@ -1,23 +1,23 @@
 //! The latest entries of the ledger, for people. Reading them is itself an entry.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use curfew_authority::{SessionId, Span, Verb};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use curfew_authority::{SessionId, Verb, visible};
 use curfew_ledger::{Checkpoint, note::Note};
 use curfew_search::{Answer, Asked, Query, QueryError};
 use percent_encoding::NON_ALPHANUMERIC;
 use serde_json::Value;
 
+use super::details::{Detail, fields, text_of};
 use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::shelf::{self, Back, Unread};
 use super::viewer::Viewer;
-use super::{Portal, followers, search, sessions, text};
+use super::whose::{Whose, whose};
+use super::{Portal, followers, search, text};
 use crate::search::Unanswered;
 
 /// Entries on one page.
@@ -31,9 +31,6 @@ const DETAIL_CHARS_MAX: usize = 240;
 
 /// Characters of one value within the details.
 const VALUE_CHARS_MAX: usize = 80;
-
-/// Characters of a hash that a row shows: enough to tell two apart.
-const HASH_CHARS: usize = 12;
 
 #[derive(askama::Template)]
 #[template(path = "log.html")]
@@ -65,8 +62,8 @@ struct Wrong {
 impl From<QueryError> for Wrong {
     fn from(error: QueryError) -> Self {
         Self {
-            problem: error.to_string(),
-            hint: error.hint,
+            problem: visible(&error.to_string()).into_owned(),
+            hint: visible(&error.hint).into_owned(),
         }
     }
 }
@@ -90,60 +87,29 @@ struct Row {
     session: String,
     subject: String,
     resource: String,
-    details: String,
+    details: Vec<Detail>,
     /// It commits to values that can be asked for.
     conceals: bool,
 }
 
-fn text_of<'v>(entry: &'v Value, field: &str) -> &'v str {
-    entry.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A value in a few words: lists with commas, spans as people write them, hashes by their head.
-fn plain(name: &str, value: &Value) -> String {
-    match value {
-        Value::String(text) if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            text::cut(text, HASH_CHARS)
-        }
-        Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        Value::Number(number) if name.ends_with("_us") && name != "boot_us" => {
-            number.as_u64().map_or_else(
-                || number.to_string(),
-                |us| Span::from_micros(us).to_string(),
-            )
-        }
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| plain(name, item)).collect();
-            items.join(", ")
-        }
-        Value::Object(fields) => pairs(fields.iter(), ", "),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
-    }
-}
-
-fn pairs<'v>(fields: impl Iterator<Item = (&'v String, &'v Value)>, between: &str) -> String {
-    let pairs: Vec<String> = fields
-        .map(|(name, value)| {
-            let shown = name.strip_suffix("_us").unwrap_or(name);
-            format!(
-                "{shown} {}",
-                text::cut(&plain(name, value), VALUE_CHARS_MAX)
-            )
-        })
-        .collect();
-    pairs.join(between)
-}
-
-/// What an entry says beyond its columns, as `name value` pairs.
-fn details(entry: &Value) -> String {
+/// What an entry says beyond its columns, as far as it fits.
+fn details(entry: &Value) -> Vec<Detail> {
     const SHOWN: [&str; 6] = ["v", "time", "kind", "session", "subject", "resource"];
-    let Some(fields) = entry.as_object() else {
-        return String::new();
-    };
-    let rest = fields
-        .iter()
-        .filter(|(name, _)| !SHOWN.contains(&name.as_str()));
-    text::cut(&pairs(rest, " · "), DETAIL_CHARS_MAX)
+    let mut left = DETAIL_CHARS_MAX;
+    let mut details = Vec::new();
+    for mut detail in fields(entry) {
+        if SHOWN.contains(&detail.name.as_str()) {
+            continue;
+        }
+        if left == 0 {
+            details.push(Detail::more());
+            break;
+        }
+        detail.value = text::cut(&detail.value, VALUE_CHARS_MAX.min(left));
+        left = left.saturating_sub(detail.name.len() + detail.value.chars().count());
+        details.push(detail);
+    }
+    details
 }
 
 fn tone(kind: &str) -> &'static str {
@@ -170,16 +136,20 @@ fn tone(kind: &str) -> &'static str {
 }
 
 impl Row {
-    fn of(index: u64, bytes: &[u8], subjects: &BTreeMap<String, String>) -> Self {
+    fn of(index: u64, bytes: &[u8], whose: &Whose) -> Self {
         let entry: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-        let kind = text_of(&entry, "kind").to_owned();
-        let session = text_of(&entry, "session").to_owned();
-        let own = text_of(&entry, "subject");
-        let subject = match own {
-            "" => subjects.get(&session).map_or("", String::as_str),
+        let kind = text_of(&entry, "kind");
+        let session = text_of(&entry, "session");
+        let subject = match text_of(&entry, "subject") {
+            own if own.is_empty() => session
+                .parse()
+                .ok()
+                .and_then(|session: SessionId| whose.get(&session))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             own => own,
         };
-        let time = text_of(&entry, "time").to_owned();
+        let time = text_of(&entry, "time");
         let seconds = time
             .split_once('.')
             .map_or(time.as_str(), |(seconds, _)| seconds);
@@ -187,8 +157,8 @@ impl Row {
             index,
             time_text: seconds.replacen('T', " ", 1),
             tone: tone(&kind),
-            subject: subject.to_owned(),
-            resource: text_of(&entry, "resource").to_owned(),
+            subject,
+            resource: text_of(&entry, "resource"),
             details: details(&entry),
             conceals: entry.get("concealed").is_some(),
             time,
@@ -198,27 +168,7 @@ impl Row {
     }
 }
 
-/// Whose sessions they are, as far as the entries at hand and the live sessions tell.
-async fn subjects(
-    portal: &Portal,
-    back: &Back,
-) -> Result<BTreeMap<String, String>, crate::Refusal> {
-    let live = sessions::live(portal, None).await?;
-    let mut subjects: BTreeMap<String, String> = live
-        .into_iter()
-        .map(|view| (view.session.to_string(), view.subject.to_string()))
-        .collect();
-    for (_, bytes) in &back.entries {
-        let entry: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
-        let (session, subject) = (text_of(&entry, "session"), text_of(&entry, "subject"));
-        if !session.is_empty() && !subject.is_empty() {
-            subjects.insert(session.to_owned(), subject.to_owned());
-        }
-    }
-    Ok(subjects)
-}
-
-fn unread(unread: Unread) -> Fault {
+pub(super) fn unread(unread: Unread) -> Fault {
     match unread {
         Unread::PastEnd => Fault::NotFound("The log has no entry of that number."),
         Unread::Failed => Fault::Failed,
@@ -246,7 +196,7 @@ pub(super) async fn show(
     let asked = sent.clone().unwrap_or_default();
     let checked = sent
         .map_err(|problem| Wrong {
-            problem,
+            problem: visible(&problem).into_owned(),
             hint: String::new(),
         })
         .and_then(|asked| Ok(asked.check(viewer.now)?));
@@ -316,13 +266,11 @@ impl LogPage {
             Err(Unanswered::Failed) => return Err(Fault::Failed),
         };
         for hit in &answer.hits {
-            let mut subjects = BTreeMap::new();
-            if let Some(subject) = &hit.subject {
-                let entry: Value = serde_json::from_slice(&hit.bytes).unwrap_or(Value::Null);
-                let session = text_of(&entry, "session").to_owned();
-                subjects.insert(session, subject.to_string());
+            let mut row = Row::of(hit.index, &hit.bytes, &Whose::new());
+            if let (true, Some(subject)) = (row.subject.is_empty(), &hit.subject) {
+                row.subject = subject.to_string();
             }
-            self.rows.push(Row::of(hit.index, &hit.bytes, &subjects));
+            self.rows.push(row);
         }
         self.told = told(&answer);
         self.older = answer.next.map(|next| link(&self.asked, next));
@@ -336,10 +284,11 @@ impl LogPage {
         let back = shelf::back(portal, before, PAGE)
             .await
             .map_err(Failed::Unread)?;
-        let subjects = subjects(portal, &back).await.map_err(Failed::Refused)?;
-        let rows = back.entries.iter();
-        self.rows = rows
-            .map(|(index, bytes)| Row::of(*index, bytes, &subjects))
+        let rows = || back.entries.iter();
+        let entries = rows().map(|(_, bytes)| bytes.as_slice());
+        let whose = whose(portal, entries).await.map_err(Failed::Refused)?;
+        self.rows = rows()
+            .map(|(index, bytes)| Row::of(*index, bytes, &whose))
             .collect();
         self.older = (back.from > 0).then(|| link(&self.asked, back.from));
         self.size = back.size;
@@ -406,24 +355,6 @@ fn link(asked: &Asked, next: u64) -> String {
     format!("/log?{}", pairs.join("&"))
 }
 
-/// One entry, byte for byte as it is in the ledger.
-pub(super) async fn entry(
-    State(portal): State<Arc<Portal>>,
-    mut viewer: Viewer,
-    Path(index): Path<String>,
-) -> Result<Response, Fault> {
-    let index = index.parse().map_err(|_| unread(Unread::PastEnd))?;
-    let asked = viewer.ask(&portal, Verb::LogRead, None).await;
-    let permit = asked.map_err(|refusal| viewer.fault(refusal))?;
-    let bytes = shelf::one(&portal, index).await;
-    viewer
-        .settle(&portal, permit)
-        .await
-        .map_err(|refusal| viewer.fault(refusal))?;
-    let kind = HeaderValue::from_static("application/json; charset=utf-8");
-    Ok(([(CONTENT_TYPE, kind)], bytes.map_err(unread)?).into_response())
-}
-
 /// Whether a text names a session, for links.
 pub(super) fn is_session(text: &str) -> bool {
     text.parse::<SessionId>().is_ok()
@@ -438,50 +369,42 @@ mod tests {
 
     #[test]
     fn a_row_shows_what_the_entry_says() {
-        let subjects =
-            BTreeMap::from([("s_000000000000000000000001".to_owned(), "ada".to_owned())]);
-        let row = Row::of(7, ALLOWED, &subjects);
+        let session = "s_000000000000000000000001".parse().unwrap();
+        let whose = Whose::from([(session, "ada".parse().unwrap())]);
+        let row = Row::of(7, ALLOWED, &whose);
         assert_eq!(row.time_text, "2026-11-23 16:40:00");
         assert_eq!(
             (row.subject.as_str(), row.resource.as_str()),
             ("ada", "shop")
         );
         // In the order in which the JSON reader gives the fields.
-        for wanted in ["path /a", "rules r", "verb web.read"] {
-            assert!(row.details.contains(wanted), "{}", row.details);
-        }
+        let mut told: Vec<_> = row.details.iter().map(|d| (&*d.name, &*d.value)).collect();
+        told.sort_unstable();
+        assert_eq!(told, [("path", "/a"), ("rules", "r"), ("verb", "web.read")]);
         assert_eq!(
-            Row::of(8, b"\xff", &subjects).kind,
+            Row::of(8, b"\xff", &whose).kind,
             "",
             "what is no entry breaks nothing"
         );
     }
 
     #[test]
-    fn details_are_for_people() {
-        let entry = serde_json::json!({
-            "kind": "x", "roles": ["a", "b"], "limits": {"idle_us": 900_000_000_u64},
-            "hash": "0123456789abcdef".repeat(4), "text": "a\n  b", "passive": true,
-        });
+    fn details_end_where_a_row_is_full() {
+        let long = "x".repeat(500);
+        let entry = serde_json::json!({"a": long, "b": long, "c": long, "d": long, "e": long});
         let details = details(&entry);
-        for wanted in [
-            "roles a, b",
-            "limits idle 15m",
-            "hash 0123456789ab…",
-            "text a b",
-            "passive true",
-        ] {
-            assert!(details.contains(wanted), "{details}");
-        }
+        assert_eq!(details.len(), 4);
+        assert_eq!(details[0].value.chars().count(), 81);
+        assert_eq!(details[3], Detail::more());
     }
 
     #[test]
     fn hostile_entries_stay_text() {
-        let entry = br#"{"kind":"<b>x</b>","subject":"<script>","resource":"\"><img>","path":"<svg onload=x>"}"#;
+        let entry = "{\"kind\":\"<b>x</b>\",\"subject\":\"<script>\",\"resource\":\"\\\"><img>\",\"path\":\"<svg onload=x>\u{202e}\u{9b}2J\"}".as_bytes();
         let render = |wrong| {
             let page = LogPage {
                 frame: Frame::signed_out("Log"),
-                rows: vec![Row::of(1, entry, &BTreeMap::new())],
+                rows: vec![Row::of(1, entry, &Whose::new())],
                 asked: Asked {
                     kind: "\"><script>".into(),
                     session: "'><script>".into(),
@@ -517,7 +440,15 @@ mod tests {
                 problem: "<script>".into(),
                 hint: "<img>".into(),
             }));
-        for bad in ["<script", "<b>x", "<img>", "<svg onload"] {
+        for bad in [
+            "<script>",
+            "<script/",
+            "<b>x",
+            "<img>",
+            "<svg onload",
+            "\u{202e}",
+            "\u{9b}",
+        ] {
             assert!(!html.contains(bad), "{bad}");
         }
     }

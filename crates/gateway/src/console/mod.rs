@@ -1,20 +1,25 @@
 //! Curfew's own pages and its JSON API: one more plane, under the same rules as the others.
 //!
-//! The pages work without a script. What they show of the log or of other people's sessions is
+//! The pages work without a script; with one they follow their session. What they show of the log or of other people's sessions is
 //! asked for, permitted and recorded like any other action.
 
 mod again;
 mod api;
+mod attempt;
 mod cookies;
 mod csrf;
+mod details;
 mod device;
+mod entry;
 mod erasures;
 mod export;
 mod fault;
 mod followers;
+mod forms;
 mod frame;
 mod home;
 mod log;
+mod once;
 mod passwords;
 mod returning;
 mod search;
@@ -22,35 +27,36 @@ mod sessions;
 mod shelf;
 mod sign_in;
 mod sign_out;
+mod state;
 mod text;
 mod tiles;
 mod values;
 mod viewer;
+mod whose;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
 use crate::gateway::Gateway;
 use crate::oauth::{self, DeviceCodes, Problem};
+use attempt::Outcome;
 use fault::Fault;
+use once::Once;
 use shelf::Shelf;
 use tiles::Reading;
-
-/// The largest form. The largest field is a password of 256 characters, at most 12 bytes each in
-/// a form (four bytes, percent-encoded): 3 kB; a path to come back to takes 6 kB encoded.
-const FORM_BYTES_MAX: usize = 16 * 1024;
 
 /// What the handlers share.
 #[derive(Debug)]
 struct Portal {
     gateway: Arc<Gateway>,
     devices: Arc<DeviceCodes>,
+    /// Sign-in forms that were sent lately.
+    sign_ins: Once<Result<Outcome, Fault>>,
     shelf: Shelf,
     reading: Reading,
     exports: export::Turns,
@@ -63,6 +69,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         shelf: Shelf::new(gateway.data.ledger()),
         reading: Reading::new(&gateway.data.ledger()),
         exports: export::Turns::default(),
+        sign_ins: Once::default(),
         gateway: Arc::clone(&gateway),
         devices: Arc::clone(&devices),
     });
@@ -71,11 +78,13 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/sign-in", get(sign_in::show).post(sign_in::submit))
         .route("/sign-in/again", get(again::show).post(again::submit))
         .route("/sign-out", get(sign_out::show).post(sign_out::submit))
+        .route("/session/state", get(state::look))
+        .route("/session/stay", post(state::stay))
         .route("/databases/{name}/password", post(home::password))
         .route("/sessions", get(sessions::show))
         .route("/sessions/{id}/end", post(sessions::end))
         .route("/log", get(log::show))
-        .route("/log/{index}", get(log::entry))
+        .route("/log/{index}", get(entry::show))
         .route("/log/{index}/values", get(values::show))
         .route("/log/checkpoint", get(tiles::checkpoint))
         .route("/log/witnessed", get(tiles::witnessed))
@@ -86,6 +95,7 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .route("/device", get(device::show))
         .route("/device/decide", post(device::decide))
         .route("/assets/curfew.css", get(frame::style))
+        .route("/assets/curfew.js", get(frame::script))
         .route("/assets/curfew.svg", get(frame::icon))
         .route("/assets/left.css", get(frame::countdown))
         .nest("/api/v1", api::router())
@@ -93,15 +103,21 @@ pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
         .merge(oauth::router(gateway, devices))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(from_fn(forms::take_in))
         .layer(from_fn_with_state(portal, frame::protect))
 }
 
 /// Whether programs, not people, read the answers under this path.
 fn is_for_programs(path: &str) -> bool {
-    ["/api/", "/oauth/", "/.well-known/", "/log/tile/"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    [
+        "/api/",
+        "/oauth/",
+        "/.well-known/",
+        "/log/tile/",
+        "/session/state",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -27,8 +27,6 @@ pub(super) struct DatabasePassword {
 pub(super) enum NoPassword {
     /// There is no database of that name.
     Unknown,
-    /// The database would not let the session in anyway.
-    NotPermitted,
     /// The database wants a fresh or stronger sign-in first.
     AfterSignIn,
     /// The session has as many credentials as it can.
@@ -64,7 +62,8 @@ pub(super) async fn issue(
     {
         Access::Open => {}
         Access::AfterSignIn => return Err(NoPassword::AfterSignIn),
-        Access::Closed => return Err(NoPassword::NotPermitted),
+        Access::Closed(Some(denial)) => return Err(Refusal::Denied(denial).into()),
+        Access::Closed(None) => return Err(Refusal::Unauthenticated.into()),
     }
     let id = secret::credential_id().map_err(|_| NoPassword::Random)?;
     let password = gateway.master.database_password(&id);

@@ -40,6 +40,9 @@ pub(super) struct Returning {
     /// The assurance level that is needed.
     #[serde(default)]
     pub(super) aal: String,
+    /// How often the browser came to the app with a code that did not work.
+    #[serde(default)]
+    pub(super) round: String,
     /// Why the last session ended, as a link of our own says.
     #[serde(default)]
     pub(super) ended: String,
@@ -87,6 +90,11 @@ impl Returning {
             .and_then(|level| level.try_into().ok())
     }
 
+    /// How often this browser has begun again, if it has.
+    fn round(&self) -> Option<u8> {
+        self.round.parse().ok()
+    }
+
     /// The end that a link names. Anybody can write such a link, so it says nothing but this.
     pub(super) fn ended(&self) -> Option<EndReason> {
         let text = serde_json::Value::String(self.ended.clone());
@@ -104,6 +112,7 @@ impl Returning {
             .level()
             .map(|level| u8::from(level).to_string())
             .unwrap_or_default();
+        let round = self.round().map(|round| round.to_string());
         let resource = match self.resource.parse::<ResourceName>() {
             Ok(resource) => String::from(resource),
             Err(_) => String::new(),
@@ -114,6 +123,7 @@ impl Returning {
             ("to", self.path()),
             ("state", state),
             ("aal", level.as_str()),
+            ("round", round.as_deref().unwrap_or_default()),
         ] {
             if !value.is_empty() && (name, value) != ("to", "/") {
                 query.push(if query.is_empty() { '?' } else { '&' });
@@ -136,7 +146,11 @@ impl Returning {
             .map_err(|error| Fault::Handover(error.to_string()))?;
         let url = portal.gateway.web_url(app);
         let host = url.strip_prefix("https://").unwrap_or(&app.host);
-        Ok(Redirect::to(&arrive_url(host, &code, &self.to)).into_response())
+        let mut arrive = arrive_url(host, &code, &self.to);
+        if let Some(round) = self.round() {
+            arrive.push_str(&format!("&round={round}"));
+        }
+        Ok(Redirect::to(&arrive).into_response())
     }
 }
 
@@ -174,15 +188,17 @@ mod tests {
             to: "/a?b=c&d=\"e\"".into(),
             state: "S-_".into(),
             aal: "2".into(),
+            round: "1".into(),
             ..Returning::default()
         };
-        let wanted = "?resource=shop&to=/a%3Fb%3Dc%26d%3D%22e%22&state=S-_&aal=2";
+        let wanted = "?resource=shop&to=/a%3Fb%3Dc%26d%3D%22e%22&state=S-_&aal=2&round=1";
         assert_eq!(clean.query(), wanted);
         let hostile = Returning {
             resource: "shop&to=//evil".into(),
             to: "//evil.test".into(),
             state: "x".repeat(STATE_BYTES_MAX + 1),
             aal: "9".into(),
+            round: "1&to=x".into(),
             ..Returning::default()
         };
         assert_eq!(hostile.query(), "");

@@ -19,12 +19,9 @@ use crate::{Permit, Refusal};
 /// How soon it is worth asking again where too many search at once, in seconds.
 const RETRY_SECS: u64 = 5;
 
-/// Reads a question out of an address. A page that looks again by itself says so there.
+/// Reads a question out of an address.
 pub(super) fn asked(query: &str) -> Result<Asked, String> {
-    let pairs: Vec<&str> = query
-        .split('&')
-        .filter(|pair| !pair.is_empty() && !pair.starts_with("passive="))
-        .collect();
+    let pairs: Vec<&str> = query.split('&').filter(|pair| !pair.is_empty()).collect();
     let uri: Uri = format!("/?{}", pairs.join("&"))
         .parse()
         .map_err(|_| "this is no address".to_owned())?;
@@ -113,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_question_is_read_out_of_an_address() {
-        let asked = asked("kind=action&passive=1&text=a+b%26c").unwrap();
+        let asked = asked("kind=action&&text=a+b%26c").unwrap();
         assert_eq!(
             (asked.kind.as_str(), asked.text.as_str()),
             ("action", "a b&c")

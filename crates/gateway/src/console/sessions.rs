@@ -16,7 +16,7 @@ use super::frame::{Frame, page};
 use super::home::roles_text;
 use super::returning::Returning;
 use super::sign_out::{Token, end_session};
-use super::viewer::{Access, Viewer};
+use super::viewer::Viewer;
 use super::{Portal, text};
 use crate::Refusal;
 
@@ -112,7 +112,7 @@ async fn rows(portal: &Portal, viewer: &mut Viewer) -> Result<(Vec<Row>, bool), 
             viewer.settle(portal, permit).await?;
             let gateway = curfew_authority::ResourceName::gateway();
             let access = viewer.access(portal, Verb::SessionEnd, &gateway).await?;
-            let may_end = access != Access::Closed;
+            let may_end = !access.is_closed();
             let rows = views
                 .iter()
                 .map(|view| Row::of(view, viewer, may_end))
@@ -178,7 +178,7 @@ pub(super) async fn end_one(
     let subject = portal
         .gateway
         .registrar
-        .query(move |authority, _| authority.session(&wanted).map(|live| live.subject.clone()))
+        .query(move |authority, _| authority.subject_of(&wanted).cloned())
         .await?;
     let own = subject.as_ref() == Some(&viewer.session.subject);
     let by = Some(Actor::Session(viewer.session.id.clone()));

@@ -4,33 +4,24 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
-use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use curfew_authority::{
-    Command, Credential, CredentialClass, EndCause, EndReason, RefusalCause, ResourceName,
-    SessionId, Span, Verdict,
-};
-use curfew_identity::{SignInError, Verified};
+use axum::http::StatusCode;
+use axum::http::header::SET_COOKIE;
+use axum::response::Response;
+use curfew_authority::{Command, EndCause, EndReason, SessionId, Verdict};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::fault::{Fault, Limit};
+use super::attempt::{self, Arrival, Attempt, Outcome, Typed};
+use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use super::viewer::Visit;
-use super::{Portal, cookies, csrf, text};
+use super::{Portal, cookies, csrf};
 use crate::oauth::end_text;
-use crate::{NotCarriedOut, Refusal, secret};
-
-/// How cookies of the portal begin.
-const COOKIE_PREFIX: &str = "cfs_";
+use crate::{Refusal, secret};
 
 /// How the cookie of the sign-in form begins.
 const FORM_PREFIX: &str = "cff_";
-
-/// What a person reads whatever the reason for which a sign-in was refused.
-const REFUSED: &str = "The name, password or code is not right.";
 
 /// The sign-in and re-authentication form.
 #[derive(askama::Template)]
@@ -65,29 +56,6 @@ pub(super) struct SignInForm {
     pub(super) typed: Typed,
     #[serde(flatten)]
     pub(super) returning: Returning,
-}
-
-/// What was typed to prove it.
-#[derive(Deserialize)]
-pub(super) struct Typed {
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    code: String,
-}
-
-/// An attempt that was looked at.
-pub(super) enum Attempt {
-    /// It is who it says it is, as surely as the way back demands.
-    Verified(Box<Verified>),
-    /// It is not, or it came too soon after too many others.
-    Refused(Refused),
-}
-
-/// What there is to say of an attempt that failed.
-pub(super) struct Refused {
-    too_many: bool,
-    retry_after: Option<Span>,
 }
 
 /// The form.
@@ -134,8 +102,7 @@ fn form(
     error: Option<(StatusCode, String)>,
     note: Option<String>,
 ) -> Result<Response, Fault> {
-    let held = cookies::get(&visit.headers, cookies::FORM).filter(|held| is_form_cookie(held));
-    let cookie: SecretString = match held {
+    let cookie: SecretString = match form_cookie(visit) {
         // Used again, so that forms in two tabs both work.
         Some(held) => held.to_owned().into(),
         None => secret::token(FORM_PREFIX).map_err(|_| Fault::Failed)?,
@@ -184,196 +151,112 @@ pub(super) async fn submit(
         returning,
     } = sent;
     returning.app(&portal)?;
+    let again = |error| form(&portal, &visit, &returning, name.clone(), Some(error), None);
+    if !csrf::same_origin(&visit.headers, &portal.gateway.portal_url()) {
+        let text = "This form was not sent from Curfew's own page. Please sign in here.".to_owned();
+        return again((StatusCode::FORBIDDEN, text));
+    }
+    let held = visit.clone().signed_in(&portal).await.ok().flatten();
+    if let Some(held) = &held
+        && held.session.subject.as_str() == name.trim()
+        && !returning.wants_fresh(held.session.proof.aal)
+    {
+        // Another tab was faster: whoever wanted to go somewhere goes there.
+        return returning.go(&portal, held.session.id.clone());
+    }
     if !is_own_form(&portal, &visit, &csrf) {
         let text = "This page had been open for too long. Please sign in again.".to_owned();
-        let error = Some((StatusCode::FORBIDDEN, text));
-        return form(&portal, &visit, &returning, name, error, None);
+        return again((StatusCode::FORBIDDEN, text));
     }
-    match attempt(&portal, &visit, name.clone(), typed, &returning).await? {
-        Attempt::Verified(verified) => start(&portal, visit, *verified, &returning).await,
-        Attempt::Refused(refused) => {
-            refused.answer(|error| form(&portal, &visit, &returning, name, Some(error), None))
-        }
-    }
-}
-
-fn is_own_form(portal: &Portal, visit: &Visit, token: &str) -> bool {
-    let Some(cookie) = cookies::get(&visit.headers, cookies::FORM) else {
-        return false;
-    };
-    csrf::same_origin(&visit.headers, &portal.gateway.portal_url())
-        && csrf::matches(&csrf::form_token(&portal.gateway.master, cookie), token)
-}
-
-impl Refused {
-    /// The form once more, with what is wrong and the headers that say it to programs.
-    pub(super) fn answer(
-        &self,
-        form: impl FnOnce((StatusCode, String)) -> Result<Response, Fault>,
-    ) -> Result<Response, Fault> {
-        let mut response = form(self.told())?;
-        let (header, value) = if self.too_many {
-            let wait = self.retry_after.map_or(1, whole_secs);
-            (RETRY_AFTER, HeaderValue::from(wait))
-        } else {
-            let challenge = HeaderValue::from_static("Bearer realm=\"curfew\"");
-            (WWW_AUTHENTICATE, challenge)
-        };
-        response.headers_mut().insert(header, value);
-        Ok(response)
-    }
-
-    /// Status and sentence. One sentence for every cause.
-    fn told(&self) -> (StatusCode, String) {
-        if !self.too_many {
-            return (StatusCode::UNAUTHORIZED, REFUSED.to_owned());
-        }
-        let wait = self
-            .retry_after
-            .map(|span| Span::from_secs(whole_secs(span)));
-        let text = wait.map_or_else(
-            || "Too many attempts. Try again later.".to_owned(),
-            |wait| format!("Too many attempts. Try again in {}.", text::span(wait)),
-        );
-        (StatusCode::TOO_MANY_REQUESTS, text)
-    }
-}
-
-/// Rounded up: who comes after this many seconds does not come too soon.
-fn whole_secs(span: Span) -> u64 {
-    span.as_micros().div_ceil(1_000_000).max(1)
-}
-
-/// Looks at name, password and code. A refusal is recorded before anybody hears of it.
-pub(super) async fn attempt(
-    portal: &Portal,
-    visit: &Visit,
-    name: String,
-    typed: Typed,
-    returning: &Returning,
-) -> Result<Attempt, Fault> {
-    let password = SecretString::from(typed.password);
-    let accounts = Arc::clone(&portal.gateway.accounts);
-    let (address, now) = (visit.address, portal.gateway.registrar.now());
-    let verified = tokio::task::spawn_blocking(move || {
-        let code = typed.code.trim();
-        accounts.verify(name.trim(), &password, code, address, now)
-    })
-    .await
-    .map_err(|_| Fault::Failed)?;
-    match verified {
-        Ok(verified) if returning.level() > Some(verified.proof.aal) => {
-            Err(Fault::Limit(Limit::TooWeak))
-        }
-        Ok(verified) => Ok(Attempt::Verified(Box::new(verified))),
-        Err(SignInError::Failed(error)) => {
-            tracing::error!(%error, "a sign-in could not be looked at");
-            Err(Fault::Failed)
-        }
-        Err(SignInError::Refused(refused)) => {
-            let command = Command::RefuseSignIn {
-                subject: refused.subject,
-                cause: refused.cause,
-                address,
+    let key = form_cookie(&visit)
+        .map(|cookie| attempt::key(&portal, &[cookie, &name, typed.password(), typed.code()]));
+    let look = || {
+        let (portal, visit) = (Arc::clone(&portal), visit.clone());
+        let (name, typed, returning) = (name.clone(), typed.clone(), returning.clone());
+        let old = held.as_ref().map(|held| held.session.id.clone());
+        async move {
+            let signing_in = SigningIn {
+                portal: &portal,
+                visit: &visit,
+                returning: &returning,
             };
-            let recorded = portal.gateway.registrar.carry_out(command).await;
-            recorded.map_err(|error| match error {
-                NotCarriedOut::Refused(refusal) => {
-                    Fault::refused(refusal, Returning::default(), false)
-                }
-                NotCarriedOut::Impossible(fault) => {
-                    tracing::error!(%fault, "a refused sign-in cannot be recorded");
-                    Fault::Failed
-                }
-            })?;
-            Ok(Attempt::Refused(Refused {
-                too_many: refused.cause == RefusalCause::TooManyAttempts,
-                retry_after: refused.retry_after,
-            }))
+            signing_in.start(name, typed, old).await
         }
+    };
+    match attempt::once(&portal, key, look).await? {
+        Outcome::Arrived(arrival) => arrival.go(&portal, &returning),
+        Outcome::Refused(refused) => refused.answer(again),
     }
 }
 
-/// A fresh cookie for the portal: what the browser gets, and what is kept of it.
-pub(super) fn new_cookie() -> Result<(SecretString, Credential), Fault> {
-    let secret = secret::token(COOKIE_PREFIX).map_err(|_| Fault::Failed)?;
-    let credential = Credential {
-        id: secret::credential_id().map_err(|_| Fault::Failed)?,
-        class: CredentialClass::Cookie,
-        hash: secret::hash(secret.expose_secret()),
-        audience: Some(ResourceName::gateway()),
-        expires: None,
-    };
-    Ok((secret, credential))
+fn form_cookie(visit: &Visit) -> Option<&str> {
+    cookies::get(&visit.headers, cookies::FORM).filter(|held| is_form_cookie(held))
 }
 
-/// Sends the browser on with its new cookie.
-pub(super) fn arrive(
-    portal: &Portal,
-    session: SessionId,
-    cookie: &SecretString,
-    returning: &Returning,
-) -> Result<Response, Fault> {
-    let set = cookies::set(cookies::SESSION, cookie).ok_or(Fault::Failed)?;
-    // The session is there even where the way back is not.
-    let mut response = match returning.go(portal, session) {
-        Ok(response) => response,
-        Err(fault) => fault.into_response(),
-    };
-    response.headers_mut().append(SET_COOKIE, set);
-    response
-        .headers_mut()
-        .append(SET_COOKIE, cookies::expire_form());
-    Ok(response)
+/// Whether one of our pages sent the form, in the browser that it was sent to.
+fn is_own_form(portal: &Portal, visit: &Visit, token: &str) -> bool {
+    let fits = |cookie| csrf::matches(&csrf::form_token(&portal.gateway.master, cookie), token);
+    // Tabs that were opened at once had cookies that took each other's place; the browser itself then
+    // says that the form is ours.
+    csrf::is_vouched_for(&visit.headers) || form_cookie(visit).is_some_and(fits)
 }
 
-async fn start(
-    portal: &Portal,
-    visit: Visit,
-    verified: Verified,
-    returning: &Returning,
-) -> Result<Response, Fault> {
-    let (cookie, credential) = new_cookie()?;
-    let session = secret::session_id().map_err(|_| Fault::Failed)?;
-    let command = Command::StartSession {
-        session: session.clone(),
-        subject: verified.subject,
-        roles: verified.roles,
-        proof: verified.proof,
-        context: visit.context(portal),
-        credential,
-    };
-    let refused = |refusal| Fault::refused(refusal, returning.clone(), false);
-    let verdict = portal
-        .gateway
-        .registrar
-        .command(command)
-        .await
-        .map_err(refused)?;
-    if let Verdict::Deny(denial) = verdict {
-        return Err(Fault::Denied(denial.cause));
+/// A browser that is about to sign in, and where it goes from there.
+struct SigningIn<'a> {
+    portal: &'a Portal,
+    visit: &'a Visit,
+    returning: &'a Returning,
+}
+
+impl SigningIn<'_> {
+    /// Looks at what was typed, and begins a session. `old` is the one that this browser held before:
+    /// its cookie is replaced, so it ends.
+    async fn start(
+        &self,
+        name: String,
+        typed: Typed,
+        old: Option<SessionId>,
+    ) -> Result<Outcome, Fault> {
+        let attempted = attempt::look_at(self.portal, self.visit, name, typed, self.returning);
+        let verified = match attempted.await? {
+            Attempt::Verified(verified) => verified,
+            Attempt::Refused(refused) => return Ok(Outcome::Refused(refused)),
+        };
+        let cookie = attempt::new_cookie()?;
+        let session = secret::session_id().map_err(|_| Fault::Failed)?;
+        let command = Command::StartSession {
+            session: session.clone(),
+            subject: verified.subject,
+            roles: verified.roles,
+            proof: verified.proof,
+            context: self.visit.context(self.portal),
+            credential: cookie.credential.clone(),
+        };
+        let refused = |refusal| Fault::refused(refusal, self.returning.clone(), false);
+        let registrar = &self.portal.gateway.registrar;
+        let verdict = registrar.command(command).await.map_err(refused)?;
+        if let Verdict::Deny(denial) = verdict {
+            return Err(Fault::Denied(denial));
+        }
+        if !matches!(verdict, Verdict::Done | Verdict::Allow(_)) {
+            tracing::error!(?verdict, "a new session was not taken");
+            return Err(Fault::Failed);
+        }
+        if let Some(session) = old {
+            let cause = EndCause {
+                reason: EndReason::SignedOut,
+                by: None,
+            };
+            let end = registrar.command(Command::End { session, cause });
+            // Whatever the verdict, it does not live any more.
+            let _ended = end.await.map_err(refused)?;
+        }
+        Ok(Outcome::Arrived(Arrival {
+            session,
+            cookie,
+            browser: verified.browser,
+        }))
     }
-    if !matches!(verdict, Verdict::Done | Verdict::Allow(_)) {
-        tracing::error!(?verdict, "a new session was not taken");
-        return Err(Fault::Failed);
-    }
-    end_old(portal, visit).await?;
-    arrive(portal, session, &cookie, returning)
-}
-
-/// The session that this browser held before is over: its cookie is replaced.
-async fn end_old(portal: &Portal, visit: Visit) -> Result<(), Fault> {
-    let Ok(Some(old)) = visit.signed_in(portal).await else {
-        return Ok(());
-    };
-    let cause = EndCause {
-        reason: EndReason::SignedOut,
-        by: None,
-    };
-    let ended = portal.gateway.registrar.end(old.session.id, cause).await;
-    // Known or not, it is not live any more.
-    ended.map_err(|refusal| Fault::refused(refusal, Returning::default(), false))?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -393,7 +276,7 @@ mod tests {
                 resource: "shop".into(),
                 ..Returning::local(to)
             },
-            error: Some(REFUSED.into()),
+            error: Some("The name, password or code is not right.".into()),
             note: None,
         }
         .render()
@@ -403,7 +286,7 @@ mod tests {
     #[test]
     fn hostile_names_and_paths_stay_text() {
         let html = template("\"><script>alert(1)</script>", "/\"><img src=x>");
-        assert!(!html.contains("<script"), "{html}");
+        assert!(!html.contains("<script>"), "{html}");
         assert!(!html.contains("<img src=x"), "{html}");
         assert!(
             html.contains("&#34;&#62;&#60;script&#62;"),
@@ -426,23 +309,6 @@ mod tests {
         ] {
             assert!(html.contains(wanted), "{wanted}");
         }
-    }
-
-    #[test]
-    fn all_refusals_read_the_same_but_for_too_many() {
-        let told = |too_many, retry_after| {
-            Refused {
-                too_many,
-                retry_after,
-            }
-            .told()
-        };
-        assert_eq!(told(false, None), told(false, Some(Span::from_secs(9))));
-        let (status, text) = told(true, Some(Span::from_millis(1_001)));
-        assert_eq!(
-            (status.as_u16(), text.as_str()),
-            (429, "Too many attempts. Try again in 2 s.")
-        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{Entry, Field, Verb};
+use curfew_authority::{Entry, Field, Verb, visible};
 use curfew_values::{Fields, Shown};
 use serde::Serialize;
 
@@ -102,7 +102,7 @@ pub(super) async fn show(
         field,
         told: told(&shown),
         value: match shown {
-            Shown::Value(value) => Some(value),
+            Shown::Value(value) => Some(visible(&value).into_owned()),
             Shown::Erased | Shown::Missing | Shown::Wrong => None,
         },
     });

@@ -8,14 +8,14 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
 use curfew_authority::{
-    ActionDetail, Ask, Command, Context, CredentialClass, CredentialHash, LiveSession, Plane,
-    Presenter, ResourceName, SessionId, Timestamp, Verb, Verdict,
+    ActionDetail, Ask, Command, Context, CredentialClass, CredentialHash, Denial, LiveSession,
+    Plane, Presenter, ResourceName, SessionId, Timestamp, Verb, Verdict,
 };
 
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
-use crate::listen::Peer;
+use crate::listen::{Peer, Seat};
 use crate::oauth::Problem;
 use crate::{Permit, Record, Refusal, secret};
 
@@ -26,6 +26,7 @@ pub(super) struct Visit {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
+    seat: Option<Seat>,
 }
 
 /// A request of a live session.
@@ -36,13 +37,34 @@ pub(super) struct Viewer {
     pub(super) hash: CredentialHash,
     pub(super) session: LiveSession,
     pub(super) now: Timestamp,
-    /// The page looks again by itself: no activity of the person.
+    /// Whoever asks only waits for news: no activity of the person.
     pub(super) passive: bool,
 }
 
 /// A request with a bearer token of a live session.
 #[derive(Clone, Debug)]
 pub(super) struct Caller(pub(super) Viewer);
+
+/// The live session that a credential presents here, and the time. Looking is no use of it.
+pub(super) async fn find(
+    portal: &Portal,
+    class: CredentialClass,
+    hash: CredentialHash,
+) -> Result<Option<(LiveSession, Timestamp)>, Refusal> {
+    let look = move |authority: &curfew_authority::Authority, now| {
+        let (session, credential) = authority.credential(&hash)?;
+        let session = authority.session(session)?;
+        let audience = credential.audience.as_ref();
+        let ours = credential.class == class
+            && audience.is_none_or(|audience| *audience == ResourceName::gateway())
+            && authority
+                .credentials_of(&session.id, now)
+                .iter()
+                .any(|live| live.hash == hash);
+        (ours && now < session.end_deadline().at).then(|| (session.clone(), now))
+    };
+    portal.gateway.registrar.query(look).await
+}
 
 impl Visit {
     fn of(parts: &Parts) -> Option<Self> {
@@ -52,6 +74,7 @@ impl Visit {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             headers: parts.headers.clone(),
+            seat: parts.extensions.get::<Seat>().cloned(),
         })
     }
 
@@ -74,19 +97,11 @@ impl Visit {
     /// An action of this request, for the log.
     fn action(&self, verb: Verb, target: Option<SessionId>, passive: bool) -> ActionDetail {
         ActionDetail {
-            verb,
-            resource: ResourceName::gateway(),
-            context: None,
-            connection: None,
             method: Some(self.method.to_string()),
             path: Some(self.uri.path().to_owned()),
-            statement: None,
-            fingerprint: None,
-            client: None,
-            search: None,
             target,
             passive,
-            concealed: Default::default(),
+            ..ActionDetail::new(verb, ResourceName::gateway())
         }
     }
 
@@ -98,34 +113,19 @@ impl Visit {
         secret: &str,
     ) -> Result<Viewer, Refusal> {
         let hash = secret::hash(secret);
-        let shown = hash.clone();
-        let found = portal
-            .gateway
-            .registrar
-            .query(move |authority, now| {
-                let (session, credential) = authority.credential(&shown)?;
-                let session = authority.session(session)?;
-                let audience = credential.audience.as_ref();
-                let ours = credential.class == class
-                    && audience.is_none_or(|audience| *audience == ResourceName::gateway())
-                    && authority
-                        .credentials_of(&session.id, now)
-                        .iter()
-                        .any(|live| live.hash == shown);
-                (ours && now < session.end_deadline().at).then(|| (session.clone(), now))
-            })
-            .await?;
-        match found {
+        match find(portal, class, hash.clone()).await? {
             Some((session, now)) => {
-                let query = self.uri.query().unwrap_or_default();
-                let passive = query.split('&').any(|pair| pair == "passive=1");
+                // The connection is no stranger's any more.
+                if let Some(seat) = &self.seat {
+                    seat.known(&session.id);
+                }
                 Ok(Viewer {
                     visit: self,
                     class,
                     hash,
                     session,
                     now,
-                    passive,
+                    passive: false,
                 })
             }
             // The question is asked for its entry: somebody holds what opens nothing.
@@ -210,12 +210,9 @@ impl Viewer {
         portal.gateway.registrar.ask(ask, Record::ByVerb).await
     }
 
-    /// Enters a page that every session may see. It is activity, so it is recorded, unless the
-    /// page only looked again by itself. The clocks of `self` move with it.
+    /// Enters a page that every session may see. It is activity, so it is recorded. The clocks of
+    /// `self` move with it.
     pub(super) async fn enter(&mut self, portal: &Portal) -> Result<(), Refusal> {
-        if self.passive {
-            return Ok(());
-        }
         let permit = self.ask(portal, Verb::SessionStart, None).await?;
         self.settle(portal, permit).await
     }
@@ -255,7 +252,7 @@ impl Viewer {
 
     /// Makes sure that a form came from a page of this session.
     pub(super) fn check_form(&self, portal: &Portal, token: &str) -> Result<(), Fault> {
-        let wanted = csrf::session_token(&portal.gateway.master, &self.hash);
+        let wanted = csrf::session_token(&portal.gateway.master, &self.session.id);
         let same_origin = csrf::same_origin(&self.visit.headers, &portal.gateway.portal_url());
         if same_origin && csrf::matches(&wanted, token) {
             Ok(())
@@ -284,8 +281,10 @@ impl Viewer {
                 Access::Open
             } else if matches!(verdict, Verdict::StepUp(_)) {
                 Access::AfterSignIn
+            } else if let Verdict::Deny(denial) = verdict {
+                Access::Closed(Some(denial))
             } else {
-                Access::Closed
+                Access::Closed(None)
             }
         };
         portal.gateway.registrar.query(look).await
@@ -293,14 +292,21 @@ impl Viewer {
 }
 
 /// What a session could do to a resource.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Access {
     /// It may.
     Open,
     /// It may after a fresh or stronger sign-in.
     AfterSignIn,
-    /// It may not.
-    Closed,
+    /// It may not; why, where the policy says so.
+    Closed(Option<Denial>),
+}
+
+impl Access {
+    /// Whether it may not.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
 }
 
 impl FromRequestParts<Arc<Portal>> for Visit {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use curfew_authority::{SessionId, Span, Timestamp};
+use curfew_identity::rate::network_of;
 use sha2::{Digest, Sha256};
 
 use crate::secret::{MasterKey, SecretError, random};
@@ -28,7 +29,8 @@ const INTERVAL_SECS_MAX: u64 = 60;
 /// hits one with a chance of 1 in 25 million.
 const WAITING_MAX: usize = 1_024;
 
-/// Codes that one address may have waiting, so that nobody can take all of [`WAITING_MAX`].
+/// Codes that one address, or IPv6 /64, may have waiting, so that nobody can take all of
+/// [`WAITING_MAX`].
 const WAITING_PER_ADDRESS_MAX: usize = 16;
 
 /// Wrong user codes that one session may enter within [`LIFE`]. Together with the chance above:
@@ -151,7 +153,7 @@ pub(crate) enum Poll {
     Approved(SessionId),
 }
 
-/// Too many codes are waiting.
+/// Too many codes of this address are waiting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Full;
 
@@ -192,26 +194,28 @@ impl DeviceCodes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a new pair of codes.
+    /// Takes in a new pair of codes. Where there is no room for one more, it takes the place of the
+    /// oldest that nobody has decided on, of whichever address has most: its address is given back.
     pub(crate) fn open(
         &self,
         device: [u8; 32],
         user: [u8; 32],
         address: IpAddr,
         now: Timestamp,
-    ) -> Result<(), Full> {
+    ) -> Result<Option<IpAddr>, Full> {
         let mut state = self.state();
         // What ran out stays for one more life, so that its CLI is told so.
         state
             .waiting
             .retain(|_, one| now < one.request.made.saturating_add(LIFE).saturating_add(LIFE));
-        let own = |one: &&Waiting| one.request.address == address;
-        let crowded = state.waiting.len() >= WAITING_MAX
-            || state.waiting.values().filter(own).count() >= WAITING_PER_ADDRESS_MAX
+        let network = network_of(address);
+        let own = |one: &&Waiting| network_of(one.request.address) == network && !one.is_over(now);
+        let crowded = state.waiting.values().filter(own).count() >= WAITING_PER_ADDRESS_MAX
             || state.waiting.values().any(|one| one.user == user);
         if crowded {
             return Err(Full);
         }
+        let evicted = state.make_room(now);
         let request = Request { address, made: now };
         let waiting = Waiting {
             user,
@@ -221,7 +225,7 @@ impl DeviceCodes {
             choice: None,
         };
         state.waiting.insert(device, waiting);
-        Ok(())
+        Ok(evicted)
     }
 
     /// The undecided request behind a user code that this session entered.
@@ -262,6 +266,13 @@ impl DeviceCodes {
         }
     }
 
+    /// Whether just this was decided: the same form came twice.
+    pub(crate) fn is_decided(&self, user: &[u8; 32], choice: &Choice) -> bool {
+        let state = self.state();
+        let decided = |one: &Waiting| one.user == *user && one.choice.as_ref() == Some(choice);
+        state.waiting.values().any(decided)
+    }
+
     /// Answers the CLI's poll. An approval is handed out once.
     pub(crate) fn poll(&self, device: &[u8; 32], now: Timestamp) -> Poll {
         let mut state = self.state();
@@ -294,6 +305,32 @@ impl DeviceCodes {
 }
 
 impl State {
+    /// Leaves room for one more. Those that ran out go first.
+    fn make_room(&mut self, now: Timestamp) -> Option<IpAddr> {
+        if self.waiting.len() < WAITING_MAX {
+            return None;
+        }
+        let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for one in self.waiting.values() {
+            *of.entry(network_of(one.request.address)).or_default() += 1;
+        }
+        let rank = |one: &Waiting| {
+            let waits = !one.is_over(now);
+            let others = of.get(&network_of(one.request.address)).copied();
+            let fewer = usize::MAX - others.unwrap_or_default();
+            (
+                waits && one.choice.is_some(),
+                waits,
+                fewer,
+                one.request.made,
+            )
+        };
+        let first = self.waiting.iter().min_by_key(|(_, one)| rank(one));
+        let device = first.map(|(device, _)| *device)?;
+        let gone = self.waiting.remove(&device)?;
+        (!gone.is_over(now)).then_some(gone.request.address)
+    }
+
     fn missed(&self, by: &SessionId, now: Timestamp) -> u32 {
         self.misses
             .get(by)
@@ -433,6 +470,35 @@ mod tests {
         );
         open(100, 1, at(1_200)).unwrap();
         assert_eq!(codes.state().waiting.len(), 1);
+    }
+
+    #[test]
+    fn a_flood_of_codes_takes_the_place_of_its_own() {
+        let codes = DeviceCodes::default();
+        let open = |n: usize, address: IpAddr| {
+            let device = device_digest(&format!("d{n}"));
+            codes.open(device, device_digest(&format!("u{n}")), address, at(0))
+        };
+        let v6 = |network: usize, host: usize| -> IpAddr {
+            format!("2001:db8:0:{network:x}::{host:x}").parse().unwrap()
+        };
+        // One customer has many addresses, and one share.
+        for n in 0..WAITING_PER_ADDRESS_MAX {
+            open(n, v6(0, n)).unwrap();
+        }
+        assert_eq!(open(9_999, v6(0, 9_999)), Err(Full));
+        open(10_000, address(1)).unwrap();
+        let mut evicted = 0;
+        for n in 100..100 + 2 * WAITING_MAX {
+            if let Some(of) = open(n, v6(1 + n / 8, n)).unwrap() {
+                assert_ne!(of, address(1), "whoever has one code keeps it");
+                evicted += 1;
+            }
+        }
+        assert_eq!(codes.state().waiting.len(), WAITING_MAX);
+        let opened = 2 * WAITING_MAX + WAITING_PER_ADDRESS_MAX + 1;
+        assert_eq!(evicted, opened - WAITING_MAX);
+        assert_eq!(codes.poll(&device_digest("d10000"), at(1)), Poll::Pending);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use curfew_authority::{
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
-use super::codes::{DeviceCodes, INTERVAL_SECS, LIFE, Poll, UserCode, device_digest};
+use super::codes::{DeviceCodes, Full, INTERVAL_SECS, LIFE, Poll, UserCode, device_digest};
 use super::problem::Problem;
 use crate::gateway::Gateway;
 use crate::listen::Peer;
@@ -133,18 +133,21 @@ async fn authorize_device(
     let device = secret::token(DEVICE_PREFIX).map_err(random)?;
     let user = UserCode::fresh().map_err(random)?;
     let now = oauth.gateway.registrar.now();
-    oauth
-        .codes
-        .open(
-            device_digest(device.expose_secret()),
-            user.digest(&oauth.gateway.master),
-            address,
-            now,
-        )
-        .map_err(|_| {
-            let text = "Too many devices are waiting to be approved";
-            Problem::too_many(text, LIFE.as_duration().as_secs())
-        })?;
+    let opened = oauth.codes.open(
+        device_digest(device.expose_secret()),
+        user.digest(&oauth.gateway.master),
+        address,
+        now,
+    );
+    let count = |address| oauth.gateway.registrar.count_refused_device(address);
+    match opened {
+        Ok(evicted) => evicted.into_iter().for_each(count),
+        Err(Full) => {
+            count(address);
+            let text = "Too many devices at this address are waiting to be approved";
+            return Err(Problem::too_many(text, LIFE.as_duration().as_secs()));
+        }
+    }
     let portal = oauth.gateway.portal_url();
     Ok(Json(DeviceAnswer {
         device_code: device.expose_secret().to_owned(),

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Aal, DenialCause, EndReason, RecordLevel, Span, StepUp};
+use curfew_authority::{Aal, Denial, DenialCause, EndReason, RecordLevel, Span, StepUp};
 use serde::Serialize;
 
 use crate::{Refusal, Unavailable};
@@ -128,7 +128,11 @@ impl Problem {
 
     /// As a [`StepUp`] demands.
     fn stepped_up(step_up: &StepUp, portal: &str) -> Self {
-        Self::step_up(step_up.max_age, step_up.assurance, portal)
+        let mut problem = Self::step_up(step_up.max_age, step_up.assurance, portal);
+        if let Some(reason) = step_up.reason() {
+            problem.description = format!("{}: {reason}", problem.description);
+        }
+        problem
     }
 
     /// What the registrar refused. `portal` is the portal's origin, for hints.
@@ -137,11 +141,9 @@ impl Problem {
             Refusal::Unauthenticated => Self::invalid_token("The token is not valid"),
             Refusal::Ended { reason, .. } => Self::invalid_token(end_text(*reason)),
             Refusal::StepUp(step_up) => Self::stepped_up(step_up, portal),
-            Refusal::Denied(denial) => Self::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                denial_text(denial.cause),
-            ),
+            Refusal::Denied(denial) => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", denial_text(denial))
+            }
             Refusal::Unavailable(unavailable) => Self::unavailable(outage_text(*unavailable)),
         }
     }
@@ -176,13 +178,17 @@ pub(crate) fn end_text(reason: EndReason) -> &'static str {
     }
 }
 
-/// What a client is told about a refusal.
-pub(crate) fn denial_text(cause: DenialCause) -> &'static str {
-    match cause {
+/// What a client is told about a refusal, with the policy's own words where it has any.
+pub(crate) fn denial_text(denial: &Denial) -> String {
+    let text = match denial.cause {
         DenialCause::NotPermitted | DenialCause::Forbidden => "The policy does not permit this",
         DenialCause::TooOld => "Your session is too old for this; sign out and sign in again",
         DenialCause::WrongAudience => "This credential is for something else",
         DenialCause::UnknownResource => "There is no such resource",
+    };
+    match denial.reason() {
+        Some(reason) => format!("{text}: {reason}"),
+        None => text.to_owned(),
     }
 }
 
@@ -231,7 +237,7 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_authority::{Denial, SessionId};
+    use curfew_authority::SessionId;
 
     fn session() -> SessionId {
         SessionId::from_random([1; 12])
@@ -244,6 +250,7 @@ mod tests {
             session: None,
             cause: DenialCause::NotPermitted,
             rules: Vec::new(),
+            reasons: Vec::new(),
         };
         let step_up = StepUp {
             session: session(),
@@ -251,6 +258,7 @@ mod tests {
             assurance: Some(Aal::Two),
             max_age: Some(Span::from_secs(900)),
             rules: Vec::new(),
+            reasons: Vec::new(),
         };
         let cases = [
             (

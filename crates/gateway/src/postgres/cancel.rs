@@ -13,13 +13,13 @@ use crate::secret::{self, SecretError};
 
 /// Bytes of a key in protocol 3.2; PostgreSQL's own servers use as many.
 const KEY_BYTES: usize = 32;
-/// Tries to find a number that is free. With 10,000 of 2³¹ taken, the first one nearly always is.
-const TRIES: usize = 16;
 
 /// The keys of all live connections.
 #[derive(Debug, Default)]
 pub(crate) struct Cancels {
-    live: Mutex<HashMap<i32, Entry>>,
+    /// By the number of the server's process, which is the server's own: several servers may have
+    /// the same.
+    live: Mutex<HashMap<i32, Vec<Entry>>>,
     /// Requests that named nothing live.
     ignored: AtomicU64,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Issued {
 }
 
 impl Cancels {
-    fn live(&self) -> MutexGuard<'_, HashMap<i32, Entry>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<i32, Vec<Entry>>> {
         // A panic while holding the map leaves it whole: each change is one insert or remove.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,23 +54,12 @@ impl Cancels {
         let bytes = secret::random::<KEY_BYTES>()?;
         let length = if version >= VERSION_3_2 { KEY_BYTES } else { 4 };
         let key: Box<[u8]> = bytes.get(..length).unwrap_or_default().into();
-        let mut live = self.live();
-        let mut process = 0;
-        for _ in 0..TRIES {
-            // Positive, as process numbers are.
-            process = i32::from_be_bytes(secret::random()?) & i32::MAX;
-            if process != 0 && !live.contains_key(&process) {
-                break;
-            }
-        }
-        live.insert(
-            process,
-            Entry {
-                key: key.clone(),
-                upstream,
-                cut,
-            },
-        );
+        let process = upstream.process();
+        self.live().entry(process).or_default().push(Entry {
+            key: key.clone(),
+            upstream,
+            cut,
+        });
         Ok(Issued {
             cancels: Arc::clone(self),
             key: CancelKey { process, key },
@@ -80,10 +69,14 @@ impl Cancels {
     /// What to cancel upstream for this request. Nothing where number or key are wrong or the
     /// session is over; the client is never told.
     pub(crate) fn find(&self, request: &CancelKey) -> Option<CancelHandle> {
-        let found = self.live().get(&request.process).and_then(|entry| {
-            let fits = bool::from(entry.key.ct_eq(&request.key)) && entry.cut.now().is_none();
-            fits.then(|| entry.upstream.clone())
-        });
+        let live = self.live();
+        let found = live
+            .get(&request.process)
+            .into_iter()
+            .flatten()
+            .find(|entry| bool::from(entry.key.ct_eq(&request.key)) && entry.cut.now().is_none())
+            .map(|entry| entry.upstream.clone());
+        drop(live);
         if found.is_none() {
             let ignored = self.ignored.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::info!(ignored, "a cancel request named nothing live");
@@ -94,6 +87,12 @@ impl Cancels {
 
 impl Drop for Issued {
     fn drop(&mut self) {
-        self.cancels.live().remove(&self.key.process);
+        let mut live = self.cancels.live();
+        if let Some(entries) = live.get_mut(&self.key.process) {
+            entries.retain(|entry| entry.key != self.key.key);
+            if entries.is_empty() {
+                live.remove(&self.key.process);
+            }
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! From the first byte to a standing connection: TLS, who it is, the permit, the database.
 
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use curfew_authority::{
     ActionDetail, Ask, CredentialClass, CredentialHash, CredentialId, Plane as Kind, Presenter,
-    ResourceName, SubjectName, Verb,
+    ResourceName, SubjectName,
 };
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,11 +19,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Plane;
+use super::cancel::Issued;
 use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
 use super::relay;
 use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
-use super::startup::{self, First, Startup, VERSION_3_2};
-use super::upstream::Stream;
+use super::startup::{self, First, Startup};
+use super::upstream::{Stream, Upstream};
 use super::words::Words;
 use crate::permit::{Closing, Permit};
 use crate::secret;
@@ -121,10 +123,8 @@ async fn tell<S: Stream>(stream: &mut S, out: &mut BytesMut) {
 async fn read_packet<S: Stream>(stream: &mut S) -> std::io::Result<Result<First, Complaint>> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
-    let length = match startup::packet_length(head) {
-        Ok(length) => length,
-        Err(complaint) => return Ok(Err(complaint)),
-    };
+    // Who begins like that does not speak this protocol, and is told nothing, as by PostgreSQL.
+    let length = startup::packet_length(head).ok_or(std::io::ErrorKind::InvalidData)?;
     let mut packet = vec![0; length];
     let (front, rest) = packet.split_at_mut(head.len());
     front.copy_from_slice(&head);
@@ -143,6 +143,8 @@ async fn greet(
         Ok(First::Startup(startup)) => startup,
         Ok(First::Cancel(key)) => {
             plane.cancel(&key, CANCEL).await;
+            // libpq takes an end without TLS's own goodbye for a failure.
+            client.shutdown().await?;
             return Err(Stop::Silently);
         }
         Ok(First::Ssl | First::GssEnc) => {
@@ -153,7 +155,7 @@ async fn greet(
     };
     if let Some(options) = &startup.negotiate {
         let mut out = BytesMut::new();
-        frame::negotiate_protocol_version(&mut out, VERSION_3_2, options);
+        frame::negotiate_protocol_version(&mut out, startup.version, options);
         client.write_all(&out).await?;
     }
     match authenticate(plane, &mut client, startup, address).await? {
@@ -239,6 +241,7 @@ async fn authenticate(
     let words = Words {
         portal: plane.gateway.portal_url(),
         resource: shown,
+        account: None,
     };
     let live = match &names {
         Some((subject, resource)) => plane.live_candidates(subject, resource).await,
@@ -382,26 +385,13 @@ impl Plane {
         address: IpAddr,
         client: Option<&str>,
     ) -> Result<Permit, Complaint> {
-        let action = ActionDetail {
-            verb: Verb::SqlConnect,
-            resource: words.resource.clone(),
-            context: None,
-            connection: None,
-            method: None,
-            path: None,
-            statement: None,
-            fingerprint: None,
-            client: client.map(|name| {
-                let name = name
-                    .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
-                    .unwrap_or(name);
-                name.to_owned()
-            }),
-            search: None,
-            target: None,
-            passive: false,
-            concealed: Default::default(),
-        };
+        let mut action = ActionDetail::connecting(words.resource.clone(), None);
+        action.client = client.map(|name| {
+            let name = name
+                .get(..name.floor_char_boundary(CLIENT_BYTES_MAX))
+                .unwrap_or(name);
+            name.to_owned()
+        });
         let presenter = Presenter::Credential {
             class: CredentialClass::Database,
             hash,
@@ -412,12 +402,14 @@ impl Plane {
             action,
             context: self.gateway.context(address),
         };
-        let record = self
-            .databases
-            .get(&words.resource)
-            .map_or(crate::registrar::Record::Before, |database| database.record);
-        let answer = self.gateway.registrar.ask(ask, record).await;
-        answer.map_err(|refusal| words.refusal(&refusal, Verb::SqlConnect))
+        let (record, accounts) = match self.databases.get(&words.resource) {
+            Some(database) => (database.record, database.logins.classes()),
+            None => (crate::registrar::Record::Before, Vec::new()),
+        };
+        let least = accounts.first().copied();
+        let registrar = &self.gateway.registrar;
+        let answer = registrar.ask_to_connect(ask, accounts, record).await;
+        answer.map_err(|refusal| words.no_connection(&refusal, least))
     }
 
     /// What is said to somebody who knows a password that no longer opens anything. The registrar
@@ -445,7 +437,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         mut client,
         read,
         startup,
-        words,
+        mut words,
         resource,
         hash,
     } = proved;
@@ -476,6 +468,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
             return refuse(client, &complaint).await;
         }
     };
+    words.account = upstream.account;
     let cut = upstream.permit.cut().clone();
     let issued = plane
         .cancels
@@ -488,18 +481,15 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
             return refuse(client, &complaint).await;
         }
     };
-    let mut out = BytesMut::new();
-    for (name, value) in &upstream.parameters {
-        frame::parameter_status(&mut out, name, value);
-    }
-    frame::backend_key_data(&mut out, issued.key.process, &issued.key.key);
-    frame::ready_for_query(&mut out, b'I');
+    let out = welcome(&upstream, &issued);
     if client.write_all(&out).await.is_err() || client.flush().await.is_err() {
         close(&plane, upstream.permit);
         return;
     }
     let context = plane.gateway.context(address);
     relay::run(relay::Parts {
+        hangup: hangup(&client),
+        no_portal,
         plane,
         database,
         words,
@@ -508,9 +498,36 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         read,
         upstream,
         issued,
-        no_portal,
     })
     .await;
+}
+
+/// What the server says of itself, with a cancel key of ours.
+fn welcome(upstream: &Upstream, issued: &Issued) -> BytesMut {
+    let mut out = upstream.notices.clone();
+    for (name, value) in &upstream.parameters {
+        frame::parameter_status(&mut out, name, value);
+    }
+    frame::backend_key_data(&mut out, issued.key.process, &issued.key.key);
+    frame::ready_for_query(&mut out, b'I');
+    out
+}
+
+/// Looks whether a client has closed its side, without reading from it.
+fn hangup(client: &Client) -> relay::Hangup {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let socket = client.get_ref().0.as_fd().try_clone_to_owned();
+    Box::new(move || {
+        let Ok(socket) = &socket else {
+            return false;
+        };
+        let mut looked = [PollFd::new(socket, PollFlags::RDHUP)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut looked, Some(&at_once)).is_ok_and(|found| found > 0)
+    })
 }
 
 /// Records the end of a connection on which nothing flowed.

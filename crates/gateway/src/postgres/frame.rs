@@ -125,6 +125,24 @@ impl FrameSplitter {
         Some(self.buffer.split_to(head.total))
     }
 
+    /// Whether what waits here is nothing but whole messages, the last one of this type.
+    pub(crate) fn ends_with(&self, tag: u8) -> bool {
+        let mut at = self.flowing.map_or(0, |(_, left)| left);
+        let mut last = None;
+        while let Some(&[kind, a, b, c, d]) = self
+            .buffer
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<HEAD_BYTES>())
+        {
+            let Ok(bytes) = usize::try_from(i32::from_be_bytes([a, b, c, d])) else {
+                return false;
+            };
+            at = at.saturating_add(bytes).saturating_add(1);
+            last = Some(kind);
+        }
+        at == self.buffer.len() && last == Some(tag)
+    }
+
     /// The first bytes of the body of the message with this head, as far as they are here.
     pub(crate) fn peek(&self, head: Head) -> &[u8] {
         let end = head
@@ -303,6 +321,21 @@ pub(crate) fn authentication_sasl_final(out: &mut BytesMut, data: &str) {
 /// Terminate.
 pub(crate) fn terminate(out: &mut BytesMut) {
     message(out, b'X', |_| {});
+}
+
+/// Sync.
+pub(crate) fn sync(out: &mut BytesMut) {
+    message(out, b'S', |_| {});
+}
+
+/// Flush.
+pub(crate) fn flush(out: &mut BytesMut) {
+    message(out, b'H', |_| {});
+}
+
+/// CopyFail, with what the server's log says of it.
+pub(crate) fn copy_fail(out: &mut BytesMut, why: &str) {
+    message(out, b'f', |out| put_text(out, why));
 }
 
 /// Execute of all rows of a portal.

@@ -4,15 +4,23 @@
 //! to the database with an account of its own. Every statement is an action: it is classed, asked
 //! for and recorded. When a limit runs out, the running statement is cancelled, the client is told
 //! why, and both sides are closed.
+//!
+//! What a session may not do, the database refuses: a connection uses an account that can do no more
+//! than policy permits. What a statement is classed as gives policy, log and people their words.
 
+mod accounts;
 mod cancel;
 mod conn;
+mod direct;
 mod frame;
+mod health;
+mod protocol;
 mod relay;
+pub mod rights;
 mod scram;
+pub mod setup;
 mod sql;
 mod startup;
-mod track;
 mod upstream;
 mod words;
 
@@ -32,11 +40,14 @@ use self::frame::Complaint;
 use self::scram::Verifiers;
 use self::sql::Classifier;
 use self::startup::CancelKey;
-use self::upstream::{Database, DatabaseError};
-use crate::config::{Config, PostgresResource};
+pub(crate) use self::upstream::Database;
+use self::upstream::DatabaseError;
+use crate::config::{Config, Listener, PostgresResource};
 use crate::gateway::Gateway;
 use crate::listen;
 use crate::secret::{self, SecretError};
+
+pub use self::health::{DatabaseStatus, State as DatabaseState};
 
 /// Clients that have not proved who they are yet. Each has 10 s and at most 12 KB: together 6 MB,
 /// and at least 51 sign-ins a second get through however slow the others are.
@@ -138,6 +149,10 @@ pub(crate) async fn serve(
 ) {
     let slots = Arc::new(Semaphore::new(gateway.config.tuning.connections_max));
     let entrance = Arc::new(Semaphore::new(ENTERING_MAX));
+    let mut watchers = JoinSet::new();
+    for database in databases.values().cloned() {
+        watchers.spawn(health::watch(database, stopping.clone()));
+    }
     let plane = Arc::new(Plane::new(databases, gateway));
     let mut connections = JoinSet::new();
     loop {
@@ -148,11 +163,19 @@ pub(crate) async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = enter(&listener, &slots, &entrance) => accepted,
         };
-        let (stream, address, slot, entering) = accepted;
+        let (mut stream, address, slot, entering) = accepted;
         let (plane, tls, stopping) = (Arc::clone(&plane), tls.clone(), stopping.clone());
         connections.spawn(async move {
             let _slot = slot;
-            let address = address.ip().to_canonical();
+            let listen = &plane.gateway.config.listen;
+            let client = listen::introduce(&mut stream, address, listen, Listener::Postgres);
+            let address = match client.await {
+                Ok(address) => address,
+                Err(error) => {
+                    tracing::debug!(%address, %error, "postgres connection");
+                    return;
+                }
+            };
             conn::serve(plane, stream, address, tls, entering, stopping).await;
         });
     }
@@ -172,7 +195,8 @@ mod tests {
                     [listen]\nweb = \"127.0.0.1:0\"\npostgres = \"127.0.0.1:0\"\n\
                     [tls]\ncertificate = \"c\"\nkey = \"k\"\n\
                     [[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"localhost\"\n\
-                    database = \"d\"\nuser = \"u\"\ntls = \"disable\"\npassword_file = \"pw\"\n";
+                    database = \"d\"\nuser = \"u\"\ntls = \"disable\"\npassword_file = \"pw\"\n\
+                    trust = \"classifier\"\n";
         let config = Config::parse("curfew.toml", text, folder.path()).unwrap();
         let told = || databases(&config).map(|databases| databases.len());
         let missing = told().unwrap_err().to_string();

@@ -1,37 +1,38 @@
 //! One connection once it stands: bytes both ways, each statement an action, and the cut.
 //!
 //! One task polls everything together: both sockets, the answer of the registrar, the record that
-//! an answer waits for, and the cut signals. Nothing is let through past a cut.
+//! an answer waits for, and the cut signals. What the bytes mean is [`Protocol`]'s to say. Nothing
+//! is let through past a cut.
 
-mod client;
 mod end;
-mod server;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::{ActionDetail, Ask, ClosedBy, Context, Presenter, SessionId};
+use curfew_authority::{ActionDetail, ClosedBy, Context, Presenter, SessionId};
+use futures_util::future::select_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use self::client::Decided;
 use super::Plane;
 use super::cancel::Issued;
-use super::frame::{self, Complaint, FrameError, FrameSplitter};
-use super::sql::{Class, Statement};
-use super::track::Track;
+use super::frame::{Complaint, Severity};
+use super::protocol::{Ask, Broken, Buffers, Protocol, Right, Want};
+use super::sql::{Class, Statement, TextRules};
 use super::upstream::{CancelHandle, Database, Stream, Upstream};
 use super::words::Words;
-use crate::permit::{Cut, CutSignal, Permit};
+use crate::permit::{Busy, Cut, CutSignal, Permit};
 use crate::recorder::Unrecorded;
-use crate::registrar::Refusal;
+use crate::registrar::{Asked, Refusal};
 
-/// What is read at once from either side.
+/// What is read at once from either side. With what may wait on either side and in the unit a
+/// connection holds at most about 700 KiB, and at rest 16.
 const READ_BYTES: usize = 8 * 1_024;
-/// What may wait to be written to either side; beyond, the other side is not read. With the read
-/// buffers and no large statement under way a connection holds at most about 160 KiB.
-const OUT_BYTES_MAX: usize = 64 * 1_024;
+/// How often a client that is not read is looked at: it may have left.
+const LOOK: Duration = Duration::from_secs(1);
+
 type Deciding = Pin<Box<dyn Future<Output = Decided> + Send>>;
 
 /// What a relay is made of.
@@ -41,12 +42,17 @@ pub(crate) struct Parts<C> {
     pub(crate) words: Words,
     pub(crate) context: Context,
     pub(crate) client: C,
+    /// Says whether the client has closed its side, without reading.
+    pub(crate) hangup: Hangup,
     pub(crate) read: BytesMut,
     pub(crate) upstream: Upstream,
     pub(crate) issued: Issued,
-    /// A name that no portal of the client's has.
+    /// A text that nobody can guess.
     pub(crate) no_portal: String,
 }
+
+/// Whether a client has closed its side.
+pub(crate) type Hangup = Box<dyn Fn() -> bool + Send>;
 
 /// Both directions of one side.
 type Halves<C> = (ReadHalf<C>, WriteHalf<C>);
@@ -61,38 +67,33 @@ struct Relay<C> {
     permit: Permit,
     cancel: CancelHandle,
     client: Halves<C>,
+    hangup: Hangup,
+    /// The client sends nothing more.
+    client_ended: bool,
     server: Halves<Box<dyn Stream>>,
-    from_client: FrameSplitter,
-    from_server: FrameSplitter,
-    to_client: Outgoing,
-    to_server: Outgoing,
-    track: Track,
-    /// What the registrar or the parser is asked; nothing more of the client is taken meanwhile.
+    protocol: Protocol<Arc<Permit>>,
+    /// What the registrar or the parser is asked.
     deciding: Option<Deciding>,
-    /// The client's messages are thrown away up to its next Sync: one of them was refused.
-    skipping: bool,
-    /// The server's messages are thrown away up to its next ReadyForQuery: the record of what they
-    /// answer has failed, and the client has been told.
-    replacing: bool,
-    /// The client has said goodbye and waits for what it asked for.
-    leaving: bool,
-    /// Whether text can be read byte by byte in the client's encoding.
-    encoding_readable: bool,
-    /// Whether a backslash in a plain literal is just a backslash.
-    plain_literals: bool,
-    /// The type of the newest message that went to the client.
-    last: u8,
-    /// A portal that does not exist: running it makes the server fail.
-    no_portal: String,
+    /// Holds the session active while the server works on what the person started.
+    busy: Option<Busy>,
+    to_client: Written,
+    to_server: Written,
 }
 
-/// Bytes on their way out, and how many have gone.
+/// How far one direction has been written.
 #[derive(Debug, Default)]
-struct Outgoing {
-    bytes: BytesMut,
-    /// Written but perhaps not flushed.
+struct Written {
+    /// Perhaps not flushed.
     dirty: bool,
-    sent: u64,
+    bytes: u64,
+}
+
+/// What had to be waited for.
+enum Decided {
+    /// A long text has been read.
+    Read(Arc<Statement>),
+    /// The registrar has answered for a unit.
+    Asked(Vec<Ask>, Box<Result<Asked, Refusal>>),
 }
 
 /// Why a relay ends.
@@ -110,53 +111,81 @@ enum End {
     Cut(Cut),
 }
 
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        Self::Told(
-            Complaint::fatal("08P01", error.to_string()),
-            ClosedBy::Protocol,
-        )
+impl From<Broken> for End {
+    fn from(Broken(what): Broken) -> Self {
+        Self::Told(Complaint::fatal("08P01", what), ClosedBy::Protocol)
     }
 }
 
 /// What woke a relay.
 enum Event {
     Cut(Cut),
-    Decided(Box<Decided>),
+    Decided(Decided),
     Recorded(Result<(), Unrecorded>),
     Client(std::io::Result<usize>),
+    Looked,
     Server(std::io::Result<usize>),
-    ToClient(std::io::Result<usize>),
-    ToServer(std::io::Result<usize>),
+    ToClient(std::io::Result<()>),
+    ToServer(std::io::Result<()>),
 }
 
-impl Outgoing {
-    fn has_room(&self) -> bool {
-        self.bytes.len() < OUT_BYTES_MAX
+impl Right for Arc<Permit> {
+    fn lives(&self) -> bool {
+        self.cut().now().is_none()
     }
 
-    fn waits(&self) -> bool {
-        self.dirty || !self.bytes.is_empty()
+    fn is_recorded(&self) -> bool {
+        Permit::is_recorded(self)
+    }
+
+    fn skipped(&self, asks: &[usize]) {
+        Permit::skipped(self, asks);
+    }
+}
+
+impl Written {
+    fn waits(&self, bytes: &BytesMut) -> bool {
+        self.dirty || !bytes.is_empty()
     }
 
     /// Writes some, or flushes once all is written.
-    async fn push<C: Stream>(&mut self, to: &mut WriteHalf<C>) -> std::io::Result<usize> {
-        if self.bytes.is_empty() {
+    async fn push<C: Stream>(
+        &mut self,
+        bytes: &mut BytesMut,
+        to: &mut WriteHalf<C>,
+    ) -> std::io::Result<()> {
+        if bytes.is_empty() {
             to.flush().await?;
             self.dirty = false;
-            return Ok(0);
+            return Ok(());
         }
-        let written = to.write_buf(&mut self.bytes).await?;
+        self.bytes += to.write_buf(bytes).await? as u64;
         self.dirty = true;
-        self.sent += written as u64;
-        Ok(written)
+        Ok(())
+    }
+
+    /// Writes all there is and closes this direction.
+    async fn push_all<C: Stream>(
+        &mut self,
+        bytes: &mut BytesMut,
+        to: &mut WriteHalf<C>,
+    ) -> std::io::Result<()> {
+        while self.waits(bytes) {
+            self.push(bytes, to).await?;
+        }
+        to.shutdown().await
     }
 }
 
-async fn fired(signal: Option<&CutSignal>) -> Cut {
-    match signal {
-        Some(signal) => signal.fired().await,
-        None => std::future::pending().await,
+/// Waits until one of these is taken back; for ever where there is none.
+async fn any_cut(rights: &[Arc<Permit>]) -> Cut {
+    match rights {
+        [] => std::future::pending().await,
+        [one] => one.cut().fired().await,
+        more => {
+            let fired = more.iter().map(|right| Box::pin(right.cut().fired()));
+            select_all(fired).await.0
+        }
     }
 }
 
@@ -167,11 +196,17 @@ async fn decided(deciding: &mut Option<Deciding>) -> Decided {
     }
 }
 
-async fn recorded(permit: Option<&Permit>) -> Result<(), Unrecorded> {
-    match permit {
-        Some(permit) => permit.recorded().await,
-        None => std::future::pending().await,
+/// Waits until all of these are recorded as far as they must be.
+async fn recorded(rights: &[Arc<Permit>]) -> Result<(), Unrecorded> {
+    for right in rights {
+        right.recorded().await?;
     }
+    Ok(())
+}
+
+async fn read<C: Stream>(from: &mut ReadHalf<C>, buffer: &mut BytesMut) -> std::io::Result<usize> {
+    buffer.reserve(READ_BYTES);
+    from.read_buf(buffer).await
 }
 
 /// Relays until one side ends it or a cut does. Returns once both are closed and the end is with
@@ -180,33 +215,33 @@ pub(crate) async fn run<C: Stream>(parts: Parts<C>) {
     // Held to the end: a cancel request finds the connection as long as it is here.
     let _issued = parts.issued;
     let upstream = parts.upstream;
+    let mut protocol = Protocol::new(
+        parts.read,
+        upstream.rest,
+        upstream.account.map(Class::of_account),
+        parts.no_portal,
+    );
+    for (name, value) in &upstream.parameters {
+        protocol.note_parameter(name, value);
+    }
     let mut relay = Relay {
         session: upstream.permit.session().clone(),
         permit: upstream.permit,
         cancel: upstream.cancel,
         client: tokio::io::split(parts.client),
+        hangup: parts.hangup,
+        client_ended: false,
         server: tokio::io::split(upstream.stream),
-        from_client: FrameSplitter::new(parts.read),
-        from_server: FrameSplitter::new(upstream.rest),
-        to_client: Outgoing::default(),
-        to_server: Outgoing::default(),
-        track: Track::new(),
+        protocol,
         deciding: None,
-        skipping: false,
-        replacing: false,
-        leaving: false,
-        encoding_readable: true,
-        plain_literals: true,
-        last: 0,
-        no_portal: parts.no_portal,
+        busy: None,
+        to_client: Written::default(),
+        to_server: Written::default(),
         plane: parts.plane,
         database: parts.database,
         words: parts.words,
         context: parts.context,
     };
-    for (name, value) in &upstream.parameters {
-        relay.note_parameter(name, value);
-    }
     let end = relay.relay().await;
     relay.finish(end).await;
 }
@@ -215,112 +250,190 @@ impl<C: Stream> Relay<C> {
     async fn relay(&mut self) -> End {
         let cut = self.permit.cut().clone();
         loop {
-            if let Err(end) = self.take_all() {
-                return end;
+            match self.protocol.advance(&self.plane.classifier) {
+                Ok(Some(want)) => self.decide(want),
+                Ok(None) => {}
+                Err(broken) => return broken.into(),
             }
-            if self.leaving && !self.track.awaits_ready() && !self.to_client.waits() {
+            if self.protocol.server_is_broken() {
+                tracing::warn!("the server does not speak PostgreSQL's protocol");
+                return End::Server;
+            }
+            self.note_activity();
+            if self.protocol.has_left() {
                 return End::Client;
             }
-            match self.next(&cut).await {
-                Event::Cut(cut) => return End::Cut(cut),
+            let happened = match self.next(&cut).await {
+                Event::Cut(cut) => Err(End::Cut(cut)),
                 Event::Decided(decided) => {
                     self.deciding = None;
-                    if let Err(end) = self.decided(*decided) {
-                        return end;
-                    }
+                    self.decided(decided)
                 }
-                Event::Recorded(Ok(())) => {}
-                Event::Recorded(Err(unrecorded)) => self.replace_answer(&unrecorded.into()),
-                Event::Client(Ok(0) | Err(_)) | Event::ToClient(Err(_)) => return End::Gone,
-                Event::Server(Ok(0) | Err(_)) | Event::ToServer(Err(_)) => return End::Server,
-                Event::Client(Ok(_))
+                Event::Recorded(Err(unrecorded)) => {
+                    self.replace_answer(&unrecorded.into());
+                    Ok(())
+                }
+                Event::Client(Ok(0)) if self.protocol.client_ends() => {
+                    self.client_ended = true;
+                    Ok(())
+                }
+                Event::Looked if (self.hangup)() && !self.protocol.client_ends() => Err(End::Gone),
+                Event::Client(Ok(0) | Err(_)) | Event::ToClient(Err(_)) => Err(End::Gone),
+                Event::Server(Ok(0) | Err(_)) | Event::ToServer(Err(_)) => Err(End::Server),
+                Event::Recorded(Ok(()))
+                | Event::Client(Ok(_))
+                | Event::Looked
                 | Event::Server(Ok(_))
-                | Event::ToClient(Ok(_))
-                | Event::ToServer(Ok(_)) => {}
+                | Event::ToClient(Ok(()))
+                | Event::ToServer(Ok(())) => Ok(()),
+            };
+            if let Err(end) = happened {
+                return end;
             }
         }
-    }
-
-    /// Takes whatever is here. Answers first: they make room for questions; and once more, for
-    /// refusals whose turn it is at once.
-    fn take_all(&mut self) -> Result<(), End> {
-        self.take_server()?;
-        self.take_client()?;
-        self.take_server()
     }
 
     /// Waits for whatever comes first; a cut comes before everything.
     async fn next(&mut self, cut: &CutSignal) -> Event {
-        let waits_for_record = self.waits_for_record();
-        let front = self.track.front().map(|running| &running.permit);
-        let reads_client = self.deciding.is_none()
-            && !self.leaving
-            && self.to_server.has_room()
-            && !self.track.is_full();
-        let reads_server = !waits_for_record && self.to_client.has_room();
-        if reads_client {
-            self.from_client.buffer().reserve(READ_BYTES);
-        }
-        if reads_server {
-            self.from_server.buffer().reserve(READ_BYTES);
-        }
+        let rights = self.protocol.rights().to_vec();
+        let waits_for_record = self.protocol.waits_for_record();
+        let reads_client = !self.client_ended && self.protocol.reads_client();
+        let reads_server = self.protocol.reads_server();
+        let Buffers {
+            from_client,
+            from_server,
+            to_client,
+            to_server,
+        } = self.protocol.buffers();
+        let writes_client = self.to_client.waits(to_client);
+        let writes_server = self.to_server.waits(to_server);
         tokio::select! {
             biased;
             cut = cut.fired() => Event::Cut(cut),
-            cut = fired(front.map(Permit::cut)) => Event::Cut(cut),
-            decided = decided(&mut self.deciding) => Event::Decided(Box::new(decided)),
-            recorded = recorded(front.filter(|_| waits_for_record)) => Event::Recorded(recorded),
-            result = self.to_server.push(&mut self.server.1), if self.to_server.waits() => {
+            cut = any_cut(&rights) => Event::Cut(cut),
+            decided = decided(&mut self.deciding) => Event::Decided(decided),
+            recorded = recorded(&rights), if waits_for_record => Event::Recorded(recorded),
+            result = self.to_server.push(to_server, &mut self.server.1), if writes_server => {
                 Event::ToServer(result)
             }
-            result = self.to_client.push(&mut self.client.1), if self.to_client.waits() => {
+            result = self.to_client.push(to_client, &mut self.client.1), if writes_client => {
                 Event::ToClient(result)
             }
-            result = self.server.0.read_buf(self.from_server.buffer()), if reads_server => {
-                Event::Server(result)
-            }
-            result = self.client.0.read_buf(self.from_client.buffer()), if reads_client => {
-                Event::Client(result)
-            }
+            result = read(&mut self.server.0, from_server), if reads_server => Event::Server(result),
+            result = read(&mut self.client.0, from_client), if reads_client => Event::Client(result),
+            () = tokio::time::sleep(LOOK), if !reads_client && !self.client_ended => Event::Looked,
         }
     }
 
-    /// Whether the next answer may not go out because its record is not durable yet.
-    fn waits_for_record(&self) -> bool {
-        !self.replacing
-            && self
-                .track
-                .front()
-                .is_some_and(|running| !running.permit.is_recorded())
+    /// What the person does keeps the session active: statements that run, and copy data.
+    fn note_activity(&mut self) {
+        if self.protocol.take_copied() {
+            self.permit.activity().touch();
+        }
+        if !self.protocol.server_works() {
+            self.busy = None;
+        } else if self.busy.is_none() {
+            self.busy = Some(self.permit.activity().busy());
+        }
     }
 
-    /// Asks whether a statement of this class may run.
-    fn ask(
-        &self,
-        statement: &Statement,
-        class: Class,
-    ) -> impl Future<Output = Result<Permit, Refusal>> + Send + use<C> {
+    /// Has something read or asked for.
+    fn decide(&mut self, want: Want) {
+        self.deciding = Some(match want {
+            Want::Read(text, rules) => self.read_long(text, rules),
+            Want::Ask(asks) => self.ask(asks),
+        });
+    }
+
+    fn read_long(&self, text: Vec<u8>, rules: TextRules) -> Deciding {
+        let plane = Arc::clone(&self.plane);
+        Box::pin(async move { Decided::Read(plane.classifier.classify_long(text, rules).await) })
+    }
+
+    /// Asks whether these may be done, one after the other.
+    fn ask(&self, asks: Vec<Ask>) -> Deciding {
+        let questions = asks.iter().map(|ask| self.question(ask)).collect();
+        let (plane, record) = (Arc::clone(&self.plane), self.database.record);
+        Box::pin(async move {
+            let answer = plane.gateway.registrar.ask_all(questions, record).await;
+            Decided::Asked(asks, Box::new(answer))
+        })
+    }
+
+    fn question(&self, ask: &Ask) -> curfew_authority::Ask {
+        let statement = &ask.statement;
         let action = ActionDetail {
-            verb: class.verb(),
-            resource: self.database.name.clone(),
-            context: None,
             connection: Some(self.permit.entry()),
-            method: None,
-            path: None,
             statement: Some(statement.text.to_string()),
             fingerprint: statement.fingerprint.as_deref().map(str::to_owned),
-            client: None,
-            search: None,
-            target: None,
-            passive: false,
-            concealed: Default::default(),
+            prepares: ask.prepares,
+            ..ActionDetail::new(ask.class.verb(), self.database.name.clone())
         };
-        let ask = Ask {
+        curfew_authority::Ask {
             presenter: Presenter::Session(self.session.clone()),
             action,
             context: self.context.clone(),
-        };
-        let (plane, record) = (Arc::clone(&self.plane), self.database.record);
-        async move { plane.gateway.registrar.ask(ask, record).await }
+        }
+    }
+
+    /// What was waited for is here.
+    fn decided(&mut self, decided: Decided) -> Result<(), End> {
+        match decided {
+            Decided::Read(statement) => {
+                if let Some(want) = self.protocol.text_read(statement)? {
+                    self.decide(want);
+                }
+            }
+            Decided::Asked(asks, answer) => {
+                let asked = (*answer).unwrap_or_else(|refusal| Asked {
+                    permit: None,
+                    allowed: 0,
+                    refusal: Some(refusal),
+                });
+                let refused = asks.get(asked.allowed).map(|ask| ask.class);
+                let refusal = match (asked.refusal, refused) {
+                    (Some(refusal), Some(class)) => Some(self.complain(&refusal, class)?),
+                    _ => None,
+                };
+                let permit = asked.permit.map(Arc::new);
+                let (within, refusal) = match self.beyond_account(&asks, asked.allowed) {
+                    Some((at, complaint)) => (at, Some(complaint)),
+                    None => (asked.allowed, refusal),
+                };
+                if let (Some(permit), true) = (&permit, within < asked.allowed) {
+                    permit.skipped(&(within..asked.allowed).collect::<Vec<_>>());
+                }
+                self.protocol.answered(permit, within, refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of what policy permits that the connection's account cannot do.
+    fn beyond_account(&self, asks: &[Ask], allowed: usize) -> Option<(usize, Complaint)> {
+        let mut allowed = asks.iter().take(allowed).enumerate();
+        allowed.find_map(|(at, ask)| Some((at, self.words.beyond_account(ask.class.verb())?)))
+    }
+
+    /// What the client is told. A refusal that ends the connection ends it here.
+    fn complain(&self, refusal: &Refusal, class: Class) -> Result<Complaint, End> {
+        let complaint = self.words.refusal(refusal, class.verb());
+        if complaint.severity == Severity::Fatal {
+            let by = match refusal {
+                Refusal::Unavailable(_) => ClosedBy::Shutdown,
+                Refusal::Unauthenticated
+                | Refusal::Ended { .. }
+                | Refusal::StepUp(_)
+                | Refusal::Denied(_) => ClosedBy::SessionEnd,
+            };
+            return Err(End::Told(complaint, by));
+        }
+        Ok(complaint)
+    }
+
+    /// The record of what is being answered has failed: the client is told instead of the answer.
+    fn replace_answer(&mut self, refusal: &Refusal) {
+        let complaint = self.words.refusal(refusal, Class::Read.verb());
+        self.protocol.replace_answer(&complaint);
     }
 }

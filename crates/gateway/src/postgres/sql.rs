@@ -8,30 +8,36 @@
 //! types, domains and row security. Making these needs rights for definitions; the upstream
 //! account's own rights are the second line.
 
+mod encoding;
+mod logged;
 mod rules;
+mod settings;
+mod squash;
 mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use moka::sync::Cache;
-use pg_query::protobuf::{self, Token, TransactionStmtKind, VariableSetKind};
+use pg_query::protobuf::{self, DiscardMode, TransactionStmtKind, VariableSetKind};
 use pg_query::{Node, NodeEnum};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-pub(crate) use self::rules::{
-    Class, Setting, encoding_is_readable, setting_kind, value_is_harmless,
-};
+pub(crate) use self::encoding::TextRules;
+pub(crate) use self::rules::{Class, Reach};
+pub(crate) use self::settings::setting;
 
-/// The longest statement text in a log entry, in bytes (the ledger's own limit).
-const TEXT_BYTES_MAX: usize = 2_048;
-/// Longer texts are parsed on the blocking pool: at roughly 1 µs per byte a longer one would hold
-/// up everybody else on the worker for more than 16 ms.
-const INLINE_BYTES_MAX: usize = 16 * 1_024;
-/// Long texts being parsed at once. 4 × about 100 MiB of tree for 1 MiB of text is the most memory
-/// this can take.
-const LONG_PARSES_MAX: usize = 4;
+/// Texts of up to this many tokens are read at once: 2,000 × 3 KiB are 6 MiB of tree, and 15 ms.
+const INLINE_TOKENS_MAX: u32 = 2_000;
+/// The most memory a tree takes for each token of its text, in KiB: measured 2.3, for
+/// `select a;select a;…`.
+const TOKEN_KIB: u32 = 3;
+/// What all trees of long texts together may take: 512 MiB.
+const TREES_KIB_MAX: u32 = 512 * 1_024;
+/// The most tokens of a text that is read, its lists of values made short: a tree of 256 MiB, so
+/// that two fit.
+const TOKENS_MAX: u32 = TREES_KIB_MAX / 2 / TOKEN_KIB;
 /// What the cache of classes may weigh: about 30,000 statements of 500 bytes.
 const CACHE_BYTES_MAX: u64 = 16 * 1_024 * 1_024;
 /// What one cached statement weighs besides its text: key, fingerprint, bookkeeping.
@@ -40,46 +46,75 @@ const CACHE_ENTRY_BYTES: usize = 256;
 /// What is known of a statement's text. Several statements in one text are one of these.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Statement {
-    /// The highest class of anything in it, save what it names in `executes` and `fetches`.
-    pub(crate) class: Class,
+    /// How far anything in it reaches, save what it names in `executes` and `fetches`.
+    pub(crate) reach: Reach,
     /// The text for the log: literals are `$n`, comments are gone. Where the text could not be
     /// read, only how long it was.
     pub(crate) text: Box<str>,
     /// The fingerprint, the same whatever the literals.
     pub(crate) fingerprint: Option<Box<str>>,
-    /// Prepared statements that it runs by name.
-    pub(crate) executes: Vec<Box<str>>,
-    /// Portals that it fetches from by name.
-    pub(crate) fetches: Vec<Box<str>>,
-    /// Prepared statements that it makes, each with its class.
-    pub(crate) prepares: Vec<(Box<str>, Class)>,
+    /// What it does by name, in order.
+    pub(crate) names: Vec<Named>,
+    /// It takes in a copy from the client.
+    pub(crate) copies_in: bool,
+    /// It may change how texts after it are read.
+    pub(crate) changes_rules: bool,
+}
+
+/// Something that a statement does by name. A name that could not be read is none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Named {
+    /// It runs a prepared statement.
+    Execute(Box<str>),
+    /// It fetches from a portal.
+    Fetch(Box<str>),
+    /// It prepares a statement of this reach.
+    Prepare(Box<str>, Reach),
+    /// It opens a cursor, which outlives its transaction where it holds.
+    Declare {
+        name: Box<str>,
+        reach: Reach,
+        holds: bool,
+    },
+    /// It forgets a prepared statement.
+    Deallocate(Box<str>),
+    /// It forgets all of them.
+    DeallocateAll,
 }
 
 impl Statement {
-    /// A text that could not be read: the highest class, and not a word of it in the log.
+    /// A text that could not be read: nothing is known of it, and not a word of it goes into the
+    /// log.
     pub(crate) fn unreadable(bytes: usize) -> Self {
         Self {
-            class: Class::Ddl,
+            reach: Reach::UNKNOWN,
             text: format!("(unreadable, {bytes} bytes)").into(),
             fingerprint: None,
-            executes: Vec::new(),
-            fetches: Vec::new(),
-            prepares: Vec::new(),
+            names: Vec::new(),
+            copies_in: false,
+            changes_rules: true,
         }
     }
 
     /// Something that a client runs by a name we have not seen it give.
     pub(crate) fn unknown() -> Self {
         Self {
-            class: Class::Write,
             text: "(prepared elsewhere)".into(),
             ..Self::unreadable(0)
         }
     }
 
+    /// A function call by number. `reach` is what is known of that function.
+    pub(crate) fn call(text: &str, reach: Reach) -> Self {
+        Self {
+            reach,
+            text: text.into(),
+            ..Self::unreadable(0)
+        }
+    }
+
     fn weight(&self) -> u32 {
-        let names = self.executes.len() + self.fetches.len() + self.prepares.len();
-        let bytes = CACHE_ENTRY_BYTES + self.text.len() + names * 96;
+        let bytes = CACHE_ENTRY_BYTES + self.text.len() + self.names.len() * 96;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 }
@@ -87,9 +122,10 @@ impl Statement {
 /// Classes statements and remembers what it has seen. One for the whole plane.
 #[derive(Debug)]
 pub(crate) struct Classifier {
-    /// By the SHA-256 of the text, so that no literal is kept.
+    /// By the SHA-256 of the text and its rules, so that no literal is kept.
     seen: Cache<[u8; 32], Arc<Statement>>,
-    long: Semaphore,
+    /// KiB that trees of long texts may still take.
+    trees: Semaphore,
 }
 
 impl Classifier {
@@ -100,127 +136,226 @@ impl Classifier {
             .build();
         Self {
             seen,
-            long: Semaphore::new(LONG_PARSES_MAX),
+            trees: Semaphore::new(TREES_KIB_MAX as usize),
         }
     }
 
     /// What this text does, where that can be said without holding anybody up.
-    pub(crate) fn classify(&self, text: &[u8]) -> Option<Arc<Statement>> {
-        let key: [u8; 32] = Sha256::digest(text).into();
-        let seen = self.seen.get(&key);
-        if seen.is_some() || text.len() > INLINE_BYTES_MAX {
-            return seen;
+    pub(crate) fn classify(&self, text: &[u8], rules: TextRules) -> Option<Arc<Statement>> {
+        let Some(read) = rules.read(text) else {
+            return Some(Arc::new(Statement::unreadable(text.len())));
+        };
+        let key: [u8; 32] = Sha256::digest(read.as_bytes()).into();
+        if let Some(seen) = self.seen.get(&key) {
+            return Some(seen);
         }
-        let statement = Arc::new(classify(text));
+        if tokens_of(&read) > INLINE_TOKENS_MAX {
+            return None;
+        }
+        let statement = Arc::new(classify(&read));
         self.seen.insert(key, Arc::clone(&statement));
         Some(statement)
     }
 
-    /// What a long text does. Never fails: what cannot be read is of the highest class.
-    pub(crate) async fn classify_long(&self, text: Vec<u8>) -> Arc<Statement> {
-        let (bytes, key) = (text.len(), Sha256::digest(&text).into());
-        // The semaphore is never closed; if it were, nothing would be let through unread.
-        let Ok(_turn) = self.long.acquire().await else {
-            return Arc::new(Statement::unreadable(bytes));
+    /// What a long text does. Never fails: of what cannot be read nothing is known.
+    pub(crate) async fn classify_long(&self, text: Vec<u8>, rules: TextRules) -> Arc<Statement> {
+        let unreadable = || Arc::new(Statement::unreadable(text.len()));
+        let Some(read) = rules.read(&text).map(std::borrow::Cow::into_owned) else {
+            return unreadable();
         };
-        let parsed = tokio::task::spawn_blocking(move || classify(&text)).await;
-        let statement = Arc::new(parsed.unwrap_or_else(|_| Statement::unreadable(bytes)));
+        let tree = tokens_of(&read).min(TOKENS_MAX) * TOKEN_KIB;
+        // The semaphore is never closed; if it were, nothing would be let through unread.
+        let Ok(_turn) = self.trees.acquire_many(tree).await else {
+            return unreadable();
+        };
+        let key = Sha256::digest(read.as_bytes()).into();
+        let parsed = tokio::task::spawn_blocking(move || classify(&read)).await;
+        let statement = parsed.map_or_else(|_| unreadable(), Arc::new);
         self.seen.insert(key, Arc::clone(&statement));
         statement
     }
 }
 
+/// No fewer tokens than the text has, without reading it: a word or a number counts once, each
+/// other character that is no space counts for itself.
+fn tokens_of(text: &str) -> u32 {
+    let mut count = 0_u32;
+    let mut in_word = false;
+    for byte in text.bytes() {
+        let word = byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+        if (word && !in_word) || (!word && !byte.is_ascii_whitespace()) {
+            count = count.saturating_add(1);
+        }
+        in_word = word;
+    }
+    count
+}
+
 /// What this text does.
-fn classify(text: &[u8]) -> Statement {
-    // Bytes that are not UTF-8 stand for letters in every encoding that is let through, so putting
-    // one letter for another changes no structure.
-    let text = String::from_utf8_lossy(text);
+fn classify(text: &str) -> Statement {
     // The parser's Rust side holds a few `panic!`s for trees it does not expect. None is known to
     // be reachable; if one is, the text counts as not readable.
-    catch_unwind(AssertUnwindSafe(|| read(&text)))
+    catch_unwind(AssertUnwindSafe(|| read(text)))
         .ok()
         .flatten()
         .unwrap_or_else(|| Statement::unreadable(text.len()))
 }
 
 fn read(text: &str) -> Option<Statement> {
-    let parsed = pg_query::parse(text, 0).ok()?;
+    // Not `scan_tokens`: in 18.1 it makes a slice of a null pointer where there is no token.
+    let tokens = pg_query::scan(text).ok()?.tokens;
+    let short = (tokens.len() > INLINE_TOKENS_MAX as usize)
+        .then(|| squash::squash(text, &tokens))
+        .flatten();
+    let parsed = match &short {
+        Some(short) if short.left > TOKENS_MAX as usize => return None,
+        Some(short) => pg_query::parse(&short.text, 0).ok()?,
+        None => pg_query::parse(text, 0).ok()?,
+    };
     let mut reading = Reading::default();
-    let mut class = Class::Read;
+    let mut reach = Reach::READ;
     for raw in &parsed.protobuf.stmts {
-        class = class.max(reading.top(raw.stmt.as_deref()));
+        reach = reach.max(reading.top(raw.stmt.as_deref()));
     }
+    if ASKED_BY_TOOLS.contains(&text.trim().trim_end_matches(';')) {
+        reach = Reach::READ;
+    }
+    // A function that is not known may change any setting.
+    let changes_rules = reading.changes_rules || reach.possible > reach.shown;
     Some(Statement {
-        class,
-        text: without_literals(text)
-            .unwrap_or_else(|| format!("({} bytes)", text.len()))
-            .into(),
-        fingerprint: pg_query::fingerprint(text, 0, 0)
+        reach,
+        text: logged::text(text, &tokens, &parsed).into(),
+        fingerprint: pg_query::fingerprint(short.as_ref().map_or(text, |short| &short.text), 0, 0)
             .ok()
             .map(|print| print.hex.into()),
-        executes: reading.executes,
-        fetches: reading.fetches,
-        prepares: reading.prepares,
+        names: reading.names,
+        copies_in: reading.copies_in,
+        changes_rules,
     })
 }
 
-/// Names met on the way through the statements of one text.
+/// Statements that tools send as they stand here, and that only look as if a setting of any name
+/// were set: pg_dump since 2024.
+const ASKED_BY_TOOLS: &[&str] = &[
+    "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind'",
+];
+
+/// What is met on the way through the statements of one text.
 #[derive(Default)]
 struct Reading {
-    executes: Vec<Box<str>>,
-    fetches: Vec<Box<str>>,
-    prepares: Vec<(Box<str>, Class)>,
+    names: Vec<Named>,
+    copies_in: bool,
+    changes_rules: bool,
 }
 
+/// `CURSOR_OPT_HOLD`: a cursor that outlives its transaction.
+const CURSOR_HOLD: i32 = 0x20;
+/// `ACCESS SHARE`, which a mere SELECT takes too.
+const ACCESS_SHARE: i32 = 1;
+
 impl Reading {
-    fn top(&mut self, node: Option<&Node>) -> Class {
+    fn top(&mut self, node: Option<&Node>) -> Reach {
         let Some(node) = node.and_then(|node| node.node.as_ref()) else {
-            return Class::Ddl;
+            return Reach::known(Class::Ddl);
         };
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "what is not named is of the highest class"
         )]
         match node {
-            NodeEnum::SelectStmt(select) => tree::look(select).class,
+            NodeEnum::SelectStmt(select) => tree::look(select),
             NodeEnum::InsertStmt(_)
             | NodeEnum::UpdateStmt(_)
             | NodeEnum::DeleteStmt(_)
-            | NodeEnum::MergeStmt(_) => tree::look(node).class.max(Class::Write),
-            NodeEnum::TruncateStmt(_) | NodeEnum::LockStmt(_) | NodeEnum::NotifyStmt(_) => {
-                Class::Write
-            }
-            NodeEnum::ConstraintsSetStmt(_) => Class::Write,
-            NodeEnum::VacuumStmt(stmt) if !stmt.is_vacuumcmd => Class::Write,
+            | NodeEnum::MergeStmt(_) => tree::look(node).max(Reach::known(Class::Write)),
+            NodeEnum::LockStmt(stmt) if stmt.mode == ACCESS_SHARE => Reach::READ,
+            NodeEnum::TruncateStmt(_)
+            | NodeEnum::LockStmt(_)
+            | NodeEnum::NotifyStmt(_)
+            | NodeEnum::ConstraintsSetStmt(_) => Reach::known(Class::Write),
+            NodeEnum::VacuumStmt(stmt) if !stmt.is_vacuumcmd => Reach::known(Class::Write),
             // Listening tells this connection what others notify; it changes nothing.
-            NodeEnum::ListenStmt(_) | NodeEnum::UnlistenStmt(_) => Class::Read,
-            NodeEnum::VariableShowStmt(_)
-            | NodeEnum::DeallocateStmt(_)
-            | NodeEnum::DiscardStmt(_)
-            | NodeEnum::ClosePortalStmt(_) => Class::Read,
-            NodeEnum::VariableSetStmt(stmt) => set(stmt),
-            NodeEnum::TransactionStmt(stmt) => transaction(stmt),
-            NodeEnum::CopyStmt(stmt) => copy(stmt),
-            NodeEnum::DeclareCursorStmt(stmt) => tree::look(&stmt.query).class,
-            NodeEnum::FetchStmt(stmt) => {
-                self.fetches.push(stmt.portalname.as_str().into());
-                Class::Read
+            NodeEnum::ListenStmt(_)
+            | NodeEnum::UnlistenStmt(_)
+            | NodeEnum::VariableShowStmt(_)
+            | NodeEnum::ClosePortalStmt(_) => Reach::READ,
+            NodeEnum::VariableSetStmt(stmt) => {
+                let named = matches!(
+                    stmt.name.to_ascii_lowercase().as_str(),
+                    "client_encoding" | "standard_conforming_strings"
+                );
+                self.changes_rules |= named || stmt.kind() == VariableSetKind::VarResetAll;
+                set(stmt)
             }
-            NodeEnum::PrepareStmt(stmt) => {
-                let class = self.top(stmt.query.as_deref());
-                self.prepares.push((stmt.name.as_str().into(), class));
-                class
+            NodeEnum::TransactionStmt(stmt) => {
+                // What was set in it may be undone by its end.
+                self.changes_rules |= !matches!(
+                    stmt.kind(),
+                    TransactionStmtKind::TransStmtBegin
+                        | TransactionStmtKind::TransStmtStart
+                        | TransactionStmtKind::TransStmtSavepoint
+                        | TransactionStmtKind::TransStmtRelease
+                );
+                transaction(stmt)
             }
-            NodeEnum::ExecuteStmt(stmt) => {
-                self.executes.push(stmt.name.as_str().into());
-                tree::look(&stmt.params).class
-            }
+            NodeEnum::CopyStmt(stmt) => self.copy(stmt),
             NodeEnum::ExplainStmt(stmt) => self.explain(stmt),
-            _ => Class::Ddl,
+            _ => self.named(node),
         }
     }
 
-    fn explain(&mut self, stmt: &protobuf::ExplainStmt) -> Class {
+    /// What a statement reaches that gives or uses a name.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what is not named is of the highest class"
+    )]
+    fn named(&mut self, node: &NodeEnum) -> Reach {
+        let (named, reach) = match node {
+            NodeEnum::DeallocateStmt(stmt) if stmt.name.is_empty() => {
+                (Named::DeallocateAll, Reach::READ)
+            }
+            NodeEnum::DeallocateStmt(stmt) => {
+                (Named::Deallocate(stmt.name.as_str().into()), Reach::READ)
+            }
+            NodeEnum::DeclareCursorStmt(stmt) => {
+                let reach = tree::look(&stmt.query);
+                let declare = Named::Declare {
+                    name: stmt.portalname.as_str().into(),
+                    reach,
+                    holds: stmt.options & CURSOR_HOLD != 0,
+                };
+                (declare, reach)
+            }
+            NodeEnum::FetchStmt(stmt) => {
+                self.changes_rules = true;
+                (Named::Fetch(stmt.portalname.as_str().into()), Reach::READ)
+            }
+            NodeEnum::PrepareStmt(stmt) => {
+                let reach = self.top(stmt.query.as_deref());
+                (Named::Prepare(stmt.name.as_str().into(), reach), reach)
+            }
+            NodeEnum::ExecuteStmt(stmt) => {
+                self.changes_rules = true;
+                let reach = tree::look(&stmt.params);
+                (Named::Execute(stmt.name.as_str().into()), reach)
+            }
+            NodeEnum::DiscardStmt(stmt) => {
+                self.changes_rules = true;
+                if stmt.target() != DiscardMode::DiscardAll {
+                    return Reach::READ;
+                }
+                (Named::DeallocateAll, Reach::READ)
+            }
+            _ => {
+                self.changes_rules = true;
+                return Reach::known(Class::Ddl);
+            }
+        };
+        self.names.push(named);
+        reach
+    }
+
+    fn explain(&mut self, stmt: &protobuf::ExplainStmt) -> Reach {
         let analyze = stmt.options.iter().any(|option| match &option.node {
             Some(NodeEnum::DefElem(option)) => option.defname.eq_ignore_ascii_case("analyze"),
             _ => true,
@@ -237,13 +372,29 @@ impl Reading {
                 | NodeEnum::UpdateStmt(_)
                 | NodeEnum::DeleteStmt(_)
                 | NodeEnum::MergeStmt(_),
-            ) if inner == Class::Write => tree::look_at_calls(&stmt.query).class,
+            ) if inner.shown == Class::Write => tree::look_at_calls(&stmt.query),
             _ => inner,
+        }
+    }
+
+    fn copy(&mut self, stmt: &protobuf::CopyStmt) -> Reach {
+        // A program or a file of the server.
+        if stmt.is_program || !stmt.filename.is_empty() {
+            return Reach::known(Class::Ddl);
+        }
+        let reach = tree::look(&stmt.query)
+            .max(tree::look(&stmt.where_clause))
+            .max(tree::look(&stmt.options));
+        if stmt.is_from {
+            self.copies_in = true;
+            reach.max(Reach::known(Class::Write))
+        } else {
+            reach
         }
     }
 }
 
-fn transaction(stmt: &protobuf::TransactionStmt) -> Class {
+fn transaction(stmt: &protobuf::TransactionStmt) -> Reach {
     match stmt.kind() {
         TransactionStmtKind::TransStmtBegin
         | TransactionStmtKind::TransStmtStart
@@ -255,12 +406,12 @@ fn transaction(stmt: &protobuf::TransactionStmt) -> Class {
         TransactionStmtKind::TransStmtPrepare
         | TransactionStmtKind::TransStmtCommitPrepared
         | TransactionStmtKind::TransStmtRollbackPrepared
-        | TransactionStmtKind::Undefined => Class::Write,
+        | TransactionStmtKind::Undefined => Reach::known(Class::Write),
     }
 }
 
 /// Transaction modes: READ WRITE lifts a protection that an operator may have set.
-fn modes(options: &[Node]) -> Class {
+fn modes(options: &[Node]) -> Reach {
     let lifts = options.iter().any(|option| match &option.node {
         Some(NodeEnum::DefElem(option)) if option.defname == "transaction_read_only" => {
             constant(option.arg.as_deref()).as_deref() != Some("1")
@@ -271,42 +422,35 @@ fn modes(options: &[Node]) -> Class {
         ),
         _ => true,
     });
-    if lifts { Class::Write } else { Class::Read }
+    if lifts {
+        Reach::perhaps(Class::Write)
+    } else {
+        Reach::READ
+    }
 }
 
-fn set(stmt: &protobuf::VariableSetStmt) -> Class {
-    let kind = stmt.kind();
-    match kind {
-        // Puts back what the connection began with; leaves role and rights alone.
-        VariableSetKind::VarResetAll => return Class::Read,
-        VariableSetKind::VarSetMulti => {
-            return match stmt.name.as_str() {
-                "TRANSACTION" | "SESSION CHARACTERISTICS" => modes(&stmt.args),
-                "TRANSACTION SNAPSHOT" => Class::Read,
-                _ => Class::Ddl,
-            };
-        }
-        VariableSetKind::VarSetValue
-        | VariableSetKind::VarSetDefault
-        | VariableSetKind::VarSetCurrent
-        | VariableSetKind::VarReset => {}
-        VariableSetKind::Undefined => return Class::Ddl,
-    }
-    match setting_kind(&stmt.name) {
-        Setting::Harmless => Class::Read,
-        Setting::Custom => Class::Write,
-        Setting::Beyond => Class::Ddl,
-        Setting::ByValue if kind == VariableSetKind::VarSetValue => {
+fn set(stmt: &protobuf::VariableSetStmt) -> Reach {
+    match stmt.kind() {
+        // What the connection began with: that was judged then.
+        VariableSetKind::VarResetAll
+        | VariableSetKind::VarReset
+        | VariableSetKind::VarSetDefault => Reach::READ,
+        VariableSetKind::VarSetMulti => match stmt.name.as_str() {
+            "TRANSACTION" | "SESSION CHARACTERISTICS" => modes(&stmt.args),
+            "TRANSACTION SNAPSHOT" => Reach::READ,
+            _ => Reach::known(Class::Ddl),
+        },
+        VariableSetKind::VarSetValue => {
             let values: Option<Vec<String>> =
                 stmt.args.iter().map(|arg| constant(Some(arg))).collect();
-            let harmless = values.is_some_and(|values| {
-                let values: Vec<&str> = values.iter().map(String::as_str).collect();
-                value_is_harmless(&stmt.name, &values)
-            });
-            if harmless { Class::Read } else { Class::Ddl }
+            let values: Option<Vec<&str>> = values
+                .as_ref()
+                .map(|values| values.iter().map(String::as_str).collect());
+            setting(&stmt.name, values.as_deref())
         }
-        // The value it had when the connection began was checked then.
-        Setting::ByValue => Class::Read,
+        // The value it has is one that was judged.
+        VariableSetKind::VarSetCurrent => Reach::READ,
+        VariableSetKind::Undefined => Reach::known(Class::Ddl),
     }
 }
 
@@ -323,75 +467,6 @@ fn constant(node: Option<&Node>) -> Option<String> {
         Val::Sval(value) => Some(value.sval.clone()),
         Val::Bsval(value) => Some(value.bsval.clone()),
     }
-}
-
-fn copy(stmt: &protobuf::CopyStmt) -> Class {
-    // A program or a file of the server.
-    if stmt.is_program || !stmt.filename.is_empty() {
-        return Class::Ddl;
-    }
-    let class = tree::look(&stmt.query)
-        .class
-        .max(tree::look(&stmt.where_clause).class)
-        .max(tree::look(&stmt.options).class);
-    if stmt.is_from {
-        class.max(Class::Write)
-    } else {
-        class
-    }
-}
-
-/// Tokens that are values.
-const LITERALS: [Token; 6] = [
-    Token::Sconst,
-    Token::Usconst,
-    Token::Bconst,
-    Token::Xconst,
-    Token::Iconst,
-    Token::Fconst,
-];
-
-/// The text with `$n` for each literal and nothing for each comment, cut to what an entry takes.
-/// None where it cannot be cut into tokens.
-fn without_literals(text: &str) -> Option<String> {
-    // Not `scan_tokens`: in 18.1 it makes a slice of a null pointer where there is no token.
-    let tokens = pg_query::scan(text).ok()?.tokens;
-    let offset = |at: i32| usize::try_from(at).ok();
-    let param = |token: &protobuf::ScanToken| -> Option<u32> {
-        let digits = text.get(offset(token.start)? + 1..offset(token.end)?)?;
-        digits.parse().ok()
-    };
-    let highest = tokens
-        .iter()
-        .filter(|token| token.token() == Token::Param)
-        .filter_map(param)
-        .max();
-    let mut next = highest.unwrap_or(0);
-    let mut out = String::with_capacity(text.len().min(TEXT_BYTES_MAX + 16));
-    let mut at = 0;
-    for token in &tokens {
-        let (start, end) = (offset(token.start)?, offset(token.end)?);
-        out.push_str(text.get(at..start)?);
-        let token = token.token();
-        if LITERALS.contains(&token) {
-            next = next.saturating_add(1);
-            out.push_str(&format!("${next}"));
-        } else if matches!(token, Token::SqlComment | Token::CComment) {
-            out.push(' ');
-        } else {
-            out.push_str(text.get(start..end)?);
-        }
-        at = end;
-        if out.len() > TEXT_BYTES_MAX {
-            break;
-        }
-    }
-    if out.len() <= TEXT_BYTES_MAX {
-        out.push_str(text.get(at..)?);
-    }
-    let cut = out.floor_char_boundary(TEXT_BYTES_MAX);
-    out.truncate(cut);
-    Some(out.trim().to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! The database behind: connecting with Curfew's own account, and cancelling there.
+//! The database behind: connecting with the account that the permit names, and cancelling there.
 //!
-//! Only a [`Permit`] opens a connection, and the connection keeps it.
+//! Only a [`Permit`] opens a connection for a client, and the connection keeps it. What Curfew asks
+//! a server itself, it asks through [`super::direct`].
 
 use std::fmt;
 use std::io;
@@ -9,19 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::ResourceName;
+use curfew_authority::{AccountClass, ResourceName};
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::frame::{Complaint, HEAD_BYTES, take_text};
+use super::accounts::{Login, Logins};
+use super::direct::fields;
+use super::frame::{Complaint, FrameSplitter, HEAD_BYTES};
+use super::health::{Health, NotServed};
 use super::startup::CancelKey;
 use crate::config::{PostgresResource, RecordWhen, UpstreamTls};
 use crate::permit::Permit;
@@ -29,7 +33,7 @@ use crate::registrar::Record;
 
 /// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
 /// timeout is 60 s; a person waits less.
-const CONNECT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
 /// The most that a server says before it is ready: some 30 parameters of about 50 bytes.
 const GREETING_BYTES_MAX: usize = 64 * 1_024;
 
@@ -65,14 +69,15 @@ pub(crate) enum DatabaseError {
 pub(crate) struct Database {
     pub(crate) name: ResourceName,
     pub(crate) record: Record,
-    target: Arc<Target>,
-    database: String,
-    user: String,
-    password: Option<SecretString>,
+    pub(super) target: Arc<Target>,
+    pub(super) database: String,
+    pub(super) logins: Logins,
+    /// Whether it may be connected to.
+    pub(super) health: Arc<Health>,
 }
 
 /// Where a server is, and how it is spoken to.
-struct Target {
+pub(super) struct Target {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -107,6 +112,12 @@ pub(crate) enum ConnectError {
     /// The server refused: SQLSTATE and message.
     #[error("the server refused: {0} {1}")]
     Refused(String, String),
+    /// The database is not served at the moment.
+    #[error("{0}")]
+    NotServed(NotServed),
+    /// There is no account for what the permit is for.
+    #[error("there is no account of the permit's class")]
+    NoAccount,
 }
 
 impl ConnectError {
@@ -125,7 +136,8 @@ impl ConnectError {
                 Complaint::fatal("57P03", "the database server is not ready")
                     .hint("Try again in a moment.")
             }
-            Self::Refused(..) | Self::Authentication(_) | Self::NoTls => {
+            Self::NotServed(not_served) => not_served.complaint(),
+            Self::Refused(..) | Self::Authentication(_) | Self::NoTls | Self::NoAccount => {
                 Complaint::fatal("08004", "the database server did not accept the gateway")
                     .hint("Whoever runs Curfew finds the reason in its own log.")
             }
@@ -140,11 +152,17 @@ impl ConnectError {
 /// A connection to a database, and the permit it rests on.
 pub(crate) struct Upstream {
     pub(crate) permit: Permit,
+    /// What its account can do, where there is one for each class: what is above it is asked for in
+    /// vain here, whatever policy permits meanwhile.
+    pub(crate) account: Option<AccountClass>,
     pub(crate) stream: Box<dyn Stream>,
     /// What was read past the greeting.
     pub(crate) rest: BytesMut,
     /// What the server says of itself, in order.
     pub(crate) parameters: Vec<(String, String)>,
+    /// What it gave notice of, as the messages that it sent: of a password that expires, of what
+    /// runs at every login.
+    pub(crate) notices: BytesMut,
     pub(crate) cancel: CancelHandle,
 }
 
@@ -164,48 +182,43 @@ impl fmt::Debug for CancelHandle {
 impl Database {
     /// From its configuration.
     pub(crate) fn load(config: &PostgresResource) -> Result<Self, DatabaseError> {
-        let tls = match config.tls {
-            UpstreamTls::Disable => None,
-            UpstreamTls::VerifyFull => Some(client_tls(config)?),
-        };
         Ok(Self {
             name: config.name.clone(),
             record: match config.record {
                 RecordWhen::ByVerb => Record::ByVerb,
                 RecordWhen::Before => Record::Before,
             },
-            target: Arc::new(Target {
-                host: config.host.clone(),
-                port: config.port,
-                tls,
-            }),
+            target: Arc::new(Target::of(config)?),
             database: config.database.clone(),
-            user: config.user.clone(),
-            password: password(config)?,
+            logins: Logins::load(config)?,
+            health: Arc::new(Health::of(config)),
         })
     }
 
-    /// Connects, on the strength of this permit. Where that fails the permit comes back, so that
-    /// the end can be recorded with it.
+    /// Connects, on the strength of this permit and with the account that it names. Where that fails
+    /// the permit comes back, so that the end can be recorded with it.
     pub(crate) async fn open(
         &self,
         permit: Permit,
         parameters: &[(String, String)],
     ) -> Result<Upstream, (Permit, ConnectError)> {
+        let account = permit.grant().account;
         let opened = tokio::select! {
             biased;
             // What the permit was for is gone; nobody waits for the answer.
             _ = permit.cut().fired() => Err(ConnectError::Slow),
-            opened = tokio::time::timeout(CONNECT, self.greet(parameters)) => {
+            opened = tokio::time::timeout(CONNECT, self.greet(account, parameters)) => {
                 opened.unwrap_or(Err(ConnectError::Slow))
             }
         };
         match opened {
             Ok(greeting) => Ok(Upstream {
                 permit,
+                account,
                 stream: greeting.stream,
                 rest: greeting.rest,
                 parameters: greeting.parameters,
+                notices: greeting.notices,
                 cancel: CancelHandle {
                     target: Arc::clone(&self.target),
                     key: greeting.key,
@@ -215,13 +228,60 @@ impl Database {
         }
     }
 
-    async fn greet(&self, parameters: &[(String, String)]) -> Result<Greeting, ConnectError> {
-        let mut stream = self.target.connect().await?;
+    async fn greet(
+        &self,
+        account: Option<AccountClass>,
+        parameters: &[(String, String)],
+    ) -> Result<Greeting, ConnectError> {
+        self.health
+            .served()
+            .await
+            .map_err(ConnectError::NotServed)?;
+        let login = self.logins.of(account).ok_or(ConnectError::NoAccount)?;
+        let parameters = read_only(account, parameters);
+        self.target.greet(login, &self.database, &parameters).await
+    }
+}
+
+/// The parameters of a connection whose account must not write: its transactions only read unless
+/// they say otherwise. The account's rights hold whatever they say; this keeps from an error what
+/// would be one later, and from the server what a reader need not cause, such as row locks.
+fn read_only(
+    account: Option<AccountClass>,
+    parameters: &[(String, String)],
+) -> Vec<(String, String)> {
+    const SETTING: &str = "default_transaction_read_only";
+    let mut parameters = parameters.to_vec();
+    if matches!(account, Some(AccountClass::Connect | AccountClass::Read)) {
+        parameters.retain(|(name, _)| !name.eq_ignore_ascii_case(SETTING));
+        parameters.push((SETTING.to_owned(), "on".to_owned()));
+    }
+    parameters
+}
+
+impl Target {
+    /// Of a database's server.
+    pub(super) fn of(config: &PostgresResource) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            host: config.host.clone(),
+            port: config.port,
+            tls: match config.tls {
+                UpstreamTls::Disable => None,
+                UpstreamTls::VerifyFull => Some(client_tls(config)?),
+            },
+        })
+    }
+
+    /// Connects and signs in.
+    pub(super) async fn greet(
+        &self,
+        login: &Login,
+        database: &str,
+        parameters: &[(String, String)],
+    ) -> Result<Greeting, ConnectError> {
+        let mut stream = self.connect().await?;
         let mut out = BytesMut::new();
-        let own = [
-            ("user", self.user.as_str()),
-            ("database", self.database.as_str()),
-        ];
+        let own = [("user", login.user.as_str()), ("database", database)];
         let passed = parameters
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
@@ -231,12 +291,13 @@ impl Database {
             stream,
             rest: BytesMut::with_capacity(8 * 1_024),
             parameters: Vec::new(),
+            notices: BytesMut::new(),
             key: CancelKey {
                 process: 0,
                 key: Box::new([0; 4]),
             },
         };
-        self.authenticate(&mut greeting).await?;
+        self.authenticate(login, &mut greeting).await?;
         greeting.until_ready().await?;
         Ok(greeting)
     }
@@ -245,25 +306,29 @@ impl Database {
         clippy::wildcard_enum_match_arm,
         reason = "what is not named is not supported"
     )]
-    async fn authenticate(&self, greeting: &mut Greeting) -> Result<(), ConnectError> {
+    async fn authenticate(
+        &self,
+        login: &Login,
+        greeting: &mut Greeting,
+    ) -> Result<(), ConnectError> {
         let mut scram: Option<sasl::ScramSha256> = None;
         loop {
             let mut out = BytesMut::new();
             match greeting.next().await? {
                 Message::AuthenticationOk => return Ok(()),
                 Message::AuthenticationCleartextPassword => {
-                    if self.target.can_be_overheard() {
+                    if self.can_be_overheard() {
                         return Err(ConnectError::Authentication("a password in the clear"));
                     }
-                    frontend::password_message(self.password()?.as_bytes(), &mut out)?;
+                    frontend::password_message(login.expose()?.as_bytes(), &mut out)?;
                 }
                 Message::AuthenticationMd5Password(body) => {
-                    let password = self.password()?.as_bytes();
-                    let hash = md5_hash(self.user.as_bytes(), password, body.salt());
+                    let password = login.expose()?.as_bytes();
+                    let hash = md5_hash(login.user.as_bytes(), password, body.salt());
                     frontend::password_message(hash.as_bytes(), &mut out)?;
                 }
                 Message::AuthenticationSasl(_) => {
-                    let password = self.password()?.as_bytes();
+                    let password = login.expose()?.as_bytes();
                     let begun =
                         sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
                     frontend::sasl_initial_response(
@@ -286,7 +351,6 @@ impl Database {
                         .ok_or(ConnectError::Authentication("nonsense"))?;
                     scram.finish(body.data())?;
                 }
-                Message::NoticeResponse(_) => {}
                 _ => {
                     return Err(ConnectError::Authentication(
                         "something that is not supported",
@@ -296,8 +360,10 @@ impl Database {
             greeting.stream.write_all(&out).await?;
         }
     }
+}
 
-    fn password(&self) -> Result<&str, ConnectError> {
+impl Login {
+    fn expose(&self) -> Result<&str, ConnectError> {
         match &self.password {
             Some(password) => Ok(password.expose_secret()),
             None => Err(ConnectError::Authentication(
@@ -307,45 +373,7 @@ impl Database {
     }
 }
 
-/// SQLSTATE and message of an ErrorResponse's body.
-fn refused(mut body: &[u8]) -> ConnectError {
-    let (mut code, mut message) = (String::new(), String::new());
-    while let Some((&field, rest)) = body.split_first() {
-        body = rest;
-        let Some(text) = take_text(&mut body) else {
-            break;
-        };
-        let text = || String::from_utf8_lossy(text).into_owned();
-        match field {
-            b'C' => code = text(),
-            b'M' => message = text(),
-            _ => {}
-        }
-    }
-    ConnectError::Refused(code, message)
-}
-
 /// TLS towards a server whose certificate must name its host.
-/// The password in the configured file, without the line's end.
-fn password(config: &PostgresResource) -> Result<Option<SecretString>, DatabaseError> {
-    let Some(path) = &config.password_file else {
-        return Ok(None);
-    };
-    let failed = |problem: String| DatabaseError::File {
-        name: config.name.clone(),
-        path: path.display().to_string(),
-        problem,
-    };
-    let text = SecretString::from(
-        std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?,
-    );
-    let password = text.expose_secret().trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err(failed("it is empty; it must hold the password".to_owned()));
-    }
-    Ok(Some(SecretString::from(password)))
-}
-
 fn client_tls(
     config: &PostgresResource,
 ) -> Result<(TlsConnector, ServerName<'static>), DatabaseError> {
@@ -427,11 +455,13 @@ impl Target {
     }
 }
 
-struct Greeting {
-    stream: Box<dyn Stream>,
-    rest: BytesMut,
+/// A connection that has signed in.
+pub(super) struct Greeting {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) rest: BytesMut,
     parameters: Vec<(String, String)>,
-    key: CancelKey,
+    notices: BytesMut,
+    pub(super) key: CancelKey,
 }
 
 impl Greeting {
@@ -443,11 +473,15 @@ impl Greeting {
             }) {
                 return Err(io::Error::from(io::ErrorKind::InvalidData).into());
             }
+            if self.take_notice() {
+                continue;
+            }
             // The protocol crate gives an error's fields only through another crate's trait.
             let error = (self.rest.first() == Some(&b'E')).then(|| self.rest.clone());
             if let Some(message) = Message::parse(&mut self.rest)? {
                 if let Some(error) = error {
-                    return Err(refused(error.get(HEAD_BYTES..).unwrap_or_default()));
+                    let (code, message) = fields(error.get(HEAD_BYTES..).unwrap_or_default());
+                    return Err(ConnectError::Refused(code, message));
                 }
                 return Ok(message);
             }
@@ -455,6 +489,23 @@ impl Greeting {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
+    }
+
+    /// Sets a notice aside that is here as a whole.
+    fn take_notice(&mut self) -> bool {
+        let mut notices = FrameSplitter::new(std::mem::take(&mut self.rest));
+        let notice = match notices.head() {
+            Ok(Some(head)) if head.tag == b'N' => notices.whole(head),
+            Ok(_) | Err(_) => None,
+        };
+        self.rest = std::mem::take(notices.buffer());
+        let Some(notice) = notice else {
+            return false;
+        };
+        if self.notices.len() + notice.len() <= GREETING_BYTES_MAX {
+            self.notices.extend_from_slice(&notice);
+        }
+        true
     }
 
     #[expect(
@@ -475,7 +526,6 @@ impl Greeting {
                         key,
                     };
                 }
-                Message::NoticeResponse(_) => {}
                 Message::ReadyForQuery(_) => return Ok(()),
                 _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
             }
@@ -484,6 +534,11 @@ impl Greeting {
 }
 
 impl CancelHandle {
+    /// The number of the server's process.
+    pub(crate) const fn process(&self) -> i32 {
+        self.key.process
+    }
+
     /// Asks the server to cancel, and waits until it has taken the request in: it then closes the
     /// connection, and the signal is on its way.
     pub(crate) async fn cancel(&self) -> Result<(), ConnectError> {

@@ -2,7 +2,8 @@
 //! go on. Nothing of addresses, paths or anybody's credentials is in here.
 
 use curfew_authority::{
-    DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, ResourceName, StepUp, Verb,
+    AccountClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, ResourceName, StepUp,
+    Verb,
 };
 
 use super::frame::{Complaint, Severity};
@@ -16,6 +17,8 @@ pub(crate) struct Words {
     pub(crate) portal: String,
     /// The resource's name.
     pub(crate) resource: ResourceName,
+    /// What the connection's account can do, where there is one for each class.
+    pub(crate) account: Option<AccountClass>,
 }
 
 impl Words {
@@ -52,6 +55,51 @@ impl Words {
         complaint
     }
 
+    /// For a connection that there is no permit for. `least` is the account with the least reach that
+    /// it could have had, where there are several.
+    pub(crate) fn no_connection(
+        &self,
+        refusal: &Refusal,
+        least: Option<AccountClass>,
+    ) -> Complaint {
+        let complaint = self.refusal(refusal, Verb::SqlConnect);
+        let by_policy = matches!(refusal, Refusal::StepUp(_) | Refusal::Denied(_));
+        let needed = least.map_or(&[][..], AccountClass::verbs);
+        if !by_policy || needed.is_empty() {
+            return complaint;
+        }
+        let needed: Vec<&str> = needed.iter().map(|verb| verb.as_str()).collect();
+        let why = format!(
+            "The account with the least reach that there is here can do {}, so a connection needs \
+             permission for that too.",
+            needed.join(", ")
+        );
+        let detail = complaint.detail.clone().unwrap_or_default();
+        complaint.detail(format!("{detail} {why}").trim().to_owned())
+    }
+
+    /// For a statement that policy permits, on a connection whose account cannot do it: there was no
+    /// permission when it was opened, or there is no account for it.
+    pub(crate) fn beyond_account(&self, verb: Verb) -> Option<Complaint> {
+        let account = self
+            .account
+            .filter(|account| !account.verbs().contains(&verb))?;
+        let opened_for = match account {
+            AccountClass::Connect => "connecting only",
+            AccountClass::Read => "reading",
+            AccountClass::Write => "reading and writing",
+            AccountClass::Ddl => "everything",
+        };
+        let detail = format!(
+            "Its account at the database cannot do {verb}: that was not permitted when it was opened, \
+             or no account of {} can.",
+            self.resource
+        );
+        let message = format!("this connection was opened for {opened_for}");
+        let complaint = Complaint::error("42501", message).detail(detail);
+        Some(complaint.hint("Connect again to use what you may do now."))
+    }
+
     fn step_up(&self, step_up: &StepUp, verb: Verb) -> Complaint {
         let mut detail = Vec::new();
         if let Some(passed) = step_up.passed {
@@ -63,6 +111,7 @@ impl Words {
         if let Some(level) = step_up.assurance {
             detail.push(format!("It needs assurance level {}.", u8::from(level)));
         }
+        detail.extend(step_up.reason());
         detail.extend(named(
             "Rule",
             step_up.rules.iter().map(ToString::to_string).collect(),
@@ -96,6 +145,7 @@ impl Words {
             DenialCause::UnknownResource => ("The resource is not known.".to_owned(), None),
         };
         let detail = std::iter::once(why)
+            .chain(denial.reason())
             .chain(named("Rule", rules))
             .collect::<Vec<_>>()
             .join(" ");
@@ -107,6 +157,17 @@ impl Words {
         )
         .detail(detail)
         .hint(hint)
+    }
+
+    /// How to go on after a limit of the resource. With less reach there may be no limit.
+    fn after_limit(&self) -> String {
+        match self.account {
+            Some(AccountClass::Write | AccountClass::Ddl) => format!(
+                "Authenticate again at {}, or connect again for what needs no fresh authentication.",
+                self.portal
+            ),
+            Some(AccountClass::Connect | AccountClass::Read) | None => self.authenticate_again(),
+        }
     }
 
     /// For a connection that is cut. `status` is the server's newest transaction status.
@@ -156,14 +217,22 @@ impl Words {
                 };
                 complaint
                     .detail(limit(cause, self.resource.as_str()))
-                    .hint(self.authenticate_again())
+                    .hint(self.after_limit())
+            }
+            CutCause::PolicyChanged => {
+                Complaint::fatal("57P01", "terminating connection because of a new policy")
+                    .detail(format!(
+                        "It no longer permits all that this connection's account at {} can do.",
+                        self.resource
+                    ))
+                    .hint("Connect again to use what you may do now.")
             }
             CutCause::LedgerFailed => Complaint::fatal(
                 "57P01",
                 "terminating connection because the audit log cannot take entries",
             )
             .hint("Try again later; whoever runs Curfew has been told."),
-            CutCause::Shutdown => stopping(),
+            CutCause::Shutdown | CutCause::Released => stopping(),
         }
     }
 
@@ -252,6 +321,7 @@ mod tests {
         Words {
             portal: "https://curfew.test".into(),
             resource: "orders".parse().unwrap(),
+            account: None,
         }
     }
 
@@ -303,6 +373,7 @@ mod tests {
             session: None,
             cause: DenialCause::Forbidden,
             rules: vec!["no-writes".parse().unwrap()],
+            reasons: vec!["Nothing is changed on Fridays.".to_owned()],
         });
         let statement = words().refusal(&denied, Verb::SqlWrite);
         assert_eq!(
@@ -311,7 +382,9 @@ mod tests {
         );
         assert_eq!(
             statement.detail.as_deref(),
-            Some("A rule forbids sql.write on orders. Rule: no-writes.")
+            Some(
+                "A rule forbids sql.write on orders. Nothing is changed on Fridays. Rule: no-writes."
+            )
         );
         assert_eq!(
             words().refusal(&denied, Verb::SqlConnect).severity,

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use curfew_authority::{
-    Authority, Deadline, EndReason, Limits, LiveSession, SessionId, Span, Timestamp, Verb,
+    AccountClass, Authority, Context, Deadline, EndReason, Limits, LiveSession, ResourceName,
+    SessionId, Span, Timestamp, Verb,
 };
 
 use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
@@ -17,10 +18,19 @@ use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
 #[derive(Debug)]
 pub(super) struct LivePermit {
     pub(super) session: SessionId,
-    pub(super) entry: u64,
-    pub(super) verb: Verb,
+    /// The entries that allowed what it is for, and what each is.
+    pub(super) entries: Vec<(u64, Verb)>,
     pub(super) limits: Limits,
+    pub(super) account: Option<AccountUse>,
     pub(super) cut: CutSignal,
+}
+
+/// The database account that a connection uses, and where policy sees it.
+#[derive(Clone, Debug)]
+pub(super) struct AccountUse {
+    pub(super) class: AccountClass,
+    pub(super) resource: ResourceName,
+    pub(super) context: Context,
 }
 
 #[derive(Debug)]
@@ -101,8 +111,9 @@ impl Live {
     pub(super) fn admit(
         &mut self,
         session: &LiveSession,
-        (entry, verb): (u64, Verb),
+        entries: Vec<(u64, Verb)>,
         limits: Limits,
+        account: Option<AccountUse>,
     ) -> (PermitId, CutSignal, Arc<Pulse>) {
         let id = PermitId(self.next);
         self.next += 1;
@@ -123,9 +134,9 @@ impl Live {
         let pulse = Arc::clone(&traffic.pulse);
         let permit = LivePermit {
             session: session.id.clone(),
-            entry,
-            verb,
+            entries,
             limits,
+            account,
             cut: cut.clone(),
         };
         self.permits.insert(id, permit);
@@ -147,7 +158,9 @@ impl Live {
     /// Why what the entry at `index` of the session opened was cut, if it was and is still out.
     pub(super) fn cut_of(&self, session: &SessionId, index: u64) -> Option<Cut> {
         let mut permits = self.permits.values();
-        let permit = permits.find(|it| it.entry == index && it.session == *session)?;
+        let permit = permits.find(|it| {
+            it.session == *session && it.entries.iter().any(|(entry, _)| *entry == index)
+        })?;
         permit.cut.now()
     }
 
@@ -277,6 +290,36 @@ impl Live {
         !traffic.permits.is_empty()
     }
 
+    /// There is another policy, or there are other resources: connections whose accounts can do what
+    /// is no longer permitted are cut, the others are held to limits that are stricter now.
+    pub(super) fn follow_policy(&mut self, authority: &Authority, now: Timestamp) {
+        let mut tightened = BTreeSet::new();
+        for (id, permit) in &mut self.permits {
+            let Some(used) = &permit.account else {
+                continue;
+            };
+            let (resource, context) = (&used.resource, &used.context);
+            let limits =
+                authority.account_limits(&permit.session, resource, context, used.class, now);
+            let Some(limits) = limits else {
+                permit.cut.fire(Cut::of(CutCause::PolicyChanged));
+                continue;
+            };
+            let limits = permit.limits.and(limits);
+            if let Some(traffic) = self.sessions.get_mut(&permit.session)
+                && traffic.permits.contains(id)
+            {
+                traffic.let_go(permit.limits);
+                traffic.hold(limits);
+            }
+            permit.limits = limits;
+            tightened.insert(permit.session.clone());
+        }
+        for session in tightened {
+            self.recheck(&session);
+        }
+    }
+
     /// The session's limits have changed: its timer is looked at again at once.
     pub(super) fn recheck(&mut self, session: &SessionId) {
         self.arm(session, Timestamp::from_micros(0));
@@ -299,7 +342,7 @@ impl Live {
 mod tests {
     use std::collections::BTreeSet;
 
-    use curfew_authority::{Aal, Context, Entry, Event, Proof};
+    use curfew_authority::{Aal, Entry, Event, Proof};
 
     use super::*;
 
@@ -346,7 +389,7 @@ mod tests {
         let mut ended = with_session(&session);
         let mut live = Live::default();
         let known = ended.session(&session).unwrap().clone();
-        let (_, cut, _) = live.admit(&known, (0, Verb::WebRead), limits());
+        let (_, cut, _) = live.admit(&known, vec![(0, Verb::WebRead)], limits(), None);
         let end = Event::SessionEnded {
             session: session.clone(),
             reason: EndReason::EndedByAdmin,
@@ -361,7 +404,7 @@ mod tests {
         let why = cut.now().map(|cut| cut.cause);
         assert_eq!(why, Some(CutCause::SessionEnded(EndReason::EndedByAdmin)));
 
-        let (_, cut, _) = live.admit(&known, (0, Verb::WebRead), limits());
+        let (_, cut, _) = live.admit(&known, vec![(0, Verb::WebRead)], limits(), None);
         assert!(live.ring(&Authority::new(), much_later).is_empty());
         assert_eq!(cut.now().map(|cut| cut.cause), Some(CutCause::LedgerFailed));
     }

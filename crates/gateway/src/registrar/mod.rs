@@ -9,6 +9,7 @@ mod live;
 mod outage;
 mod record;
 mod stop;
+mod strangers;
 mod task;
 #[cfg(test)]
 #[allow(
@@ -18,9 +19,12 @@ mod task;
 )]
 mod tests;
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use curfew_authority::{
-    Ask, Authority, Command, Denial, EndCause, EndReason, RecordLevel, RuleId, SessionId, StepUp,
-    Timestamp, Verdict,
+    AccountClass, Ask, Authority, Command, Denial, DenialCause, EndCause, EndReason, RecordLevel,
+    RuleId, SessionId, StepUp, Timestamp, Verdict,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +34,7 @@ use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
 pub(crate) use erase::Approved;
+use strangers::Strangers;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
@@ -110,15 +115,29 @@ impl From<Refusal> for NotCarriedOut {
 pub struct Registrar {
     messages: mpsc::Sender<Message>,
     clock: Clock,
+    strangers: Arc<Strangers>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
 
+/// What came of several questions that were asked together.
+#[derive(Debug)]
+pub struct Asked {
+    /// One permit for all that were allowed, with the strictest of their limits; none where none was.
+    pub permit: Option<Permit>,
+    /// How many were allowed, from the first on.
+    pub allowed: usize,
+    /// Why the next one was not. Those after it were not decided, and have no entry.
+    pub refusal: Option<Refusal>,
+}
+
 enum Message {
     Ask {
-        ask: Box<Ask>,
-        answer: Answer<Permit>,
+        asks: Vec<Ask>,
+        /// Of a connection: the classes of account there are for it.
+        accounts: Vec<AccountClass>,
+        answer: Answer<Asked>,
     },
     Command {
         command: Box<Command>,
@@ -136,6 +155,11 @@ impl Registrar {
         self.clock.now()
     }
 
+    /// Counts a device code (RFC 8628) that this address was not given, since too many wait.
+    pub(crate) fn count_refused_device(&self, address: IpAddr) {
+        self.strangers.refused_device(address, self.clock.now());
+    }
+
     /// Asks for a permit. For a verb that only reads, the permit comes at once and the answer
     /// must wait for [`Permit::recorded`]; for all others the permit comes once its entry is
     /// durable.
@@ -143,14 +167,55 @@ impl Registrar {
     /// # Errors
     /// A [`Refusal`], itself recorded where there is a session or a credential to speak of.
     pub async fn ask(&self, ask: Ask, record: Record) -> Result<Permit, Refusal> {
-        let waits = record == Record::Before || !ask.action.verb.is_read();
-        let permit = self
+        self.ask_to_connect(ask, Vec::new(), record).await
+    }
+
+    /// The same for a connection, for which there are accounts of these classes: the permit's grant
+    /// names the one with the most reach that policy permits at that moment.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]. Where policy permits none of them, the refusal is that of the least.
+    pub async fn ask_to_connect(
+        &self,
+        ask: Ask,
+        accounts: Vec<AccountClass>,
+        record: Record,
+    ) -> Result<Permit, Refusal> {
+        let asked = self.ask_about(vec![ask], accounts, record).await?;
+        match (asked.permit, asked.refusal) {
+            (_, Some(refusal)) => Err(refusal),
+            (Some(permit), None) => Ok(permit),
+            (None, None) => Err(Refusal::Unauthenticated),
+        }
+    }
+
+    /// Asks for several actions of one session that follow each other, such as a pipeline of
+    /// statements: they are decided and recorded in order, up to the first that is refused, and
+    /// waited for once. As with [`Self::ask`] the permit comes once its entries are durable, unless
+    /// all that it allows only reads.
+    ///
+    /// # Errors
+    /// When nothing can be admitted at all, or none of the entries can be recorded.
+    pub async fn ask_all(&self, asks: Vec<Ask>, record: Record) -> Result<Asked, Refusal> {
+        self.ask_about(asks, Vec::new(), record).await
+    }
+
+    async fn ask_about(
+        &self,
+        asks: Vec<Ask>,
+        accounts: Vec<AccountClass>,
+        record: Record,
+    ) -> Result<Asked, Refusal> {
+        let reads: Vec<bool> = asks.iter().map(|ask| ask.action.verb.is_read()).collect();
+        let asked = self
             .send(|answer| Message::Ask {
-                ask: Box::new(ask),
+                asks,
+                accounts,
                 answer,
             })
             .await?;
-        if waits {
+        let waits = record == Record::Before || reads.iter().take(asked.allowed).any(|read| !read);
+        if let (Some(permit), true) = (&asked.permit, waits) {
             tokio::select! {
                 biased;
                 recorded = permit.recorded() => recorded?,
@@ -162,7 +227,7 @@ impl Registrar {
                 return Err(refusal_by(permit.session(), cut, rules));
             }
         }
-        Ok(permit)
+        Ok(asked)
     }
 
     /// Carries out a command and waits until what it did is durable.
@@ -267,8 +332,15 @@ fn refusal_by(session: &SessionId, cut: Cut, rules: Vec<RuleId>) -> Refusal {
             assurance: None,
             max_age: None,
             rules,
+            reasons: Vec::new(),
+        }),
+        CutCause::PolicyChanged => Refusal::Denied(Denial {
+            session: Some(session),
+            cause: DenialCause::NotPermitted,
+            rules: Vec::new(),
+            reasons: Vec::new(),
         }),
         CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
-        CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
+        CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),
     }
 }

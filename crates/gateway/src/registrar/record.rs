@@ -1,6 +1,6 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
-use curfew_authority::{Command, Decision, Entry, Event, SessionId, Timestamp, Verdict};
+use curfew_authority::{Command, Decision, Entry, Event, SessionId, Timestamp};
 use curfew_ledger::{AppendError, Space, Writer};
 
 use super::outage::Outage;
@@ -141,16 +141,12 @@ impl Task {
         Ok(last)
     }
 
-    /// The entries of a decision: of guesses at credentials no more than the log can bear.
+    /// The entries of a decision: of what strangers try no more than the log can bear.
     fn entries_of(&mut self, decision: Decision, now: Timestamp) -> Vec<Entry> {
-        let unauthenticated = decision.verdict == Verdict::Unauthenticated;
         let mut entries = Vec::with_capacity(decision.events.len());
         for mut event in decision.events {
-            if unauthenticated && matches!(event, Event::CredentialUnknown { .. }) {
-                if self.unknown_left == 0 {
-                    continue;
-                }
-                self.unknown_left -= 1;
+            if !self.strangers.admit(&event, now) {
+                continue;
             }
             self.date_back(&mut event);
             entries.push(Entry { time: now, event });
@@ -302,6 +298,10 @@ impl Task {
         }
         if let Event::SessionLimited { session, .. } = &entry.event {
             self.live.recheck(session);
+        }
+        self.strangers.recorded(&entry.event);
+        if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = &entry.event {
+            self.live.follow_policy(&self.authority, entry.time);
         }
         self.approved(&entry.event, index);
     }

@@ -19,6 +19,7 @@ impl Task {
         while self.outage.is_none() && self.has_due() {
             self.mention(&Command::Expire);
         }
+        self.summarize(true);
         let stopped = self.outage.is_none() && self.carry_out(&Command::StopGateway).is_ok();
         let handed = async {
             while self.is_behind() {

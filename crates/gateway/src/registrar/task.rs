@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    ActionClosed, Ask, Authority, ClosedBy, Command, EXPIRED_MAX, Grant, Presenter,
+    AccountClass, ActionClosed, Ask, Authority, ClosedBy, Command, EXPIRED_MAX, Grant, Presenter,
     Refusal as Refused, SessionId, Timestamp, Verb, Verdict,
 };
 use curfew_ledger::Writer;
@@ -15,9 +15,10 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::Live;
+use super::live::{AccountUse, Live, LivePermit};
 use super::outage::Outage;
-use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable, refusal_by};
+use super::strangers::Strangers;
+use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable, refusal_by};
 use crate::clock::{self, Alarm, Clock};
 use crate::conditions::Conditions;
 use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
@@ -33,10 +34,6 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 /// A wall clock this far off its last known offset has been stepped: NTP slews at most 0.5 ms a
 /// second, so this is twenty minutes of slewing within one tick.
 const STEP_US: u64 = 600_000;
-
-/// `credential.unknown` entries a second, so that a flood of guesses cannot fill the disk:
-/// 50 entries of 150 bytes are 650 MB a day.
-pub(super) const UNKNOWN_PER_SECOND_MAX: u32 = 50;
 
 /// Opens the ledger again after a failure and gives its size. Blocking.
 pub(crate) type Reopen =
@@ -87,7 +84,7 @@ pub(super) struct Task {
     pub(super) alarm: Alarm,
     pub(super) armed: Option<Timestamp>,
     wall_offset_us: i64,
-    pub(super) unknown_left: u32,
+    pub(super) strangers: Arc<Strangers>,
     pub(super) conditions: Arc<Conditions>,
     released: mpsc::UnboundedSender<Released>,
 }
@@ -104,6 +101,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     for approved in start.approved {
         erasing.push(approved);
     }
+    let strangers = Arc::<Strangers>::default();
     let task = Task {
         erasing,
         alarm: Alarm::new(start.clock.clone())?,
@@ -121,7 +119,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
         outage: None,
         outage_grace: start.outage_grace,
         record_wait: start.record_wait,
-        unknown_left: UNKNOWN_PER_SECOND_MAX,
+        strangers: Arc::clone(&strangers),
         conditions: start.conditions,
         released,
     };
@@ -129,6 +127,7 @@ pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
     Ok(Registrar {
         messages,
         clock: start.clock,
+        strangers,
     })
 }
 
@@ -159,6 +158,14 @@ pub(super) enum Urgency {
     CanWait,
     /// It is so, and must be said: there is one for each session and permit that is there.
     Due,
+}
+
+/// What became of one question.
+enum Settled {
+    /// It is allowed, by this entry.
+    Allowed(u64, Grant),
+    /// It is not; where that was recorded, by this entry.
+    Refused(Option<u64>, Refusal),
 }
 
 /// Somebody asked to stop, and waits for it; or nobody is left to ask anything.
@@ -273,9 +280,13 @@ impl Task {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Ask { ask, answer } => {
+            Message::Ask {
+                asks,
+                accounts,
+                answer,
+            } => {
                 self.settle();
-                self.answer_ask(*ask, answer);
+                self.answer_asks(asks, &accounts, answer);
             }
             Message::Command { command, answer } => {
                 self.settle();
@@ -295,11 +306,67 @@ impl Task {
         }
     }
 
-    fn answer_ask(&mut self, ask: Ask, answer: Answer<Permit>) {
+    /// Gives a connection the account with the most reach that policy permits now.
+    fn choose_account(&mut self, ask: &mut Ask, session: &SessionId, accounts: &[AccountClass]) {
+        let now = self.now();
+        let find = |authority: &Authority| {
+            authority.account_for(session, &ask.action.resource, &ask.context, accounts, now)
+        };
+        let mut found = find(&self.authority);
+        // A limit may only seem to have run out: activity that has no entry yet is noted first.
+        if found < accounts.iter().copied().max() && matches!(self.observe(session), Ok(true)) {
+            found = find(&self.authority);
+        }
+        ask.action.account = found;
+    }
+
+    fn answer_asks(&mut self, asks: Vec<Ask>, accounts: &[AccountClass], answer: Answer<Asked>) {
         if let Err(refusal) = self.admitting() {
             let _ = answer.send(Err(refusal));
             return;
         }
+        let mut granted: Option<Grant> = None;
+        let mut account = None;
+        let mut entries = Vec::new();
+        let mut refused = None;
+        for mut ask in asks {
+            match self.decide_ask(&mut ask, accounts) {
+                Settled::Allowed(entry, grant) => {
+                    let verb = ask.action.verb;
+                    account = ask.action.account.map(|class| AccountUse {
+                        class,
+                        resource: ask.action.resource,
+                        context: ask.context,
+                    });
+                    entries.push((entry, verb));
+                    granted = Some(match granted {
+                        None => grant,
+                        Some(before) => before.and(&grant),
+                    });
+                }
+                Settled::Refused(entry, refusal) => {
+                    refused = Some((entry, refusal));
+                    break;
+                }
+            }
+        }
+        let allowed = entries.len();
+        let permit = granted.and_then(|grant| self.mint(entries, grant, account));
+        let (entry, refusal) = match refused {
+            Some((entry, refusal)) => (entry, Some(refusal)),
+            None => (None, None),
+        };
+        let asked = Asked {
+            permit,
+            allowed,
+            refusal,
+        };
+        // The one who asked may be gone: the permit then gives itself back.
+        self.answer_when_durable(entry, Ok(asked), answer);
+    }
+
+    /// Decides and records one question.
+    fn decide_ask(&mut self, ask: &mut Ask, accounts: &[AccountClass]) -> Settled {
         let session = match &ask.presenter {
             Presenter::Session(session) => Some(session.clone()),
             Presenter::Credential { hash, .. } => self
@@ -307,8 +374,10 @@ impl Task {
                 .credential(hash)
                 .map(|(session, _)| session.clone()),
         };
-        let verb = ask.action.verb;
-        let command = Command::Ask(ask);
+        if let (Some(session), [_, ..]) = (&session, accounts) {
+            self.choose_account(ask, session, accounts);
+        }
+        let command = Command::Ask(ask.clone());
         let now = self.now();
         let mut decision = self.authority.decide(&command, now);
         // A refusal may rest on activity that has no entry yet; that is noted first.
@@ -319,19 +388,17 @@ impl Task {
             decision = self.authority.decide(&command, now);
         }
         let verdict = decision.verdict.clone();
-        let entry = match self.record(&command, decision, now, Urgency::CanWait) {
+        let entry = self.record(&command, decision, now, Urgency::CanWait);
+        let entry = match entry {
             Ok(entry) => entry,
-            Err(kind) => {
-                let _ = answer.send(Err(Refusal::Unavailable(kind)));
-                return;
-            }
+            Err(kind) => return Settled::Refused(None, Refusal::Unavailable(kind)),
         };
         let refusal = match verdict {
             Verdict::Allow(grant) => {
-                let permit = entry.and_then(|entry| self.mint(entry, verb, grant));
-                // The one who asked may be gone: the permit then gives itself back.
-                let _ = answer.send(permit.ok_or(Refusal::Unauthenticated));
-                return;
+                return match entry {
+                    Some(entry) => Settled::Allowed(entry, grant),
+                    None => Settled::Refused(None, Refusal::Unauthenticated),
+                };
             }
             Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
             Verdict::Deny(denial) => Refusal::Denied(denial),
@@ -349,7 +416,7 @@ impl Task {
             }
             Verdict::Unauthenticated | Verdict::Done => Refusal::Unauthenticated,
         };
-        self.answer_when_durable(entry, Err(refusal), answer);
+        Settled::Refused(entry, refusal)
     }
 
     fn answer_command(&mut self, command: Command, answer: Answer<Verdict>) {
@@ -396,14 +463,20 @@ impl Task {
         });
     }
 
-    fn mint(&mut self, entry: u64, verb: Verb, grant: Grant) -> Option<Permit> {
+    fn mint(
+        &mut self,
+        entries: Vec<(u64, Verb)>,
+        grant: Grant,
+        account: Option<AccountUse>,
+    ) -> Option<Permit> {
         let session = self.authority.session(&grant.session)?;
-        let (id, cut, pulse) = self.live.admit(session, (entry, verb), grant.limits);
+        let (last, _) = entries.last().copied()?;
+        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits, account);
         let activity = Activity::new(pulse, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
             id,
-            entry,
+            last,
             grant,
             cut,
             activity,
@@ -481,44 +554,57 @@ impl Task {
         let Some(permit) = self.live.release(released.id) else {
             return;
         };
-        let unrecorded = self.outage.is_some() && permit.entry >= self.durability.size();
-        let closed_by = match (&released.closing, unrecorded) {
-            (_, true) => ClosedBy::Unrecorded,
-            (Some(closing), false) => closing.by,
-            (None, false) => return,
-        };
+        let durable = self.durability.size();
+        for (place, (entry, verb)) in permit.entries.iter().copied().enumerate() {
+            let unrecorded = self.outage.is_some() && entry >= durable;
+            let closed_by = match &released.closing {
+                _ if unrecorded => ClosedBy::Unrecorded,
+                Some(closing) => closing.by,
+                None if released.skipped.contains(&place) => ClosedBy::Skipped,
+                None => continue,
+            };
+            let closed = self.closing(&permit, entry, released, closed_by);
+            let command = Command::Close { closed, verb };
+            let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
+            let recorded = recordable.then(|| self.carry_out(&command));
+            if matches!(recorded, None | Some(Err(NotDone::Unavailable(_))))
+                && let Some(outage) = &mut self.outage
+            {
+                outage.defer(command);
+            }
+        }
+    }
+
+    /// How what one entry allowed was closed.
+    fn closing(
+        &self,
+        permit: &LivePermit,
+        action: u64,
+        released: &Released,
+        by: ClosedBy,
+    ) -> ActionClosed {
         let closed = released
             .closing
             .map_or_else(|| self.clock.now(), |closing| closing.closed);
-        let cut_by_us = matches!(closed_by, ClosedBy::Limit | ClosedBy::SessionEnd);
+        let cut_by_us = matches!(by, ClosedBy::Limit | ClosedBy::SessionEnd);
         let deadline = permit
             .cut
             .now()
             .filter(|_| cut_by_us)
             .and_then(|cut| cut.deadline);
-        let closed = ActionClosed {
-            session: permit.session,
-            action: permit.entry,
-            by: closed_by,
+        ActionClosed {
+            session: permit.session.clone(),
+            action,
+            by,
             deadline,
             closed,
             late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
             bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
             bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
-        };
-        let verb = permit.verb;
-        let command = Command::Close { closed, verb };
-        let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
-        let recorded = recordable.then(|| self.carry_out(&command));
-        if matches!(recorded, None | Some(Err(NotDone::Unavailable(_))))
-            && let Some(outage) = &mut self.outage
-        {
-            outage.defer(command);
         }
     }
 
     fn tick(&mut self) {
-        self.unknown_left = UNKNOWN_PER_SECOND_MAX;
         let offset = self.clock.wall_offset_us();
         if self.outage.is_none() && offset.abs_diff(self.wall_offset_us) > STEP_US {
             tracing::warn!(wall_offset_us = offset, "the wall clock was stepped");
@@ -530,7 +616,26 @@ impl Task {
         self.wall_offset_us = offset;
         self.watch_clock();
         self.look_for_space();
+        self.summarize(false);
         self.erase_next();
+    }
+
+    /// Records how many attempts without a live session have no entries of their own.
+    pub(super) fn summarize(&mut self, at_end: bool) {
+        let now = self.now();
+        let authority = &self.authority;
+        self.strangers
+            .forget(now, |session| authority.ended(session).is_some());
+        if self.outage.is_some() {
+            return;
+        }
+        let Some(counted) = self.strangers.take(now, at_end) else {
+            return;
+        };
+        let summary = Command::SummarizeAttempts(counted.told());
+        if self.carry_out(&summary).is_err() {
+            self.strangers.put_back(counted);
+        }
     }
 
     /// Says it where the wall clock is not kept in step any more, or is again.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::Body;
-use super::head::HSTS;
+use super::fields::HSTS;
 
 /// How an answer is shown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -20,9 +20,16 @@ pub(super) enum Manner {
     Navigation,
     /// A page for a person, which must not be redirected: a form that was sent, a handshake.
     Page,
+    /// A page within another page. Nobody can sign in there: the portal shows itself in no frame,
+    /// and a browser may keep cookies from it.
+    Frame,
     /// JSON for a program.
     Program,
 }
+
+/// Marks an answer that is Curfew's own, as an extension.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own;
 
 /// What Curfew says instead of the resource.
 #[derive(Debug)]
@@ -78,9 +85,12 @@ impl Notice {
     pub(super) fn answer(self, manner: Manner) -> Response<Body> {
         let (kind, text) = match manner {
             Manner::Program => ("application/json", self.json()),
-            Manner::Navigation | Manner::Page => ("text/html; charset=utf-8", self.html()),
+            Manner::Navigation | Manner::Page | Manner::Frame => {
+                ("text/html; charset=utf-8", self.html(manner))
+            }
         };
         let mut response = Response::new(full(text));
+        response.extensions_mut().insert(Own);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         let fixed = [
@@ -97,7 +107,7 @@ impl Notice {
             (header::STRICT_TRANSPORT_SECURITY, HSTS),
         ];
         headers.extend(fixed);
-        if let Ok(policy) = HeaderValue::try_from(content_policy()) {
+        if let Ok(policy) = HeaderValue::try_from(content_policy(manner)) {
             headers.insert(header::CONTENT_SECURITY_POLICY, policy);
         }
         if self.status == StatusCode::SEE_OTHER
@@ -131,7 +141,7 @@ impl Notice {
         serde_json::to_string(&json).unwrap_or_default()
     }
 
-    fn html(&self) -> String {
+    fn html(&self, manner: Manner) -> String {
         let (href, label) = match &self.link {
             Some((href, label)) => (href.as_str(), *label),
             None => ("", ""),
@@ -142,6 +152,8 @@ impl Notice {
             hint: self.hint,
             href,
             label,
+            // Out of the frame: there it can be signed in.
+            apart: manner == Manner::Frame,
             style: STYLE,
         };
         page.render().unwrap_or_default()
@@ -172,7 +184,7 @@ small{opacity:.8}";
 <h1>{{ title }}</h1>
 <p>{{ text }}</p>
 {% if !hint.is_empty() %}<p>{{ hint }}</p>
-{% endif %}{% if !href.is_empty() %}<p><a href="{{ href }}">{{ label }}</a></p>
+{% endif %}{% if !href.is_empty() %}<p><a href="{{ href }}"{% if apart %} target="_blank" rel="noopener"{% endif %}>{{ label }}</a></p>
 {% endif %}<p><small>Curfew</small></p>
 </main>
 </body>
@@ -185,15 +197,22 @@ struct Page<'a> {
     hint: &'a str,
     href: &'a str,
     label: &'a str,
+    apart: bool,
     style: &'a str,
 }
 
-/// Nothing but the one style that stands in the page.
-fn content_policy() -> String {
+/// Nothing but the one style that stands in the page. Within a frame it says why the page is not
+/// there: it has a link that opens a tab, and nothing else to click on.
+fn content_policy(manner: Manner) -> String {
     let style = STANDARD.encode(Sha256::digest(STYLE.as_bytes()));
+    let frames = if manner == Manner::Frame {
+        "*"
+    } else {
+        "'none'"
+    };
     format!(
         "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
+         frame-ancestors {frames}"
     )
 }
 

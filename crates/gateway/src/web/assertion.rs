@@ -187,6 +187,7 @@ mod tests {
             },
             rules: Vec::new(),
             record: None,
+            account: None,
         }
     }
 

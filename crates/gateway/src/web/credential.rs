@@ -5,6 +5,7 @@
 //! `Authorization` that is not one of Curfew's tokens belongs to the resource and is forwarded.
 
 use curfew_authority::{CredentialClass, CredentialHash};
+use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -99,22 +100,40 @@ fn is_own(name: &[u8]) -> bool {
     start.is_some_and(|start| start.eq_ignore_ascii_case(OWN_COOKIES))
 }
 
-/// Takes Curfew's cookies and token off a request, and leaves the resource's own.
-pub(super) fn strip(headers: &mut HeaderMap) {
-    let mut kept = Vec::new();
-    for (name, value) in cookies(headers).filter(|(name, _)| !is_own(name)) {
-        if !kept.is_empty() {
-            kept.extend_from_slice(b"; ");
+/// The bytes of a Cookie field without Curfew's own pairs; none where it has none of them.
+fn without_own(line: &[u8]) -> Option<Vec<u8>> {
+    let is_ours = |pair: &&[u8]| is_own(pair.trim_ascii_start());
+    let pairs = || line.split(|byte| *byte == b';');
+    if !pairs().any(|pair| is_ours(&pair)) {
+        return None;
+    }
+    let kept: Vec<&[u8]> = pairs().filter(|pair| !is_ours(pair)).collect();
+    Some(kept.join(b";".as_slice()).trim_ascii_start().to_vec())
+}
+
+/// Takes Curfew's cookies and token off a request, and leaves the resource's own as they are,
+/// byte for byte.
+pub(super) fn strip(headers: &mut HeaderMap, version: Version) {
+    let lines: Vec<HeaderValue> = headers.get_all(header::COOKIE).iter().cloned().collect();
+    let mut kept: Vec<HeaderValue> = lines
+        .into_iter()
+        .filter_map(|line| match without_own(line.as_bytes()) {
+            Some(rest) => HeaderValue::from_bytes(&rest).ok(),
+            None => Some(line),
+        })
+        .filter(|line| !line.is_empty())
+        .collect();
+    // RFC 9113 section 8.2.3: HTTP/2 may send each pair in a field of its own; elsewhere they are
+    // one.
+    if version == Version::HTTP_2 && kept.len() > 1 {
+        let pairs: Vec<&[u8]> = kept.iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(line) = HeaderValue::from_bytes(&pairs.join(b"; ".as_slice())) {
+            kept = vec![line];
         }
-        kept.extend_from_slice(name);
-        kept.push(b'=');
-        kept.extend_from_slice(value);
     }
     headers.remove(header::COOKIE);
-    if !kept.is_empty()
-        && let Ok(value) = HeaderValue::from_bytes(&kept)
-    {
-        headers.insert(header::COOKIE, value);
+    for line in kept {
+        headers.append(header::COOKIE, line);
     }
     if headers
         .get(header::AUTHORIZATION)
@@ -170,9 +189,4 @@ pub(super) fn clear_session() -> Option<HeaderValue> {
 /// Sets the cookie that ties a sign-in to this browser.
 pub(super) fn set_begin(secret: &SecretString) -> Option<HeaderValue> {
     set_cookie(BEGIN_COOKIE, secret.expose_secret(), Some(BEGIN_SECONDS))
-}
-
-/// Takes that cookie back.
-pub(super) fn clear_begin() -> Option<HeaderValue> {
-    set_cookie(BEGIN_COOKIE, "", Some(0))
 }

@@ -1,19 +1,23 @@
 //! One request with its permit: sent on, its answer held until it is recorded, cut on time.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use curfew_authority::{ClosedBy, ResourceName};
-use http::header;
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 
-use super::body::{Download, Meter, Upload};
-use super::head::{self, Shape, Trusted, Unfit};
+use super::activity::is_event_stream;
+use super::fields::{self, Trusted};
+use super::flow::Flow;
+use super::head::{Shape, Unfit};
 use super::tunnel::Tunnel;
-use super::upstream::{Failure, Lease};
-use super::{Body, Visit, answer};
+use super::upload::{Gate, Tear, Torn, Upload};
+use super::upstream::{Answer, Failure, Lease, Outgoing, Upstream};
+use super::{Body, Visit, address, answer, cache};
 use crate::permit::Permit;
 
 /// A request that has passed every check.
@@ -25,6 +29,8 @@ pub(super) struct Passage {
     pub(super) upgrade: OnUpgrade,
     /// Not activity.
     pub(super) passive: bool,
+    /// It only reads.
+    pub(super) reads: bool,
 }
 
 impl Visit<'_> {
@@ -36,6 +42,7 @@ impl Visit<'_> {
             shape,
             upgrade,
             passive,
+            reads,
         } = passage;
         let name = &self.resource.name;
         let Some(upstream) = self.gateway.upstreams.of(name) else {
@@ -44,41 +51,65 @@ impl Visit<'_> {
         let Some(trusted) = self.trusted(&permit, name, self.peer) else {
             return self.failed(Failure::Broken);
         };
-        head::to_upstream(&mut head, shape, trusted);
-        let meter = Meter::new();
-        let body = Upload::wrap(body, permit.cut(), &meter);
-        let mut request = Request::from_parts(head, body);
-        request.extensions_mut().clear();
-
-        // What a person has sent and waits for is activity until the answer begins.
-        let busy = (!passive && shape == Shape::Plain).then(|| permit.activity().busy());
+        let registrar = &self.gateway.registrar;
+        let uploads = !body.is_end_stream();
+        let flow = Flow::new(&permit, !passive, uploads, registrar);
+        let tear = Tear::default();
+        let (gate, wanted) = expectation(&mut head.headers, uploads && !reads).unzip();
+        let length = length_of(&head.headers, &body);
+        fields::to_upstream(&mut head, shape, trusted);
+        head.extensions = http::Extensions::default();
+        if shape == Shape::WebSocket && upstream.heartbeats().is_any() {
+            // Compressed messages could not be told from heartbeats.
+            head.headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        }
+        let (grace, version) = (upstream.body_timeout(), self.version);
+        let upload = || Body::new(Upload::new(body, version, &flow, grace, gate, tear.clone()));
+        let outgoing = Outgoing {
+            head,
+            body: uploads.then(upload),
+            length,
+            wanted: wanted.clone(),
+            repeatable: reads,
+        };
         let (permit, answer) = upstream
-            .exchange(permit, request, &self.authority, shape, &meter)
+            .exchange(permit, outgoing, &self.authority, shape, &flow)
             .await;
-        drop(busy);
+        flow.answered();
+        // A body that has not been asked for by now is not asked for at all.
+        let withheld = wanted.is_some_and(|wanted| {
+            let withheld = !wanted.is_cancelled() && flow.is_uploading();
+            wanted.cancel();
+            withheld
+        });
         let (response, lease) = match answer {
             Ok(answered) => answered,
             Err(Failure::Cut(cut)) => {
                 let session = permit.session().clone();
-                let closing = meter.closing(cut.cause.closed_by(), &self.gateway.registrar);
-                permit.close(closing);
+                permit.close(flow.closing(cut.cause.closed_by()));
                 return self.cut(&session, cut);
             }
-            Err(Failure::Broken) if meter.is_torn() => {
-                return self.unfit(Unfit::bad("the body of the request cannot be read"));
-            }
-            Err(failure) => return self.failed(failure),
+            Err(failure) => return self.unanswered(failure, tear.get()),
         };
         if let Err(refused) = self.recorded(&permit).await {
             return refused;
         }
         match (shape, response.status()) {
             (Shape::WebSocket, StatusCode::SWITCHING_PROTOCOLS) => {
-                self.switch(permit, response, lease, upgrade, &meter)
+                self.switch(permit, upstream, response, lease, upgrade, flow)
             }
             // Nobody asked for that: whatever follows is not HTTP.
             (Shape::Plain, StatusCode::SWITCHING_PROTOCOLS) => self.failed(Failure::Broken),
-            _ => self.pass(permit, response, lease, &meter),
+            _ => self.pass(permit, upstream, response, lease, &flow, withheld),
+        }
+    }
+
+    /// There is no answer, by the resource's fault or the client's.
+    fn unanswered(&self, failure: Failure, torn: Option<Torn>) -> Response<Body> {
+        match torn {
+            Some(Torn::Stalled) => self.unfit(Unfit::STALLED),
+            Some(Torn::Broken) => self.unfit(Unfit::bad("the body of the request cannot be read")),
+            None => self.failed(failure),
         }
     }
 
@@ -115,76 +146,116 @@ impl Visit<'_> {
         }
     }
 
+    /// What every answer of the resource goes through.
+    fn head_for_client(&self, upstream: &Upstream, headers: &mut HeaderMap, status: StatusCode) {
+        fields::to_client(headers);
+        address::publish(headers, &upstream.names(&self.authority));
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            cache::limit(headers, status, self.resource.cache, self.destination);
+        }
+    }
+
     fn pass(
         &self,
         permit: Permit,
-        response: Response<Incoming>,
+        upstream: &Upstream,
+        response: Response<Answer>,
         lease: Lease,
-        meter: &std::sync::Arc<Meter>,
+        flow: &Arc<Flow>,
+        withheld: bool,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
-        head::to_client(&mut head.headers, head.status);
-        // Only a HEAD may speak of a length that does not follow; a 304 could, and hyper takes its
-        // word for it.
-        if body.is_end_stream() && !self.bodyless {
-            head.headers.remove(header::CONTENT_LENGTH);
+        // The upstream will read no more of the request: neither can Curfew.
+        let says_close =
+            || fields::tokens(&head.headers, &header::CONNECTION).any(|it| it == "close");
+        let closes = withheld || flow.is_uploading() && says_close();
+        let length = bodyless_length(&head.headers).filter(|_| self.bodyless);
+        self.head_for_client(upstream, &mut head.headers, head.status);
+        // What the upstream says of the length of its body is not believed: it may say another
+        // one besides, and the body says itself. Only an answer to HEAD may speak of one that
+        // does not follow; a 304 could, and hyper takes its word for it.
+        head.headers.remove(header::CONTENT_LENGTH);
+        if let Some(length) = length {
+            head.headers.insert(header::CONTENT_LENGTH, length.into());
         }
-        let long = is_event_stream(&head.headers);
-        let registrar = &self.gateway.registrar;
-        let body = Download::wrap(body, lease, permit, meter, registrar, long);
+        if closes && self.version < Version::HTTP_2 {
+            head.headers
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        let long = is_event_stream(&head.headers, &header::CONTENT_TYPE);
+        let body = flow.carry(body, lease, permit, long);
         plain(head.status, head.headers, body)
     }
 
     fn switch(
         &self,
         permit: Permit,
-        mut response: Response<Incoming>,
+        upstream: &Arc<Upstream>,
+        mut response: Response<Answer>,
         lease: Lease,
         client: OnUpgrade,
-        meter: &std::sync::Arc<Meter>,
+        flow: Arc<Flow>,
     ) -> Response<Body> {
-        if !head::is_websocket_answer(response.headers()) {
-            permit.close(meter.closing(ClosedBy::Protocol, &self.gateway.registrar));
+        if !fields::is_websocket_answer(response.headers()) {
+            permit.close(flow.closing(ClosedBy::Protocol));
             return self.failed(Failure::Broken);
         }
-        let upstream = hyper::upgrade::on(&mut response);
+        let switched = hyper::upgrade::on(&mut response);
         let (mut head, _) = response.into_parts();
-        head::to_client(&mut head.headers, head.status);
-        head.headers.remove(header::CACHE_CONTROL);
-        let switched = [
+        self.head_for_client(upstream, &mut head.headers, head.status);
+        let fixed: [(HeaderName, &str); 2] = [
             (header::CONNECTION, "upgrade"),
             (header::UPGRADE, "websocket"),
         ];
         head.headers
-            .extend(switched.map(|(name, value)| (name, http::HeaderValue::from_static(value))));
-        let (meter, registrar) = (std::sync::Arc::clone(meter), self.gateway.registrar.clone());
-        tokio::spawn(
-            Tunnel {
-                client,
-                upstream,
-                lease,
-                permit,
-                meter,
-                registrar,
-            }
-            .run(),
-        );
+            .extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+        let tunnel = Tunnel {
+            client,
+            upstream: switched,
+            lease,
+            permit,
+            flow,
+            heartbeats: upstream.heartbeats().clone(),
+        };
+        tokio::spawn(tunnel.run());
         plain(head.status, head.headers, answer::empty())
     }
+}
+
+/// What holds the body back, and what opens it, where the client waits for `100 Continue`. The
+/// resource is asked in its place, but for a request that only reads: what there is of its body
+/// is not worth the wait.
+fn expectation(
+    headers: &mut HeaderMap,
+    uploads: bool,
+) -> Option<(Gate, tokio_util::sync::CancellationToken)> {
+    if !uploads {
+        headers.remove(header::EXPECT);
+    }
+    headers.contains_key(header::EXPECT).then(Gate::new)
+}
+
+/// How long the body of a request is, where that is to be said: servers may want to know even of
+/// an empty one that it is (RFC 9110 section 8.6).
+fn length_of(headers: &HeaderMap, body: &Incoming) -> Option<u64> {
+    let said = headers.contains_key(header::CONTENT_LENGTH);
+    let length = body.size_hint().exact();
+    length.filter(|length| *length > 0 || said)
+}
+
+/// The length that the answer to a HEAD speaks of, where it speaks of one and of nothing else.
+fn bodyless_length(headers: &HeaderMap) -> Option<u64> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next()?.to_str().ok()?;
+    let one = lengths.next().is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
+    let digits = length.bytes().all(|byte| byte.is_ascii_digit());
+    (one && digits).then(|| length.parse().ok()).flatten()
 }
 
 /// An answer without what hyper knows about the upstream's connection.
 fn plain(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    *response.version_mut() = Version::HTTP_11;
     *response.headers_mut() = headers;
     response
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    const KIND: &[u8] = b"text/event-stream";
-    let kind = headers.get(header::CONTENT_TYPE);
-    let start = kind.and_then(|kind| kind.as_bytes().get(..KIND.len()));
-    start.is_some_and(|start| start.eq_ignore_ascii_case(KIND))
 }

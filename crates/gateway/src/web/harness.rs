@@ -4,54 +4,38 @@
 mod folder;
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use curfew_authority::{
     Aal, Command, Credential, CredentialClass, EndCause, EndReason, Factor, Proof, SessionId,
     Verdict,
 };
-use futures_util::{SinkExt, StreamExt};
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertifiedKey, KeyPair};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
-use super::answer::{empty, full};
+use super::answer::empty;
+use super::wire_backend::{Backend, serve};
 use super::{Body, Upstreams};
 use crate::config::{Config, LEAST};
 use crate::gateway::{Core, Gateway};
 use crate::handover::Handover;
 use crate::standing::Standing;
 use crate::{data, listen, secret};
-
-/// What the resource behind the gateway has seen.
-#[derive(Debug, Default)]
-pub(super) struct Backend {
-    pub(super) connections: AtomicUsize,
-    pub(super) requests: AtomicUsize,
-    /// Bytes of `/flood` that it could still get rid of.
-    pub(super) flooded: AtomicUsize,
-    /// An upload that was broken off.
-    pub(super) upload_broken: AtomicBool,
-    /// Streams that are still held open by the gateway.
-    pub(super) open: Arc<AtomicUsize>,
-}
 
 /// A gateway in front of a resource.
 pub(super) struct Bench {
@@ -107,64 +91,88 @@ fn certificate(dir: &Path) {
     std::fs::write(dir.join("key.pem"), signing_key.serialize_pem()).unwrap();
 }
 
+/// A gateway that says of itself that it listens on `port`.
+async fn gateway(config: Config, rules: &str, port: u16) -> Gateway {
+    data::DataDir::of(&config).create(&config.origin).unwrap();
+    let policy = format!(
+        "{rules}{SESSIONS}{}",
+        if rules.contains("shop") { "" } else { OPEN }
+    );
+    let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
+    let search = crate::search::Search::start(&config, &core).unwrap();
+    let standing = Standing::new(Vec::new(), false, &core);
+    Gateway {
+        registrar: core.registrar,
+        accounts: core.accounts,
+        master: core.master,
+        handover: Handover::new(),
+        upstreams: Upstreams::new(&config).unwrap(),
+        data: core.data,
+        values: core.values,
+        search,
+        standing: Arc::new(standing),
+        web_port: port,
+        postgres_port: None,
+        config,
+    }
+}
+
+/// What the resource behind the gateway speaks.
+pub(super) enum Speaks {
+    /// Cleartext HTTP/1.1.
+    Plain,
+    /// TLS, with HTTP/2.
+    Secure,
+    /// Whatever a test itself does behind this port.
+    Raw(u16),
+}
+
 impl Bench {
     /// With the resource on cleartext HTTP/1.1.
     pub(super) async fn new(rules: &str) -> Self {
-        Self::build(rules, false).await
+        Self::with(rules, Speaks::Plain, |_| {}).await
     }
 
     /// With the resource on TLS, with HTTP/2.
     pub(super) async fn secure(rules: &str) -> Self {
-        Self::build(rules, true).await
+        Self::with(rules, Speaks::Secure, |_| {}).await
     }
 
-    async fn build(rules: &str, secure: bool) -> Self {
+    /// With a configuration of its own.
+    pub(super) async fn with(rules: &str, speaks: Speaks, tune: impl FnOnce(&mut Config)) -> Self {
         let dir = Folder::new();
         certificate(dir.path());
         let backend = Arc::new(Backend::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let acceptor = secure.then(|| acceptor(dir.path()));
-        tokio::spawn(serve(listener, acceptor, Arc::clone(&backend)));
-        let upstream = format!(
-            "{}://localhost:{port}",
-            if secure { "https" } else { "http" }
-        );
+        let scheme = if matches!(speaks, Speaks::Secure) {
+            "https"
+        } else {
+            "http"
+        };
+        let port = match speaks {
+            Speaks::Raw(port) => port,
+            Speaks::Plain | Speaks::Secure => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let port = listener.local_addr().unwrap().port();
+                let acceptor = (scheme == "https").then(|| acceptor(dir.path()));
+                tokio::spawn(serve(listener, acceptor, Arc::clone(&backend)));
+                port
+            }
+        };
+        let upstream = format!("{scheme}://localhost:{port}");
         // Nothing listens where a listener has just been let go.
         let unused = TcpListener::bind("127.0.0.1:0")
             .await
             .unwrap()
             .local_addr()
             .unwrap();
-        let config = config(dir.path(), &upstream, &format!("http://{unused}"));
+        let mut config = config(dir.path(), &upstream, &format!("http://{unused}"));
+        tune(&mut config);
 
-        data::DataDir::of(&config).create(&config.origin).unwrap();
-        let policy = format!(
-            "{rules}{SESSIONS}{}",
-            if rules.contains("shop") { "" } else { OPEN }
-        );
-        let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
-        let shown = crate::certificate::Shown::read(&config.tls).unwrap();
-        let tls = listen::tls(&shown).unwrap();
-        let upstreams = Upstreams::new(&config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let search = crate::search::Search::start(&config, &core).unwrap();
-        let standing = Standing::new(Vec::new(), false, &core);
-        let gateway = Arc::new(Gateway {
-            registrar: core.registrar,
-            accounts: core.accounts,
-            master: core.master,
-            handover: Handover::new(),
-            upstreams,
-            data: core.data,
-            values: core.values,
-            search,
-            standing: Arc::new(standing),
-            web_port: port,
-            postgres_port: None,
-            config,
-        });
+        let shown = crate::certificate::Shown::read(&config.tls).unwrap();
+        let tls = listen::tls(&shown).unwrap();
+        let gateway = Arc::new(gateway(config, rules, port).await);
         let stopping = CancellationToken::new();
         tokio::spawn(listen::serve_web(
             listener,
@@ -205,9 +213,19 @@ impl Bench {
 
     /// A TLS connection to a host of the gateway.
     pub(super) async fn connect(&self, host: &str, protocol: &str) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        self.encrypt(stream, host, protocol).await
+    }
+
+    /// TLS over a connection to the gateway.
+    pub(super) async fn encrypt(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        protocol: &str,
+    ) -> TlsStream<TcpStream> {
         let mut tls = (*self.tls).clone();
         tls.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = ServerName::try_from(format!("{host}.localhost")).unwrap();
         TlsConnector::from(Arc::new(tls))
             .connect(name, stream)
@@ -239,7 +257,8 @@ impl Bench {
 
     pub(super) async fn send_body(&self, host: &str, request: Request<Body>) -> Response<Incoming> {
         let io = TokioIo::new(self.connect(host, "http/1.1").await);
-        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        let client = http1::Builder::new().max_headers(1_000).handshake(io);
+        let (mut sender, connection) = client.await.unwrap();
         tokio::spawn(connection);
         sender.send_request(request).await.unwrap()
     }
@@ -265,8 +284,16 @@ impl Bench {
         &self,
         headers: &[(&str, &str)],
     ) -> Result<WebSocketStream<TlsStream<TcpStream>>, tokio_tungstenite::tungstenite::Error> {
+        self.websocket_at("/ws", headers).await
+    }
+
+    pub(super) async fn websocket_at(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<WebSocketStream<TlsStream<TcpStream>>, tokio_tungstenite::tungstenite::Error> {
         let mut request = self
-            .signed_in("GET", &format!("wss://shop.localhost:{}/ws", self.port))
+            .signed_in("GET", &format!("wss://shop.localhost:{}{path}", self.port))
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
             .header("sec-websocket-version", "13")
@@ -307,6 +334,34 @@ async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
         Ok(Verdict::Done | Verdict::Allow(_)) => (session, cookie),
         other => panic!("no session: {other:?}"),
     }
+}
+
+/// A resource that does with each connection, the first being 0, what `handle` does. Its port.
+pub(super) async fn raw<F>(handle: impl Fn(TcpStream, usize) -> F + Send + 'static) -> u16
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(handle(stream, number));
+        }
+    });
+    port
+}
+
+/// Reads the head of a request, and what comes along with it of its body; none where there is no
+/// more.
+pub(super) async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|four| four == b"\r\n\r\n") {
+        if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a body says, or that it broke off.
@@ -355,152 +410,4 @@ fn acceptor(dir: &Path) -> TlsAcceptor {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
-}
-
-async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, backend: Arc<Backend>) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        backend.connections.fetch_add(1, Ordering::SeqCst);
-        let (acceptor, backend) = (acceptor.clone(), Arc::clone(&backend));
-        let service = hyper::service::service_fn(move |request| {
-            let backend = Arc::clone(&backend);
-            async move { Ok::<_, Infallible>(backend.answer(request).await) }
-        });
-        tokio::spawn(async move {
-            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            let _ = match acceptor {
-                None => {
-                    builder
-                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
-                        .await
-                }
-                Some(acceptor) => {
-                    let io = TokioIo::new(acceptor.accept(stream).await.unwrap());
-                    builder.serve_connection_with_upgrades(io, service).await
-                }
-            };
-        });
-    }
-}
-
-/// Counts a stream as open for as long as it is held.
-struct Held(Arc<AtomicUsize>);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Backend {
-    async fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Response<Body> {
-        self.requests.fetch_add(1, Ordering::SeqCst);
-        self.open.fetch_add(1, Ordering::SeqCst);
-        let held = Held(Arc::clone(&self.open));
-        match request.uri().path() {
-            "/events" => self.stream(
-                held,
-                Duration::from_millis(5),
-                b"data: x\n\n",
-                "text/event-stream",
-            ),
-            "/flood" => self.stream(
-                held,
-                Duration::ZERO,
-                &[b'x'; 65_536],
-                "application/octet-stream",
-            ),
-            "/slow" => std::future::pending().await,
-            "/upload" => {
-                let broken = request.into_body().collect().await.is_err();
-                self.upload_broken.store(broken, Ordering::SeqCst);
-                Response::new(full("taken".to_owned()))
-            }
-            "/trailers" => {
-                let frames = [
-                    Ok(Frame::data(Bytes::from_static(b"body"))),
-                    Ok(Frame::trailers(HeaderMap::from_iter([(
-                        http::HeaderName::from_static("grpc-status"),
-                        http::HeaderValue::from_static("0"),
-                    )]))),
-                ];
-                Response::new(Body::new(StreamBody::new(futures_util::stream::iter(
-                    frames,
-                ))))
-            }
-            "/ws" => {
-                let upgrade = hyper::upgrade::on(&mut request);
-                tokio::spawn(async move {
-                    let io = TokioIo::new(upgrade.await.unwrap());
-                    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
-                    while let Some(Ok(message)) = socket.next().await {
-                        if message.is_text() && socket.send(message).await.is_err() {
-                            break;
-                        }
-                    }
-                    drop(held);
-                });
-                let mut response = Response::new(empty());
-                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-                let headers = response.headers_mut();
-                headers.insert("connection", "Upgrade".parse().unwrap());
-                headers.insert("upgrade", "websocket".parse().unwrap());
-                // The answer to the one key that the tests use (RFC 6455 section 1.3).
-                headers.insert(
-                    "sec-websocket-accept",
-                    "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".parse().unwrap(),
-                );
-                response
-            }
-            _ => echo(request).await,
-        }
-    }
-
-    fn stream(
-        self: &Arc<Self>,
-        held: Held,
-        pause: Duration,
-        chunk: &'static [u8],
-        kind: &'static str,
-    ) -> Response<Body> {
-        let start = (Arc::clone(self), held);
-        let frames = futures_util::stream::unfold(start, move |(backend, held)| async move {
-            tokio::time::sleep(pause).await;
-            backend.flooded.fetch_add(chunk.len(), Ordering::SeqCst);
-            Some((Ok(Frame::data(Bytes::from_static(chunk))), (backend, held)))
-        });
-        let mut response = Response::new(Body::new(StreamBody::new(frames)));
-        response
-            .headers_mut()
-            .insert("content-type", kind.parse().unwrap());
-        response
-    }
-}
-
-/// Says what it was sent: protocol, target, headers and body, a line each.
-async fn echo(request: Request<Incoming>) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let mut said = format!("{:?} {} {}\n", head.version, head.method, head.uri);
-    for (name, value) in &head.headers {
-        said.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));
-    }
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    said.push_str(&format!("\n{}", String::from_utf8_lossy(&body)));
-    let mut response = Response::new(
-        Full::new(Bytes::from(said))
-            .map_err(|never| match never {})
-            .boxed_unsync(),
-    );
-    let headers = response.headers_mut();
-    headers.insert("server", "backend/1.0".parse().unwrap());
-    headers.append("set-cookie", "own=1".parse().unwrap());
-    headers.append(
-        "set-cookie",
-        "__Host-curfew=evil; Path=/; Secure".parse().unwrap(),
-    );
-    response
 }

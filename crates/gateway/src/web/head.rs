@@ -1,14 +1,15 @@
-//! The heads of requests and answers: what is refused, what is taken off, what is put on.
+//! The heads of requests: what is refused, and what is asked for.
 //!
 //! Everything that two HTTP parsers could read in two ways is refused here, before a session is
 //! even looked at: that is what request smuggling lives from.
 
-use curfew_authority::{Aal, Grant};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use curfew_authority::{Aal, Verb};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use url::form_urlencoded;
 
-use super::credential;
+use super::fields::{is_method_override, tokens};
 
 /// The longest method name that is forwarded. RFC 9110's longest has 7 letters, WebDAV's 16.
 const METHOD_BYTES_MAX: usize = 32;
@@ -21,6 +22,12 @@ pub(super) struct Unfit {
 }
 
 impl Unfit {
+    /// The body did not come in time.
+    pub(super) const STALLED: Self = Self {
+        status: StatusCode::REQUEST_TIMEOUT,
+        text: "the body of the request came too slowly",
+    };
+
     pub(super) const fn bad(text: &'static str) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -111,20 +118,21 @@ fn names_host(authority: &[u8], host: &str) -> bool {
     name.eq_ignore_ascii_case(host.as_bytes()) && port_fits
 }
 
-/// Dot segments, backslashes and control characters, plain or percent-encoded. Browsers resolve
-/// dot segments before they send; whoever still sends them hopes that policy and resource
-/// disagree about the path.
+/// Dot segments, however their dots and slashes are written, plain backslashes and zero bytes.
+/// Browsers resolve dot segments before they send; whoever still sends them hopes that Curfew and
+/// the resource disagree about the path. Some servers take a backslash for a slash, and what
+/// stands behind `;` for no part of the name.
 fn is_ambiguous(path: &str) -> bool {
+    if path.contains('\\') || path.contains("%00") {
+        return true;
+    }
     let lower = path.to_ascii_lowercase();
-    let hidden = ["%5c", "%00", "%0a", "%0d", "\\"]
-        .iter()
-        .any(|text| lower.contains(text));
     let plain = lower.replace("%2e", ".").replace("%2f", "/");
-    hidden
-        || plain.split('/').any(|segment| {
-            let name = segment.split(';').next().unwrap_or(segment);
-            matches!(name, "." | "..")
-        })
+    let plain = plain.replace("%5c", "/").replace("%3b", ";");
+    plain.split('/').any(|segment| {
+        let name = segment.split(';').next().unwrap_or(segment);
+        matches!(name, "." | "..")
+    })
 }
 
 fn check_framing(head: &Parts) -> Result<(), Unfit> {
@@ -152,19 +160,19 @@ fn check_framing(head: &Parts) -> Result<(), Unfit> {
 
 fn shape(head: &Parts) -> Result<Shape, Unfit> {
     let nominated = tokens(&head.headers, &header::CONNECTION).any(|name| name == "upgrade");
-    // RFC 9110 section 7.8: without the nomination, and outside HTTP/1.1, it means nothing.
-    if !nominated || head.version != Version::HTTP_11 {
+    // RFC 9110 section 7.8: without the nomination, and outside HTTP/1.1, it means nothing; and a
+    // server may ignore what it is offered, so everything but a WebSocket goes on as it would
+    // without the offer.
+    let offered = tokens(&head.headers, &header::UPGRADE);
+    if !nominated || head.version != Version::HTTP_11 || !offered.eq(["websocket"]) {
         return Ok(Shape::Plain);
     }
-    let wanted: Vec<_> = tokens(&head.headers, &header::UPGRADE).collect();
-    if wanted.is_empty() {
-        return Ok(Shape::Plain);
-    }
-    if wanted != ["websocket"] {
-        let text = "the only upgrade that is served is websocket";
+    let version = head.headers.get(header::SEC_WEBSOCKET_VERSION);
+    if version.is_some_and(|version| version != "13") {
+        // RFC 6455 section 4.4. The answer names the version that is served.
         return Err(Unfit {
-            status: StatusCode::NOT_IMPLEMENTED,
-            text,
+            status: StatusCode::UPGRADE_REQUIRED,
+            text: "the only version of WebSocket that is served is 13",
         });
     }
     let has_body = head.headers.contains_key(header::TRANSFER_ENCODING)
@@ -172,173 +180,83 @@ fn shape(head: &Parts) -> Result<Shape, Unfit> {
             .headers
             .get(header::CONTENT_LENGTH)
             .is_some_and(|length| length != "0");
-    let version = head.headers.get(header::SEC_WEBSOCKET_VERSION);
-    let key = head
-        .headers
-        .get_all(header::SEC_WEBSOCKET_KEY)
-        .iter()
-        .count();
-    if head.method != Method::GET || has_body || key != 1 || version.is_none_or(|it| it != "13") {
+    let keys = head.headers.get_all(header::SEC_WEBSOCKET_KEY);
+    let whole = keys.iter().count() == 1 && version.is_some();
+    if head.method != Method::GET || has_body || !whole {
         return Err(Unfit::bad(
             "this is not a WebSocket handshake of version 13",
         ));
     }
+    if asked_instead(head)?.is_some() {
+        return Err(Unfit::bad("a WebSocket handshake has no other method"));
+    }
     Ok(Shape::WebSocket)
 }
 
-/// The comma-separated tokens of a header, in lower case.
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> + 'a {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|token| token.trim().to_ascii_lowercase())
-        .filter(|token| !token.is_empty())
+/// What a request asks to be done.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Asked {
+    pub(super) verb: Verb,
+    /// As the log names it.
+    pub(super) method: Method,
 }
 
-/// Takes off what belongs to one connection only (RFC 9110 section 7.6.1).
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .collect();
-    for name in nominated {
-        headers.remove(name);
-    }
-    for name in [
-        header::CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
-}
-
-/// Headers that only a gateway may set. `_` counts as `-`: CGI and WSGI confuse them.
-fn is_reserved(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    name.starts_with("x-forwarded-")
-        || name.starts_with("curfew-")
-        || matches!(
-            name.as_str(),
-            // Frameworks take the path from the last two, whatever was recorded.
-            "forwarded" | "x-real-ip" | "proxy" | "x-original-url" | "x-rewrite-url"
-        )
-}
-
-/// Headers with which a framework would treat a recorded read as a write.
-const METHOD_OVERRIDES: [&str; 3] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-];
-
-/// What the resource is told about who is asking. It can trust every word.
-pub(super) struct Trusted<'a> {
-    pub(super) grant: &'a Grant,
-    pub(super) address: std::net::IpAddr,
-    /// The public host with its port where that is not 443.
-    pub(super) authority: &'a str,
-    pub(super) assertion: Option<HeaderValue>,
-}
-
-/// Makes the client's headers fit to be sent upstream.
-pub(super) fn to_upstream(head: &mut Parts, shape: Shape, trusted: Trusted<'_>) {
-    let trailers = tokens(&head.headers, &header::TE).any(|token| token == "trailers");
-    strip_hop_by_hop(&mut head.headers);
-    let reserved: Vec<HeaderName> = head
-        .headers
-        .keys()
-        .filter(|name| is_reserved(name))
-        .cloned()
-        .collect();
-    for name in reserved {
-        head.headers.remove(name);
-    }
-    if head.method.is_safe() {
-        for name in METHOD_OVERRIDES {
-            head.headers.remove(name);
-        }
-    }
-    head.headers.remove(header::EXPECT);
-    // Set from the public authority when it is known which protocol the upstream speaks.
-    head.headers.remove(header::HOST);
-    credential::strip(&mut head.headers);
-    if trailers {
-        head.headers
-            .insert(header::TE, HeaderValue::from_static("trailers"));
-    }
+/// What a request asks to be done, as the resource may take it: where a field or the query names
+/// another method, that one counts if it does more.
+pub(super) fn asked(head: &Parts, shape: Shape) -> Result<Asked, Unfit> {
     if shape == Shape::WebSocket {
-        head.headers
-            .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers
-            .insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return Ok(Asked {
+            verb: Verb::WebConnect,
+            method: head.method.clone(),
+        });
     }
-    trusted.put_on(&mut head.headers);
+    let instead = asked_instead(head)?.filter(|method| !method.is_safe());
+    let verb = match &instead {
+        None if head.method.is_safe() => Verb::WebRead,
+        _ => Verb::WebWrite,
+    };
+    Ok(Asked {
+        verb,
+        method: instead.unwrap_or_else(|| head.method.clone()),
+    })
 }
 
-impl Trusted<'_> {
-    fn put_on(self, headers: &mut HeaderMap) {
-        let roles: Vec<&str> = self.grant.roles.iter().map(|role| role.as_str()).collect();
-        let values = [
-            ("x-forwarded-for", self.address.to_string()),
-            ("x-forwarded-host", self.authority.to_owned()),
-            ("x-forwarded-proto", "https".to_owned()),
-            ("curfew-subject", self.grant.subject.to_string()),
-            ("curfew-roles", roles.join(",")),
-            ("curfew-session", self.grant.session.to_string()),
-        ];
-        for (name, value) in values {
-            // All of these are checked names, addresses and hosts: plain ASCII.
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
+/// The method that a request names besides its own, as frameworks take it from
+/// `X-HTTP-Method-Override` and the like, or from `_method` in the query.
+fn asked_instead(head: &Parts) -> Result<Option<Method>, Unfit> {
+    const IN_QUERY: [&str; 3] = ["_method", "_httpmethod", "x-http-method-override"];
+    /// What frameworks let a form ask for. Other values of `_method` are the resource's own.
+    const OF_FORMS: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let unfit = || Unfit::bad("the request names a method that is none");
+    let method = |text: &[u8]| {
+        if text.len() > METHOD_BYTES_MAX {
+            return Err(unfit());
         }
-        if let Some(assertion) = self.assertion {
-            headers.insert("curfew-assertion", assertion);
+        Method::from_bytes(&text.to_ascii_uppercase()).map_err(|_| unfit())
+    };
+    let mut named = Vec::new();
+    for (name, value) in &head.headers {
+        if is_method_override(name) {
+            named.push(method(value.as_bytes().trim_ascii())?);
         }
     }
-}
-
-/// Whether an upstream's 101 is the one a WebSocket handshake asks for.
-pub(super) fn is_websocket_answer(headers: &HeaderMap) -> bool {
-    tokens(headers, &header::UPGRADE).eq(["websocket"])
-        && tokens(headers, &header::CONNECTION).any(|token| token == "upgrade")
-}
-
-/// Makes an upstream's headers fit to be shown to the client.
-pub(super) fn to_client(headers: &mut HeaderMap, status: StatusCode) {
-    strip_hop_by_hop(headers);
-    credential::strip_set_cookies(headers);
-    let own: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("curfew-"))
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
+    let query = head.uri.query().unwrap_or_default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if IN_QUERY
+            .iter()
+            .any(|known| name.trim().eq_ignore_ascii_case(known))
+            && let Ok(asked) = method(value.trim().as_bytes())
+            && OF_FORMS.contains(&asked)
+        {
+            named.push(asked);
+        }
     }
-    headers.remove(header::SERVER);
-    // It would send the browser around the gateway.
-    headers.remove(header::ALT_SVC);
-    headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
-    // What was shown to one session belongs into no shared cache, and where the resource says
-    // nothing into no cache at all (RFC 9111; the strictest of several directives wins).
-    if headers.contains_key(header::CACHE_CONTROL) {
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-    } else if status != StatusCode::NOT_MODIFIED {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let first = named.first().cloned();
+    if named.iter().any(|other| Some(other) != first.as_ref()) {
+        return Err(Unfit::bad("the request asks for two methods"));
     }
+    Ok(first)
 }
-
-/// One year, as ASVS 3.4.1 asks. Other hosts of the domain are not Curfew's to speak for.
-pub(super) const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// The name an assurance level has in `acr` values.
 pub(super) fn acr(aal: Aal) -> &'static str {

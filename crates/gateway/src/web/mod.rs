@@ -6,22 +6,25 @@
 //!   client  ◀─ body (ends with the cut) ◀─ held until recorded ◀──────────┘
 //! ```
 //!
-//! Activity is a request that is not `passive` and not prefetched by the browser, for as long as
-//! its answer has not begun, and what the client sends through a WebSocket. Server-sent data and
-//! pings are none.
+//! What is activity is said in `activity.rs`.
 
+mod activity;
+mod address;
 mod answer;
 mod assertion;
-mod body;
+mod cache;
+mod cors;
 mod credential;
+mod fields;
+mod flow;
 mod forward;
 mod frames;
 mod head;
 mod origin;
 mod own;
 mod refuse;
-mod tls;
 mod tunnel;
+mod upload;
 mod upstream;
 
 #[cfg(test)]
@@ -31,34 +34,38 @@ mod tests;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]
+mod wire_apps;
+#[cfg(test)]
+mod wire_backend;
+#[cfg(test)]
+mod wire_flow;
+#[cfg(test)]
 mod wire_guard;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{ActionDetail, Ask, CredentialClass, Plane, Presenter, Verb};
-use http::header::{self, HeaderMap};
+use curfew_authority::{
+    ActionDetail, Ask, CLIENT_BYTES_MAX, CredentialClass, PATH_BYTES_MAX, Plane, Presenter, marked,
+};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
 
-use self::answer::Manner;
+use self::answer::{Manner, Own};
+use self::cache::Destination;
 use self::credential::Shown;
 use self::forward::Passage;
-use self::head::Shape;
+use self::head::{Asked, Shape};
 use crate::config::{RecordWhen, WebResource};
 use crate::gateway::Gateway;
 use crate::handover::BEGIN_COOKIE;
-use crate::listen::{Body, BoxError};
-use crate::registrar::Record;
+use crate::listen::{Body, BoxError, Seat};
+use crate::permit::Permit;
+use crate::registrar::{Record, Refusal};
 
 pub(crate) use self::upstream::Upstreams;
-
-/// The longest path that is recorded, in bytes (`ActionDetail::path`).
-const PATH_BYTES_MAX: usize = 1_024;
-
-/// The longest client name that is recorded, in bytes (`ActionDetail::client`).
-const CLIENT_BYTES_MAX: usize = 256;
 
 /// One request on its way through, as far as every answer to it needs to know.
 struct Visit<'a> {
@@ -72,6 +79,12 @@ struct Visit<'a> {
     /// Path and query.
     to: String,
     manner: Manner,
+    destination: Destination,
+    /// Another site's page had the browser send it.
+    cross_site: bool,
+    /// The page that sent it may read what Curfew says.
+    cors: Option<cors::Allowed>,
+    version: Version,
     /// A HEAD request: the answer speaks of a body that it does not have.
     bodyless: bool,
     /// The cookie of a sign-in that this browser has begun.
@@ -79,113 +92,164 @@ struct Visit<'a> {
     shown: Option<CredentialClass>,
 }
 
+/// What was permitted.
+struct Admitted {
+    permit: Permit,
+    shape: Shape,
+    passive: bool,
+    reads: bool,
+}
+
 /// Answers a request for a web resource.
 pub(crate) async fn respond(
     gateway: &Arc<Gateway>,
     resource: &WebResource,
     peer: IpAddr,
+    seat: &Seat,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
+    let has_body = !body.is_end_stream();
     let shape = head::check(&head, &resource.host);
-    let mut visit = Visit {
+    let mut visit = Visit::of(
         gateway,
         resource,
         peer,
-        authority: public_authority(&resource.host, &gateway.portal_url()),
-        named: named_authority(&head),
-        to: head
-            .uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned(),
-        manner: origin::manner(&head, resource.kind, shape.unwrap_or(Shape::Plain)),
-        bodyless: head.method == http::Method::HEAD,
-        begin: None,
-        shown: None,
+        &head,
+        shape.unwrap_or(Shape::Plain),
+    );
+    let admitted = match shape {
+        Ok(shape) => visit.admit(&head, shape, seat).await,
+        Err(unfit) => Err(visit.unfit(unfit)),
     };
-    let shape = match shape {
-        Ok(shape) => shape,
-        Err(unfit) => return visit.unfit(unfit),
-    };
-    let shown = match presented(&mut visit, &head.headers) {
-        Ok(shown) => shown,
-        Err(unfit) => return visit.unfit(unfit),
-    };
-    if own::is_own(head.uri.path()) {
-        return visit.own(&head, shown).await;
-    }
-    let Some(shown) = shown else {
-        return visit.unknown();
-    };
-    // Before the question: what another site sends is nobody's activity.
-    let changes = shape == Shape::WebSocket || !head.method.is_safe();
-    if changes
-        && shown.class == CredentialClass::Cookie
-        && origin::is_foreign(&head.headers, &visit.named)
-    {
-        return visit.foreign();
-    }
-    let (ask, record) = question(&visit, &head, shape, shown);
-    let passive = ask.action.passive;
-    match gateway.registrar.ask(ask, record).await {
-        Ok(permit) => {
-            visit
-                .forward(
-                    permit,
-                    Passage {
-                        head,
-                        body,
-                        shape,
-                        upgrade,
-                        passive,
-                    },
-                )
-                .await
+    let answer = match admitted {
+        Ok(admitted) => {
+            let passage = Passage {
+                head,
+                body,
+                shape: admitted.shape,
+                upgrade,
+                passive: admitted.passive,
+                reads: admitted.reads,
+            };
+            visit.forward(admitted.permit, passage).await
         }
-        Err(refusal) => visit.refuse(&refusal),
+        Err(answer) => {
+            upload::leave_unread(body, head.version);
+            answer
+        }
+    };
+    visit.dressed(answer, has_body)
+}
+
+impl<'a> Visit<'a> {
+    fn of(
+        gateway: &'a Arc<Gateway>,
+        resource: &'a WebResource,
+        peer: IpAddr,
+        head: &Parts,
+        shape: Shape,
+    ) -> Self {
+        let destination = cache::destination(&head.headers);
+        let to = head.uri.path_and_query();
+        Self {
+            gateway,
+            resource,
+            peer,
+            authority: public_authority(&resource.host, &gateway.portal_url()),
+            named: named_authority(head),
+            to: to.map_or("/", |path| path.as_str()).to_owned(),
+            manner: origin::manner(head, resource.kind, shape, destination),
+            destination,
+            cross_site: origin::is_cross_site(&head.headers),
+            cors: cors::allowed(&head.headers, resource),
+            version: head.version,
+            bodyless: head.method == http::Method::HEAD,
+            begin: None,
+            shown: None,
+        }
+    }
+
+    /// Asks for the permit, or says why there is none.
+    async fn admit(
+        &mut self,
+        head: &Parts,
+        shape: Shape,
+        seat: &Seat,
+    ) -> Result<Admitted, Response<Body>> {
+        let asked = head::asked(head, shape).map_err(|unfit| self.unfit(unfit))?;
+        let shown = self.presented(&head.headers);
+        let shown = shown.map_err(|unfit| self.unfit(unfit))?;
+        if own::is_own(head.uri.path()) {
+            return Err(self.own(head, shown).await);
+        }
+        let Some(shown) = shown else {
+            let preflight = self.cors.as_ref();
+            let preflight = preflight.and_then(|allowed| cors::preflight(head, allowed));
+            return Err(preflight.unwrap_or_else(|| self.unknown()));
+        };
+        let reads = asked.verb.is_read();
+        // Before the question: what another site sends is nobody's activity.
+        if !reads
+            && shown.class == CredentialClass::Cookie
+            && origin::is_foreign(&head.headers, &self.named)
+        {
+            return Err(self.foreign());
+        }
+        let (ask, record) = question(self, head, asked, shown);
+        let passive = ask.action.passive;
+        let permit = self.gateway.registrar.ask(ask, record).await;
+        let permit = permit.map_err(|refusal| {
+            if matches!(refusal, Refusal::Unauthenticated | Refusal::Ended { .. }) {
+                seat.unknown();
+            }
+            self.refuse(&refusal)
+        })?;
+        seat.known(permit.session());
+        Ok(Admitted {
+            permit,
+            shape,
+            passive,
+            reads,
+        })
+    }
+
+    fn presented(&mut self, headers: &HeaderMap) -> Result<Option<Shown>, head::Unfit> {
+        self.begin = credential::cookie(headers, BEGIN_COOKIE)?.map(str::to_owned);
+        let shown = credential::shown(headers)?;
+        self.shown = shown.as_ref().map(|shown| shown.class);
+        Ok(shown)
+    }
+
+    /// Curfew's own answers as the client needs them.
+    fn dressed(&self, mut answer: Response<Body>, has_body: bool) -> Response<Body> {
+        if answer.extensions_mut().remove::<Own>().is_none() {
+            return answer;
+        }
+        let headers = answer.headers_mut();
+        if let Some(allowed) = &self.cors {
+            cors::open(headers, allowed);
+        }
+        // Over HTTP/1.1 nothing can follow a body that was not read.
+        if has_body && self.version < Version::HTTP_2 && !headers.contains_key(header::CONNECTION) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
     }
 }
 
-fn presented(visit: &mut Visit<'_>, headers: &HeaderMap) -> Result<Option<Shown>, head::Unfit> {
-    visit.begin = credential::cookie(headers, BEGIN_COOKIE)?.map(str::to_owned);
-    let shown = credential::shown(headers)?;
-    visit.shown = shown.as_ref().map(|shown| shown.class);
-    Ok(shown)
-}
-
-fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask, Record) {
-    let verb = match shape {
-        Shape::WebSocket => Verb::WebConnect,
-        Shape::Plain if head.method.is_safe() => Verb::WebRead,
-        Shape::Plain => Verb::WebWrite,
-    };
+fn question(visit: &Visit<'_>, head: &Parts, asked: Asked, shown: Shown) -> (Ask, Record) {
     let path = head.uri.path();
-    let client = head
-        .headers
-        .get(header::USER_AGENT)
-        .and_then(|client| client.to_str().ok());
-    let passive = origin::is_speculative(&head.headers)
-        || visit
-            .resource
-            .passive
-            .iter()
-            .any(|prefix| path.starts_with(prefix.as_str()));
+    let client = head.headers.get(header::USER_AGENT).map(readable);
+    let passive =
+        activity::is_automatic(head) || activity::is_passive_path(path, &visit.resource.passive);
     let action = ActionDetail {
-        verb,
-        resource: visit.resource.name.clone(),
-        context: None,
-        connection: None,
-        method: Some(head.method.to_string()),
-        path: Some(cut(path, PATH_BYTES_MAX).to_owned()),
-        statement: None,
-        fingerprint: None,
-        client: client.map(|client| cut(client, CLIENT_BYTES_MAX).to_owned()),
-        search: None,
-        target: None,
+        method: Some(asked.method.to_string()),
+        path: Some(marked(path, PATH_BYTES_MAX).into_owned()),
+        client: client.map(|client| marked(&client, CLIENT_BYTES_MAX).into_owned()),
         passive,
-        concealed: Default::default(),
+        ..ActionDetail::new(asked.verb, visit.resource.name.clone())
     };
     let context = visit.gateway.context(visit.peer);
     let presenter = Presenter::Credential {
@@ -207,13 +271,16 @@ fn question(visit: &Visit<'_>, head: &Parts, shape: Shape, shown: Shown) -> (Ask
     )
 }
 
-/// The first `most` bytes of a text, not more, and no half character.
-fn cut(text: &str, most: usize) -> &str {
-    let end = text.len().min(most);
-    (0..=end)
-        .rev()
-        .find_map(|end| text.get(..end))
-        .unwrap_or_default()
+/// A field's value as a text, with every byte that is not UTF-8 written as `\xNN`.
+fn readable(value: &HeaderValue) -> String {
+    let mut text = String::new();
+    for chunk in value.as_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
 }
 
 /// The resource's host with the port of the portal, since both are served by one listener. What

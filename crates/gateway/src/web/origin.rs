@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 
 use super::answer::Manner;
+use super::cache::Destination;
 use super::head::Shape;
 use crate::config::WebKind;
 
@@ -32,6 +33,13 @@ pub(super) fn is_foreign(headers: &HeaderMap, authority: &str) -> bool {
     site_foreign || origin_foreign
 }
 
+/// Whether the browser says that another site's page had it send this.
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
+    headers
+        .get(FETCH_SITE)
+        .is_some_and(|site| site == "cross-site")
+}
+
 /// Whether `origin` is `https://` and the authority the request itself was sent to.
 fn is_origin_of(origin: &[u8], authority: &str) -> bool {
     let own = authority.strip_suffix(":443").unwrap_or(authority);
@@ -42,7 +50,12 @@ fn is_origin_of(origin: &[u8], authority: &str) -> bool {
 }
 
 /// How Curfew's own answers to this request are shown.
-pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
+pub(super) fn manner(
+    head: &Parts,
+    kind: WebKind,
+    shape: Shape,
+    destination: Destination,
+) -> Manner {
     let html = head
         .headers
         .get(header::ACCEPT)
@@ -54,18 +67,11 @@ pub(super) fn manner(head: &Parts, kind: WebKind, shape: Shape) -> Manner {
         .get(FETCH_MODE)
         .map_or(html, |mode| mode.as_bytes() == b"navigate");
     match (kind, shape, navigates) {
+        (WebKind::App, Shape::Plain, true) if destination == Destination::Frame => Manner::Frame,
         (WebKind::App, Shape::Plain, true) if head.method.is_safe() => Manner::Navigation,
         (WebKind::App, Shape::Plain, true) => Manner::Page,
         _ => Manner::Program,
     }
-}
-
-/// Whether the browser did this by itself, ahead of the person.
-pub(super) fn is_speculative(headers: &HeaderMap) -> bool {
-    let purpose = headers
-        .get("sec-purpose")
-        .and_then(|purpose| purpose.to_str().ok());
-    purpose.is_some_and(|purpose| purpose.starts_with("prefetch"))
 }
 
 #[cfg(test)]
@@ -178,10 +184,16 @@ mod tests {
         ];
         for (method, headers, kind, shape, wanted) in cases {
             assert_eq!(
-                manner(&head(method, headers), kind, shape),
+                manner(&head(method, headers), kind, shape, Destination::Other),
                 wanted,
                 "{method} {headers:?}"
             );
         }
+        let framed = head("GET", &[html, navigate]);
+        let frame = Destination::Frame;
+        let seen = manner(&framed, WebKind::App, Shape::Plain, frame);
+        assert_eq!(seen, Manner::Frame);
+        let seen = manner(&framed, WebKind::Api, Shape::Plain, frame);
+        assert_eq!(seen, Manner::Program);
     }
 }

@@ -2,9 +2,10 @@
 
 use axum::extract::Query;
 use curfew_authority::{
-    Command, Credential, CredentialClass, EndCause, EndReason, NewCredential, SessionId, Verdict,
+    Authority, Command, Credential, CredentialClass, EndCause, EndReason, NewCredential,
+    Refusal as NotDone, SessionId, Verdict,
 };
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -12,8 +13,8 @@ use serde::Deserialize;
 use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
-use super::{Body, Visit, origin};
-use crate::handover::{ARRIVE_PATH, local_path};
+use super::{Body, Visit, cache, origin};
+use crate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
 use crate::registrar::{Refusal, Unavailable};
 use crate::secret;
 
@@ -26,19 +27,15 @@ const SIGN_OUT_PATH: &str = "/.curfew/sign-out";
 /// What a cookie's secret starts with.
 const COOKIE_PREFIX: &str = "cfc_";
 
-/// The only thing worth clearing that touches nobody else: cookies and storage may hold what a
-/// person has typed, or belong to other hosts of the domain.
-const CLEAR: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("clear-site-data"),
-    HeaderValue::from_static("\"cache\""),
-);
-
 /// The query of [`ARRIVE_PATH`].
 #[derive(Deserialize)]
 struct Arrival {
     code: String,
     #[serde(default)]
     to: String,
+    /// How often this browser came with a code that did not work.
+    #[serde(default)]
+    round: u8,
 }
 
 /// Whether a path is Curfew's own.
@@ -47,11 +44,22 @@ pub(super) fn is_own(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+fn too_many() -> Response<Body> {
+    Notice::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_requests",
+        "Too many sign-ins",
+        "This session has as many cookies, passwords and tokens as it can have.",
+    )
+    .hint("Sign out at Curfew's own pages and in again.")
+    .answer(Manner::Page)
+}
+
 impl Visit<'_> {
     /// Answers on Curfew's own paths.
     pub(super) async fn own(&self, head: &Parts, shown: Option<Shown>) -> Response<Body> {
         match (head.uri.path(), &head.method) {
-            (ARRIVE_PATH, &Method::GET) => self.arrive(head).await,
+            (ARRIVE_PATH, &Method::GET) => self.arrive(head, shown).await,
             (SIGN_OUT_PATH, &Method::POST) => self.sign_out(head, shown).await,
             (ARRIVE_PATH | SIGN_OUT_PATH, _) => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -67,35 +75,86 @@ impl Visit<'_> {
         }
     }
 
-    async fn arrive(&self, head: &Parts) -> Response<Body> {
+    async fn arrive(&self, head: &Parts, shown: Option<Shown>) -> Response<Body> {
         let Ok(Query(arrival)) = Query::<Arrival>::try_from_uri(&head.uri) else {
             return self.unfit(Unfit::bad("the link is damaged"));
         };
         let to = local_path(&arrival.to).unwrap_or("/").to_owned();
         let begin = self.begin.as_deref().unwrap_or_default();
         let resource = &self.resource.name;
-        let Some(session) = self.gateway.handover.redeem(&arrival.code, resource, begin) else {
-            return Notice::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_grant",
-                "This sign-in link is used up",
-                "It works once, for a minute, in the browser that asked for it.",
-            )
-            .link(to, "Go on")
-            .answer(Manner::Page);
+        let arriving = self.gateway.handover.redeem(&arrival.code, resource, begin);
+        let held = match shown {
+            Some(shown) => match self.session_of(shown).await {
+                Ok(held) => held,
+                Err(refusal) => return self.refuse(&refusal),
+            },
+            None => None,
         };
-        match self.issue(session).await {
-            Ok(cookie) => Notice::new(StatusCode::SEE_OTHER, "", "Signed in", "You are signed in.")
-                .link(to, "Go on")
-                .header(header::SET_COOKIE, Some(cookie))
-                .header(header::SET_COOKIE, credential::clear_begin())
-                .answer(Manner::Page),
-            Err(refusal) => self.refuse(&refusal),
+        let goes_on = || {
+            let notice = Notice::new(StatusCode::SEE_OTHER, "", "Signed in", "You are signed in.");
+            notice.link(to.clone(), "Go on")
+        };
+        match (arriving, held) {
+            // Another tab has arrived before.
+            (None, Some(_)) => goes_on().answer(Manner::Page),
+            (Some(arriving), Some(held)) if arriving == held => goes_on().answer(Manner::Page),
+            (None, None) => self.begin_again(arrival.round, &to),
+            (Some(session), _) => match self.issue(session).await {
+                Ok(Some(cookie)) => goes_on()
+                    .header(header::SET_COOKIE, Some(cookie))
+                    .answer(Manner::Page),
+                Ok(None) => too_many(),
+                Err(refusal) => self.refuse(&refusal),
+            },
         }
     }
 
-    /// Gives the session a cookie for this host.
-    async fn issue(&self, session: SessionId) -> Result<HeaderValue, Refusal> {
+    /// Sends a browser round once more whose code did not work. Its session at the portal, where it has
+    /// one, brings it here again by itself.
+    fn begin_again(&self, round: u8, to: &str) -> Response<Body> {
+        if round >= ROUNDS_MAX {
+            return Notice::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_grant",
+                "You could not be signed in here",
+                "Your browser did not keep the cookie that ties the sign-in to it.",
+            )
+            .hint("Allow cookies for this site and for Curfew's, then go on.")
+            .link(to.to_owned(), "Go on")
+            .answer(Manner::Page);
+        }
+        let Ok(begin) = Handover::begin(self.begin.as_deref()) else {
+            return self.unavailable(Unavailable::Ledger);
+        };
+        let (portal, resource) = (self.gateway.portal_url(), &self.resource.name);
+        let url = sign_in_again_url(&portal, resource, to, &begin.state, round + 1);
+        Notice::new(StatusCode::SEE_OTHER, "", "Signing in", "Go on to sign in.")
+            .link(url, "Go on")
+            .header(header::SET_COOKIE, credential::set_begin(&begin.cookie))
+            .answer(Manner::Page)
+    }
+
+    /// The live session that a credential presents here. Looking is no use of it.
+    async fn session_of(&self, shown: Shown) -> Result<Option<SessionId>, Refusal> {
+        let resource = self.resource.name.clone();
+        let look = move |authority: &Authority, now| {
+            let (session, _) = authority.credential(&shown.hash)?;
+            let live = authority.session(session)?.end_deadline().at > now;
+            let opens = authority
+                .credentials_of(session, now)
+                .into_iter()
+                .any(|credential| {
+                    credential.hash == shown.hash
+                        && credential.class == shown.class
+                        && credential.audience.as_ref() == Some(&resource)
+                });
+            (live && opens).then(|| session.clone())
+        };
+        self.gateway.registrar.query(look).await
+    }
+
+    /// Gives the session a cookie for this host; none where it has as many credentials as it can have.
+    async fn issue(&self, session: SessionId) -> Result<Option<HeaderValue>, Refusal> {
         let broken = |_| Refusal::Unavailable(Unavailable::Ledger);
         let token = secret::token(COOKIE_PREFIX).map_err(broken)?;
         let credential = Credential {
@@ -111,7 +170,8 @@ impl Visit<'_> {
             credential,
         });
         match self.gateway.registrar.command(command).await? {
-            Verdict::Done => Ok(cookie),
+            Verdict::Done => Ok(Some(cookie)),
+            Verdict::Refused(NotDone::TooManyCredentials(_)) => Ok(None),
             Verdict::Ended { session, reason } => Err(Refusal::Ended { session, reason }),
             Verdict::Deny(denial) => Err(Refusal::Denied(denial)),
             Verdict::StepUp(step_up) => Err(Refusal::StepUp(step_up)),
@@ -130,13 +190,11 @@ impl Visit<'_> {
         {
             return self.refuse(&refusal);
         }
-        let (clear, cache) = CLEAR;
         let text = "Your session has ended everywhere.";
-        Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
+        let notice = Notice::new(StatusCode::OK, "signed_out", "You have signed out", text)
             .link("/".to_owned(), "Sign in again")
-            .header(header::SET_COOKIE, credential::clear_session())
-            .header(clear, Some(cache))
-            .answer(self.manner)
+            .header(header::SET_COOKIE, credential::clear_session());
+        cache::forget(notice.answer(self.manner))
     }
 
     /// Ends the session that a credential presents. One that presents none has nothing to end.

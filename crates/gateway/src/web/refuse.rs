@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use super::answer::{Manner, Notice};
 use super::head::{Unfit, acr};
 use super::upstream::Failure;
-use super::{Body, Visit, credential};
+use super::{Body, Visit, cache, credential};
 use crate::handover::{Handover, Need, sign_in_url};
 use crate::permit::{Cut, CutCause};
 use crate::registrar::{Refusal, Unavailable};
@@ -78,20 +78,24 @@ impl Visit<'_> {
         ended: Option<EndReason>,
     ) -> Response<Body> {
         let mut notice = Notice::new(StatusCode::UNAUTHORIZED, "invalid_token", title, text);
-        if self.shown == Some(CredentialClass::Cookie) {
+        let had_cookie = self.shown == Some(CredentialClass::Cookie);
+        if had_cookie {
             notice = notice.header(header::SET_COOKIE, credential::clear_session());
         }
         let challenge = format!(
             "Bearer realm=\"curfew\", error=\"invalid_token\", error_description=\"{text}\""
         );
-        self.to_sign_in(
-            notice,
-            Need {
-                ended,
-                ..Need::default()
-            },
-            challenge,
-        )
+        let need = Need {
+            ended,
+            ..Need::default()
+        };
+        let answer = self.to_sign_in(notice, need, challenge);
+        // Pages that this browser was shown are not for whoever sits before it now.
+        if had_cookie {
+            cache::forget(answer)
+        } else {
+            answer
+        }
     }
 
     fn step_up(&self, step_up: &StepUp) -> Response<Body> {
@@ -125,7 +129,10 @@ impl Visit<'_> {
             StatusCode::UNAUTHORIZED,
             "insufficient_user_authentication",
             "Please sign in again",
-            text,
+            match step_up.reason() {
+                Some(reason) => format!("{text} {reason}"),
+                None => text.to_owned(),
+            },
         );
         let need = Need {
             reauth: true,
@@ -146,6 +153,17 @@ impl Visit<'_> {
                     "Sign in",
                 );
             return challenged(notice, challenge).answer(Manner::Program);
+        }
+        if self.manner == Manner::Frame {
+            // The cookie is not sent from there, however often somebody signs in.
+            let hint = if self.cross_site {
+                "Within another site's page nobody is signed in. Open it in a tab of its own."
+            } else {
+                "Sign in in another tab, then load this one again."
+            };
+            let here = format!("https://{}{}", self.authority, self.to);
+            let notice = notice.hint(hint).link(here, "Open in another tab");
+            return challenged(notice, challenge).answer(Manner::Frame);
         }
         let Ok(begin) = Handover::begin(self.begin.as_deref()) else {
             return self.unavailable(Unavailable::Ledger);
@@ -178,9 +196,13 @@ impl Visit<'_> {
             DenialCause::WrongAudience => "This credential is for something else.",
             DenialCause::UnknownResource => "This is not served here any more.",
         };
+        let text = match denial.reason() {
+            Some(reason) => format!("{text} {reason}"),
+            None => text.to_owned(),
+        };
         let rules: Vec<&str> = denial.rules.iter().map(|rule| rule.as_str()).collect();
         let text = match rules.as_slice() {
-            [] => text.to_owned(),
+            [] => text,
             rules => format!("{text} ({})", rules.join(", ")),
         };
         let hint = match denial.cause {
@@ -227,9 +249,16 @@ impl Visit<'_> {
                 assurance: None,
                 max_age: None,
                 rules: Vec::new(),
+                reasons: Vec::new(),
+            }),
+            CutCause::PolicyChanged => Refusal::Denied(Denial {
+                session: Some(session),
+                cause: DenialCause::NotPermitted,
+                rules: Vec::new(),
+                reasons: Vec::new(),
             }),
             CutCause::LedgerFailed => Refusal::Unavailable(Unavailable::Ledger),
-            CutCause::Shutdown => Refusal::Unavailable(Unavailable::Stopping),
+            CutCause::Shutdown | CutCause::Released => Refusal::Unavailable(Unavailable::Stopping),
         };
         self.refuse(&refusal)
     }
@@ -248,7 +277,17 @@ impl Visit<'_> {
     /// The request is not even looked at.
     pub(super) fn unfit(&self, unfit: Unfit) -> Response<Body> {
         let text = format!("Refused: {}.", unfit.text);
-        Notice::new(unfit.status, "invalid_request", "Not understood", text).answer(self.manner)
+        let mut notice = Notice::new(unfit.status, "invalid_request", "Not understood", text);
+        if unfit.status == StatusCode::UPGRADE_REQUIRED {
+            for (name, value) in [
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+                (header::UPGRADE, "websocket"),
+                (header::CONNECTION, "upgrade"),
+            ] {
+                notice = notice.header(name, Some(HeaderValue::from_static(value)));
+            }
+        }
+        notice.answer(self.manner)
     }
 
     /// The resource gave no answer.
@@ -259,6 +298,10 @@ impl Visit<'_> {
                 StatusCode::BAD_GATEWAY,
                 "The service broke off before it answered.",
             ),
+            Failure::TooLarge => (
+                StatusCode::BAD_GATEWAY,
+                "The head of the service's answer is longer than is passed on.",
+            ),
             Failure::Slow => (
                 StatusCode::GATEWAY_TIMEOUT,
                 "The service took too long to answer.",
@@ -267,15 +310,25 @@ impl Visit<'_> {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The service has too much to do.",
             ),
+            Failure::Crowded => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "Your session has too many requests open here.",
+            ),
         };
-        let retry = (failure == Failure::Busy).then(|| HeaderValue::from(RETRY_AFTER.as_secs()));
+        let busy = matches!(failure, Failure::Busy | Failure::Crowded);
+        let retry = busy.then(|| HeaderValue::from(RETRY_AFTER.as_secs()));
+        let hint = if failure == Failure::Crowded {
+            "Close some tabs, or wait until some of them are answered."
+        } else {
+            "Your session is not affected. Try again in a while."
+        };
         Notice::new(
             status,
             "upstream_failed",
             "No answer from the service",
             text,
         )
-        .hint("Your session is not affected. Try again in a while.")
+        .hint(hint)
         .header(header::RETRY_AFTER, retry)
         .answer(self.manner)
     }

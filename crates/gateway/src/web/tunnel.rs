@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use curfew_authority::{ClosedBy, DeadlineCause, EndReason};
 use futures_util::FutureExt;
+use futures_util::future::join;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 
-use super::body::Meter;
-use super::frames::{Seen, Splitter, close_frame};
+use super::flow::Flow;
+use super::frames::{Messages, Part, Splitter, close_frame};
 use super::upstream::Lease;
+use crate::config::Patterns;
 use crate::permit::{Cut, CutCause, CutSignal, Permit};
-use crate::registrar::Registrar;
 use crate::secret;
 
 /// Bytes in flight in each direction: two buffers of 16 kB for each of 10,000 WebSockets are
@@ -48,8 +49,8 @@ pub(super) struct Tunnel {
     pub(super) upstream: OnUpgrade,
     pub(super) lease: Lease,
     pub(super) permit: Permit,
-    pub(super) meter: Arc<Meter>,
-    pub(super) registrar: Registrar,
+    pub(super) flow: Arc<Flow>,
+    pub(super) heartbeats: Patterns,
 }
 
 /// Why a direction stopped.
@@ -93,7 +94,8 @@ impl Pipe {
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
         cut: &CutSignal,
-        note: impl Fn(Seen, usize),
+        mut note: impl FnMut(Part<'_>),
+        count: impl Fn(usize),
     ) -> Over {
         loop {
             while self.start < self.end {
@@ -112,27 +114,28 @@ impl Pipe {
             if let Some(cut) = cut.now() {
                 return Over::Cut(cut);
             }
-            let count = match from.read(&mut self.buffer).await {
+            let bytes = match from.read(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Over::Eof,
-                Ok(count) => count,
+                Ok(bytes) => bytes,
             };
-            (self.start, self.end) = (0, count);
-            match self.read.feed(self.buffer.get(..count).unwrap_or_default()) {
-                Ok(seen) => note(seen, count),
-                Err(_) => {
-                    // Nothing of a chunk that cannot be understood goes on.
-                    self.end = 0;
-                    return Over::NotFrames;
-                }
+            (self.start, self.end) = (0, bytes);
+            let chunk = self.buffer.get(..bytes).unwrap_or_default();
+            if self.read.feed(chunk, &mut note).is_err() {
+                // Nothing of a chunk that cannot be understood goes on.
+                self.end = 0;
+                return Over::NotFrames;
             }
+            count(bytes);
         }
     }
 
     fn wrote(&mut self, count: usize) {
         let until = self.start.saturating_add(count).min(self.end);
         let bytes = self.buffer.get(self.start..until).unwrap_or_default();
+        let mut closes = false;
         // These bytes went through `read` before, so they are frames.
-        self.close_written |= self.written.feed(bytes).is_ok_and(|seen| seen.close);
+        let _ = self.written.feed(bytes, |part| closes |= is_close(part));
+        self.close_written |= closes;
         self.start = until;
     }
 
@@ -144,7 +147,8 @@ impl Pipe {
         }
         let waiting = self.waiting();
         let whole = waiting.iter().position(|byte| {
-            probe.feed(std::slice::from_ref(byte)).is_ok() && probe.until_boundary() == Some(0)
+            probe.feed(std::slice::from_ref(byte), |_| {}).is_ok()
+                && probe.until_boundary() == Some(0)
         })?;
         waiting.get(..=whole)
     }
@@ -205,63 +209,80 @@ impl Tunnel {
             upstream,
             lease,
             permit,
-            meter,
-            registrar,
+            flow,
+            heartbeats,
         } = self;
         let signal = permit.cut().clone();
         let (client, upstream) = match opened(client, upstream, &signal).await {
             Ok(both) => both,
-            Err(by) => return permit.close(meter.closing(by, &registrar)),
+            Err(by) => return permit.close(flow.closing(by)),
         };
         let (mut client_read, mut client_write) = split(client);
         let (mut upstream_read, mut upstream_write) = split(upstream);
         let (mut inward, mut outward) = (Pipe::new(), Pipe::new());
         let first_close = OnceLock::new();
-        let activity = permit.activity().clone();
-        let note_client = |seen: Seen, count| {
-            meter.count_to_resource(count);
-            if seen.data {
-                activity.touch();
+        let mut messages = Messages::new(heartbeats);
+        let note_client = |part: Part<'_>| {
+            if messages.is_activity(part) {
+                flow.touch();
             }
-            if seen.close {
+            if is_close(part) {
                 first_close.get_or_init(|| ClosedBy::Client);
             }
         };
-        let note_upstream = |seen: Seen, count| {
-            meter.count_to_client(count);
-            if seen.close {
+        let note_upstream = |part: Part<'_>| {
+            if is_close(part) {
                 first_close.get_or_init(|| ClosedBy::Upstream);
             }
         };
+        let to_resource = |bytes| flow.count_to_resource(bytes);
+        let to_client = |bytes| flow.count_to_client(bytes);
         let (over, side) = tokio::select! {
             biased;
             cut = signal.fired() => (Over::Cut(cut), ClosedBy::Client),
-            over = inward.run(&mut client_read, &mut upstream_write, &signal, note_client) => {
-                (over, ClosedBy::Client)
-            }
-            over = outward.run(&mut upstream_read, &mut client_write, &signal, note_upstream) => {
-                (over, ClosedBy::Upstream)
-            }
+            over = inward.run(
+                &mut client_read, &mut upstream_write, &signal, note_client, to_resource,
+            ) => (over, ClosedBy::Client),
+            over = outward.run(
+                &mut upstream_read, &mut client_write, &signal, note_upstream, to_client,
+            ) => (over, ClosedBy::Upstream),
         };
         let (by, farewell) = over.meaning(first_close.get().copied().unwrap_or(side));
         let mut told = false;
+        let mut permit = Some(permit);
         if let Some((code, reason)) = farewell {
             told = outward.close(&mut client_write, &close_frame(code, &reason, None));
-            // RFC 6455 section 5.3: a mask that can be foreseen is none. Without one it just ends.
             if let Ok(mask) = secret::random() {
-                let farewell = close_frame(GOING_AWAY, "", Some(mask));
-                inward.close(&mut upstream_write, &farewell);
+                let bye = close_frame(GOING_AWAY, "", Some(mask));
+                inward.close(&mut upstream_write, &bye);
             }
         }
-        permit.close(meter.closing(by, &registrar));
+        // A cut ends it now. Otherwise what was sent may still be on its way.
+        if signal.now().is_some()
+            && let Some(permit) = permit.take()
+        {
+            permit.close(flow.closing(by));
+        }
+        let leaving = part(client_read, client_write, told.then_some(inward.read));
+        let parting = join(leaving, taken(upstream_read, upstream_write));
+        let _ = tokio::time::timeout(CLOSE_TIME, parting).await;
+        if let Some(permit) = permit {
+            permit.close(flow.closing(by));
+        }
+        // What the upstream has not taken by now, it does not get.
         drop(lease);
-        let _ = tokio::time::timeout(
-            CLOSE_TIME,
-            part(client_read, client_write, told.then_some(inward.read)),
-        )
-        .await;
-        let _ = upstream_write.shutdown().now_or_never();
     }
+}
+
+/// Ends the upstream's connection: waits until it has taken what was sent, and closes it too.
+async fn taken(mut read: ReadHalf<Io>, mut write: WriteHalf<Io>) {
+    let _ = write.shutdown().await;
+    let mut discarded = [0; 1_024];
+    while let Ok(1..) = read.read(&mut discarded).await {}
+}
+
+fn is_close(part: Part<'_>) -> bool {
+    matches!(part, Part::Header(header) if header.is_close())
 }
 
 /// Ends the client's connection, after its own Close where it was told to go.
@@ -270,8 +291,10 @@ async fn part(mut read: ReadHalf<Io>, mut write: WriteHalf<Io>, told: Option<Spl
         // What was under way is thrown away, until its answer to the Close.
         let mut discarded = [0; 1_024];
         while let Ok(count @ 1..) = read.read(&mut discarded).await {
-            let seen = splitter.feed(discarded.get(..count).unwrap_or_default());
-            if seen.is_ok_and(|seen| seen.close) {
+            let mut closes = false;
+            let chunk = discarded.get(..count).unwrap_or_default();
+            let fed = splitter.feed(chunk, |part| closes |= is_close(part));
+            if closes || fed.is_err() {
                 break;
             }
         }
@@ -291,7 +314,7 @@ fn farewell(cut: Cut) -> (u16, String) {
             LIFETIME,
             format!("session ended: longest time reached{span}"),
         ),
-        CutCause::SessionEnded(EndReason::Shutdown) | CutCause::Shutdown => {
+        CutCause::SessionEnded(EndReason::Shutdown) | CutCause::Shutdown | CutCause::Released => {
             (RESTART, "the gateway is stopping".to_owned())
         }
         CutCause::SessionEnded(EndReason::Reauth) => (
@@ -310,6 +333,7 @@ fn farewell(cut: Cut) -> (u16, String) {
         CutCause::Limit(DeadlineCause::Lifetime) => {
             (LIFETIME, format!("session too old for this{span}"))
         }
+        CutCause::PolicyChanged => (UNAUTHORIZED, "a new policy does not permit this".to_owned()),
         CutCause::LedgerFailed => (TRY_LATER, "the audit log cannot be written".to_owned()),
     }
 }

@@ -3,33 +3,43 @@
 //! Nothing is sent but with a [`Permit`] in hand: [`Upstream::exchange`] takes it by value and
 //! gives it back. HTTP/2 is spoken where the resource offers it by ALPN.
 
+mod answer;
+mod h1;
+mod h2;
+mod lease;
+mod socket;
+mod tls;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use curfew_authority::ResourceName;
-use http::header::{self, HeaderValue};
+use curfew_authority::{ResourceName, SessionId};
+use http::header;
+use http::request::Parts;
 use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
+use self::h1::H1;
+use self::h2::{H2, Place, Unanswered};
+use self::socket::{Breaker, Socket};
+use self::tls::Configs;
 use super::Body;
 use super::assertion::Assertions;
-use super::body::Meter;
+use super::flow::Flow;
 use super::head::Shape;
-use super::tls::{self, Configs};
-use crate::config::{Config, WebResource};
-use crate::permit::{Cut, Permit};
+use crate::config::{Config, Patterns, WebResource};
+use crate::permit::{Cut, CutSignal, Permit};
 use crate::secret::MasterKey;
+
+pub(super) use self::answer::Answer;
+pub(super) use self::lease::Lease;
 
 /// How long name look-up, TCP and TLS may take together. A local network needs milliseconds;
 /// two lost SYN packets cost 3 s.
@@ -42,28 +52,18 @@ const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Unused connections kept for one resource. Each holds about 10 kB: 640 kB.
 const IDLE_MAX: usize = 64;
 
-/// Requests on one HTTP/2 connection. Below the 100 that servers commonly allow, so that quiet
-/// event streams never make others wait.
-const STREAMS_MAX: usize = 64;
-
 /// Requests and streams open to one resource at once, 64 connections' worth of HTTP/2.
 const OPEN_MAX: usize = 4_096;
 
-/// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how
-/// long that may take.
-const H2_PING_EVERY: Duration = Duration::from_secs(20);
-const H2_PING_WAIT: Duration = Duration::from_secs(10);
+/// How many of them one session may have: nobody's event streams shut others out.
+const OPEN_PER_SESSION_MAX: usize = OPEN_MAX / 4;
 
-/// How long a connection may take to become ready for the next request once an answer is through.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
+/// The longest head of an answer: as much as browsers take.
+const ANSWER_HEAD_BYTES_MAX: u32 = 256 * 1024;
 
-/// How long an upstream may be silent before the head of its answer, counted from the last byte
-/// of the request: two minutes, twice what other proxies grant.
-const SILENCE_TIME: Duration = Duration::from_secs(120);
-
-/// How often a request that was not sent, because a kept connection had just closed, is tried on
-/// another kept one before a fresh connection is made.
-const STALE_TRIES: usize = 2;
+/// How often a request is tried: twice on a kept connection, which may have just closed, and then
+/// on a fresh one.
+const TRIES: usize = 3;
 
 /// Why there is no answer. Safe to show to a client: it names no address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,9 +72,13 @@ pub(super) enum Failure {
     Unreachable,
     /// The connection broke before an answer, or what came was no HTTP.
     Broken,
+    /// The head of the answer is too long.
+    TooLarge,
     /// Too much is open already.
     Busy,
-    /// Nothing moved for [`SILENCE_TIME`].
+    /// This session has too much open already.
+    Crowded,
+    /// Nothing moved for the resource's `answer_timeout`.
     Slow,
     /// The permit was taken back.
     Cut(Cut),
@@ -149,9 +153,15 @@ impl Upstreams {
 pub(super) struct Upstream {
     host: String,
     port: u16,
+    /// What the resource is told that its host is; none where that is its public name.
+    told: Option<String>,
     tls: Option<(ServerName<'static>, Configs)>,
+    answer_timeout: Duration,
+    body_timeout: Duration,
+    heartbeats: Patterns,
     kept: Mutex<Kept>,
     open: Arc<Semaphore>,
+    by_session: Mutex<BTreeMap<SessionId, usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -160,66 +170,35 @@ struct Kept {
     h2: Vec<H2>,
 }
 
-#[derive(Debug)]
-struct H1 {
-    sender: http1::SendRequest<Body>,
-    task: AbortHandle,
-}
-
-#[derive(Clone, Debug)]
-struct H2 {
-    sender: http2::SendRequest<Body>,
-    streams: Arc<AtomicUsize>,
-}
-
 enum Connection {
     H1(H1),
-    H2(H2),
+    H2(H2, Place),
 }
 
-/// The connection an answer comes through. Let go without [`Lease::finish`], it is closed: what
-/// was cut must not go on in the background.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pool: Arc<Upstream>,
-    h1: Option<H1>,
-    streams: Option<Arc<AtomicUsize>>,
-    _open: OwnedSemaphorePermit,
-}
-
-impl Lease {
-    /// The whole answer is through: the connection can serve again.
-    pub(super) fn finish(mut self) {
-        let Some(mut h1) = self.h1.take() else { return };
-        if h1.sender.is_ready() {
-            self.pool.keep(h1);
-            return;
-        }
-        let pool = Arc::clone(&self.pool);
-        tokio::spawn(async move {
-            match tokio::time::timeout(SETTLE_TIME, h1.sender.ready()).await {
-                Ok(Ok(())) => pool.keep(h1),
-                Ok(Err(_)) | Err(_) => h1.task.abort(),
-            }
-        });
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(h1) = &self.h1 {
-            h1.task.abort();
-        }
-        if let Some(streams) = &self.streams {
-            streams.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
+/// A request as it goes out, but for what depends on the protocol that the upstream speaks.
+pub(super) struct Outgoing {
+    pub(super) head: Parts,
+    /// None where there is none.
+    pub(super) body: Option<Body>,
+    /// How long the body is, where that is known and is to be said.
+    pub(super) length: Option<u64>,
+    /// Opened once the upstream wants the body, where the client waits for that.
+    pub(super) wanted: Option<CancellationToken>,
+    /// It may be sent twice: it only reads (RFC 9110 section 9.2.2).
+    pub(super) repeatable: bool,
 }
 
 /// Bytes to and from an upstream.
 trait Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
-impl Io for TcpStream {}
-impl Io for TlsStream<TcpStream> {}
+impl Io for Socket {}
+impl Io for TlsStream<Socket> {}
+
+/// A fresh connection, and what it agreed on.
+struct Dialled {
+    io: Box<dyn Io>,
+    h2: bool,
+    breaker: Breaker,
+}
 
 impl Upstream {
     fn new(web: &WebResource) -> Result<Self, UpstreamError> {
@@ -236,25 +215,58 @@ impl Upstream {
         let secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let tls = if secure {
-            let name = ServerName::try_from(host.clone())
+            let name = web
+                .upstream_tls_name
+                .clone()
+                .unwrap_or_else(|| host.clone());
+            let name = ServerName::try_from(name)
                 .map_err(|_| unfit("its host cannot stand in a certificate"))?;
             Some((name, tls::configs(web)?))
         } else {
             None
         };
-        let open = Arc::new(Semaphore::new(OPEN_MAX));
         Ok(Self {
             host,
             port,
+            told: web.upstream_host.clone(),
             tls,
+            answer_timeout: web.answer_timeout.0,
+            body_timeout: web.body_timeout.0,
+            heartbeats: web.passive_messages.clone(),
             kept: Mutex::default(),
-            open,
+            open: Arc::new(Semaphore::new(OPEN_MAX)),
+            by_session: Mutex::default(),
         })
+    }
+
+    /// The names the resource goes by, where `public` is what browsers call it.
+    pub(super) fn names<'a>(&'a self, public: &'a str) -> super::address::Names<'a> {
+        super::address::Names {
+            public,
+            host: &self.host,
+            port: self.port,
+            told: self.told.as_deref(),
+        }
+    }
+
+    pub(super) fn body_timeout(&self) -> Duration {
+        self.body_timeout
+    }
+
+    pub(super) fn heartbeats(&self) -> &Patterns {
+        &self.heartbeats
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // A panic while holding the pool leaves it whole: each change is one push or removal.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shares(&self) -> MutexGuard<'_, BTreeMap<SessionId, usize>> {
+        // As above: each change is one count.
+        self.by_session
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, h1: H1) {
@@ -271,15 +283,11 @@ impl Upstream {
     fn take(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut kept = self.kept();
-        kept.h2.retain(|held| !held.sender.is_closed());
+        kept.h2.retain(H2::serves);
         // Counted up under the lock, so that no connection is given out beyond its share.
-        let room = kept
-            .h2
-            .iter()
-            .find(|held| held.streams.load(Ordering::Acquire) < STREAMS_MAX);
-        if let Some(held) = room {
-            held.streams.fetch_add(1, Ordering::AcqRel);
-            return Some(Connection::H2(held.clone()));
+        let room = kept.h2.iter().find_map(|held| Some((held, held.place()?)));
+        if let Some((held, place)) = room {
+            return Some(Connection::H2(held.clone(), place));
         }
         while let Some((held, since)) = kept.h1.pop() {
             if held.sender.is_ready() && now - since < IDLE_TIME {
@@ -289,18 +297,28 @@ impl Upstream {
         None
     }
 
-    async fn connect(&self, upgrade: bool) -> Result<(Box<dyn Io>, bool), Failure> {
+    async fn connect(&self, upgrade: bool) -> Result<Dialled, Failure> {
         let connecting = async {
             let tcp = TcpStream::connect((self.host.as_str(), self.port)).await?;
             tcp.set_nodelay(true)?;
+            let (socket, breaker) = Socket::new(tcp);
             let Some((name, configs)) = &self.tls else {
-                return Ok::<(Box<dyn Io>, bool), std::io::Error>((Box::new(tcp), false));
+                let io: Box<dyn Io> = Box::new(socket);
+                return Ok::<_, std::io::Error>(Dialled {
+                    io,
+                    h2: false,
+                    breaker,
+                });
             };
             let config = if upgrade { &configs.h1 } else { &configs.any };
             let connector = TlsConnector::from(Arc::clone(config));
-            let stream = connector.connect(name.clone(), tcp).await?;
+            let stream = connector.connect(name.clone(), socket).await?;
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            Ok((Box::new(stream), h2))
+            Ok(Dialled {
+                io: Box::new(stream),
+                h2,
+                breaker,
+            })
         };
         match tokio::time::timeout(CONNECT_TIME, connecting).await {
             Ok(Ok(connected)) => Ok(connected),
@@ -315,183 +333,143 @@ impl Upstream {
         }
     }
 
-    async fn fresh(&self) -> Result<Connection, Failure> {
-        let (io, h2) = self.connect(false).await?;
-        if !h2 {
-            return Ok(Connection::H1(h1(io).await?));
+    async fn fresh(&self, upgrade: bool) -> Result<Connection, Failure> {
+        let dialled = self.connect(upgrade).await?;
+        if !dialled.h2 {
+            return Ok(Connection::H1(H1::new(dialled).await?));
         }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(H2_PING_EVERY)
-            .keep_alive_timeout(H2_PING_WAIT)
-            .adaptive_window(true)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(|_| Failure::Broken)?;
-        tokio::spawn(connection);
-        let held = H2 {
-            sender,
-            streams: Arc::new(AtomicUsize::new(1)),
-        };
+        let held = H2::new(dialled.io).await?;
+        // The first one has room for it.
+        let place = held.place().ok_or(Failure::Broken)?;
         self.kept().h2.push(held.clone());
-        Ok(Connection::H2(held))
+        Ok(Connection::H2(held, place))
     }
 
     /// Sends a request and waits for the head of its answer, for as long as the permit is good
-    /// and something moves. `authority` is the public host, which is what the resource sees as
-    /// its own. A handshake gets a connection of its own, since that may switch protocols.
+    /// and something moves. `public` is the public host, which is what the resource sees as its
+    /// own unless it is told another. A handshake gets a connection of its own, since that may
+    /// switch protocols.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         permit: Permit,
-        request: Request<Body>,
-        authority: &str,
+        outgoing: Outgoing,
+        public: &str,
         shape: Shape,
-        meter: &Meter,
-    ) -> (Permit, Result<(Response<Incoming>, Lease), Failure>) {
-        let answering = async {
-            match shape {
-                Shape::Plain => self.send(request, authority).await,
-                Shape::WebSocket => self.shake_hands(request, authority).await,
-            }
-        };
+        flow: &Flow,
+    ) -> (Permit, Result<(Response<Answer>, Lease), Failure>) {
+        let authority = self.told.as_deref().unwrap_or(public);
         let answer = tokio::select! {
             biased;
             cut = permit.cut().fired() => Err(Failure::Cut(cut)),
-            answer = answering => answer,
-            () = meter.silent_for(SILENCE_TIME) => Err(Failure::Slow),
+            answer = self.send(&permit, outgoing, authority, shape) => answer,
+            () = flow.silent_for(self.answer_timeout) => Err(Failure::Slow),
         };
         (permit, answer)
     }
 
     async fn send(
         self: &Arc<Self>,
-        mut request: Request<Body>,
+        permit: &Permit,
+        mut outgoing: Outgoing,
         authority: &str,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let open = Arc::clone(&self.open)
-            .try_acquire_owned()
-            .map_err(|_| Failure::Busy)?;
-        let mut lease = Lease {
-            pool: Arc::clone(self),
-            h1: None,
-            streams: None,
-            _open: open,
-        };
-        for attempt in 0..=STALE_TRIES {
-            let kept = if attempt < STALE_TRIES {
-                self.take()
-            } else {
+        shape: Shape,
+    ) -> Result<(Response<Answer>, Lease), Failure> {
+        let mut lease = Lease::new(self, permit.session())?;
+        // A connection of its own from the start, or after one that was kept turned out stale.
+        let mut alone = shape == Shape::WebSocket;
+        for last in (0..TRIES).rev() {
+            let kept = if alone || last == 0 {
                 None
+            } else {
+                self.take()
             };
+            let is_kept = kept.is_some();
             let connection = match kept {
                 Some(kept) => kept,
-                None => self.fresh().await?,
+                None => self.fresh(shape == Shape::WebSocket).await?,
             };
+            let again = is_kept.then(|| outgoing.head.clone());
+            let repeatable = outgoing.repeatable && outgoing.body.is_none();
+            let wanted = outgoing.wanted.clone();
+            let length = outgoing.length;
             let tried = match connection {
                 Connection::H1(h1) => {
-                    address_h1(&mut request, authority)?;
-                    let h1 = lease.h1.insert(h1);
-                    h1.sender.try_send_request(request).await
+                    let sent = lease.h1.insert(h1).send(outgoing, authority).await;
+                    sent.map(|response| response.map(Answer::H1))
                 }
-                Connection::H2(mut h2) => {
-                    // The lease counts the stream back, whatever happens from here on.
-                    lease.streams = Some(h2.streams);
-                    address_h2(&mut request, authority)?;
-                    h2.sender.try_send_request(request).await
+                Connection::H2(h2, place) => {
+                    lease.place = Some(place);
+                    send_h2(h2, outgoing, authority, permit.cut()).await
                 }
             };
-            let mut error = match tried {
+            let body = match tried {
                 Ok(response) => return Ok((response, lease)),
-                Err(error) => error,
+                Err(Tried::Unsent(body)) => body,
+                Err(Tried::Closed) if repeatable && is_kept => {
+                    alone = true;
+                    None
+                }
+                Err(Tried::Closed | Tried::Broken) => return Err(Failure::Broken),
+                Err(Tried::TooLarge) => return Err(Failure::TooLarge),
             };
-            let Some(unsent) = error.take_message() else {
-                tracing::warn!(error = %error.into_error(), "an upstream broke off");
+            let Some(head) = again else {
                 return Err(Failure::Broken);
             };
-            request = unsent;
-            lease = lease.renew();
+            lease.renew();
+            outgoing = Outgoing {
+                head,
+                body,
+                length,
+                wanted,
+                repeatable,
+            };
         }
         Err(Failure::Broken)
     }
-
-    async fn shake_hands(
-        self: &Arc<Self>,
-        mut request: Request<Body>,
-        authority: &str,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let open = Arc::clone(&self.open)
-            .try_acquire_owned()
-            .map_err(|_| Failure::Busy)?;
-        let (io, _) = self.connect(true).await?;
-        let mut h1 = h1(io).await?;
-        address_h1(&mut request, authority)?;
-        let response = h1.sender.send_request(request).await.map_err(|error| {
-            tracing::warn!(%error, "an upstream broke off a handshake");
-            Failure::Broken
-        })?;
-        let pool = Arc::clone(self);
-        Ok((
-            response,
-            Lease {
-                pool,
-                h1: Some(h1),
-                streams: None,
-                _open: open,
-            },
-        ))
-    }
 }
 
-impl Lease {
-    /// The same place among the open ones, without the connection that turned out stale.
-    fn renew(mut self) -> Self {
-        if let Some(h1) = self.h1.take() {
-            h1.task.abort();
-        }
-        if let Some(streams) = self.streams.take() {
-            streams.fetch_sub(1, Ordering::AcqRel);
-        }
-        self
-    }
+/// What became of one try.
+enum Tried {
+    /// The upstream has seen nothing of it.
+    Unsent(Option<Body>),
+    /// The connection closed without an answer: most likely it was closing when the request came.
+    Closed,
+    /// The head of the answer exceeds the limits.
+    TooLarge,
+    /// What came was no answer.
+    Broken,
 }
 
-async fn h1(io: Box<dyn Io>) -> Result<H1, Failure> {
-    let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(io))
-        .await
-        .map_err(|_| Failure::Broken)?;
-    let task = tokio::spawn(connection.with_upgrades()).abort_handle();
-    Ok(H1 { sender, task })
-}
-
-/// HTTP/1.1 names the host in a header and the path in the request line.
-fn address_h1(request: &mut Request<Body>, authority: &str) -> Result<(), Failure> {
-    let path = request
-        .uri()
-        .path_and_query()
-        .cloned()
-        .ok_or(Failure::Broken)?;
-    *request.uri_mut() = Uri::from(path);
-    *request.version_mut() = Version::HTTP_11;
-    let host = HeaderValue::from_str(authority).map_err(|_| Failure::Broken)?;
-    request.headers_mut().insert(header::HOST, host);
-    Ok(())
-}
-
-/// HTTP/2 names both in the target.
-fn address_h2(request: &mut Request<Body>, authority: &str) -> Result<(), Failure> {
-    let path = request
-        .uri()
-        .path_and_query()
-        .cloned()
-        .ok_or(Failure::Broken)?;
-    *request.uri_mut() = Uri::builder()
+async fn send_h2(
+    h2: H2,
+    outgoing: Outgoing,
+    authority: &str,
+    cut: &CutSignal,
+) -> Result<Response<Answer>, Tried> {
+    let Outgoing {
+        mut head,
+        body,
+        length,
+        wanted,
+        ..
+    } = outgoing;
+    let path = head.uri.path_and_query().cloned().ok_or(Tried::Broken)?;
+    // Path and host in the target.
+    head.uri = Uri::builder()
         .scheme("https")
         .authority(authority)
         .path_and_query(path)
         .build()
-        .map_err(|_| Failure::Broken)?;
-    *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().remove(header::HOST);
-    Ok(())
+        .map_err(|_| Tried::Broken)?;
+    head.version = Version::HTTP_2;
+    if let Some(length) = length {
+        head.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    let request = Request::from_parts(head, ());
+    match h2.send(request, body, wanted.as_ref(), cut).await {
+        Ok(response) => Ok(response.map(Answer::H2)),
+        Err(Unanswered::Unsent(body)) => Err(Tried::Unsent(body)),
+        Err(Unanswered::Closed) => Err(Tried::Closed),
+        Err(Unanswered::Broken) => Err(Tried::Broken),
+    }
 }

@@ -205,18 +205,37 @@ async fn connections_to_the_resource_serve_again() {
 }
 
 #[tokio::test]
-async fn trailers_pass_from_end_to_end_over_http2() {
-    let bench = Bench::secure("").await;
-    let request = bench
-        .h2_request("POST", "/trailers")
-        .header("te", "trailers");
-    let response = bench
-        .h2()
-        .await
-        .send_request(request.body(super::answer::empty()).unwrap())
-        .await;
-    let body = response.unwrap().into_body().collect().await.unwrap();
-    assert_eq!(header(body.trailers().unwrap(), "grpc-status"), "0");
+async fn trailers_pass_from_end_to_end_but_for_names_of_curfews() {
+    for bench in [Bench::secure("").await, Bench::new("").await] {
+        let names = [
+            "x-checksum",
+            "curfew-subject",
+            "Curfew_Roles",
+            "x-forwarded-for",
+            "cookie",
+            "authorization",
+        ];
+        let trailers = names.map(|name| (name.parse().unwrap(), "1".parse().unwrap()));
+        let frames = [
+            Ok(Frame::data(Bytes::from_static(b"body"))),
+            Ok(Frame::trailers(trailers.into_iter().collect())),
+        ];
+        let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let request = bench
+            .h2_request("POST", "/trailers")
+            .header("te", "trailers")
+            .header("trailer", "x-checksum");
+        let request = request.body(body).unwrap();
+        let response = bench.h2().await.send_request(request).await;
+        let body = response.unwrap().into_body().collect().await.unwrap();
+        // Over HTTP/1.1 the resource says beforehand which trailers there will be.
+        if let Some(trailers) = body.trailers() {
+            let names: Vec<&str> = trailers.keys().map(http::HeaderName::as_str).collect();
+            assert_eq!(names, ["grpc-status"]);
+        }
+        let seen = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+        assert_eq!(seen, "[\"x-checksum\"]");
+    }
 }
 
 #[tokio::test]

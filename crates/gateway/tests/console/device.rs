@@ -49,8 +49,11 @@ pub(crate) async fn approved<'w>(world: &'w World, browser: &mut Browser<'w>) ->
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    let done = browser.post("/device/decide", &form).await;
-    assert!(done.body.contains("Device connected"), "{}", done.body);
+    // A double click.
+    for _ in 0..2 {
+        let done = browser.post("/device/decide", &form).await;
+        assert!(done.body.contains("Device connected"), "{}", done.body);
+    }
     let (status, json) = poll(&mut cli, &device).await;
     assert_eq!(status, StatusCode::OK, "{json}");
     assert_eq!(json["token_type"], "Bearer");

@@ -36,6 +36,9 @@ permit (principal in Role::"admin",
 permit (principal in Role::"staff",
         action in [Action::"web.read", Action::"web.write", Action::"sql.connect"], resource)
 unless { resource.name == "vault" };
+
+@id("auditors-only") @reason("Ask an auditor for what you need of the log.")
+forbid (principal == Subject::"bob", action == Action::"log.read", resource);
 "#;
 
 pub(crate) const CONFIG: &str = r#"
@@ -66,6 +69,7 @@ host = "127.0.0.1"
 port = 9
 database = "orders"
 user = "curfew"
+trust = "classifier"
 tls = "disable"
 "#;
 
@@ -111,7 +115,7 @@ impl World {
 
     /// The first or second code of an account that has not been used yet. Both are still good if
     /// the next half minute begins before they are looked at.
-    fn code(&self, name: &str, n: u64) -> String {
+    pub(crate) fn code(&self, name: &str, n: u64) -> String {
         let now = self.gateway.running.now();
         let step = Span::from_secs(30);
         let at = if n == 0 {
@@ -122,11 +126,16 @@ impl World {
         totp::code(&self.secrets[name], at)
     }
 
-    async fn send(&self, request: Request<Full<bytes::Bytes>>) -> Answer {
+    /// A connection to the portal, for what no client does.
+    pub(crate) async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
         let stream = TcpStream::connect(self.gateway.running.web).await.unwrap();
         let name = ServerName::try_from(PORTAL).unwrap();
         let tls = TlsConnector::from(Arc::clone(&self.gateway.tls));
-        let stream = tls.connect(name, stream).await.unwrap();
+        tls.connect(name, stream).await.unwrap()
+    }
+
+    async fn send(&self, request: Request<Full<bytes::Bytes>>) -> Answer {
+        let stream = self.connect().await;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();

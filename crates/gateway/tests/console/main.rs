@@ -19,5 +19,7 @@ mod pages;
 mod search;
 mod sessions;
 mod sign_in;
+mod state;
+mod tabs;
 mod tiles;
 mod values;

@@ -1,7 +1,8 @@
 //! Seeing and ending sessions, and reading the log.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
+use crate::device::approved;
 use crate::kit::{World, count, ledger};
 
 fn session_of(world: &World, subject: &str) -> String {
@@ -84,10 +85,75 @@ async fn others_see_and_end_only_their_own() {
         .post(&format!("/sessions/{own}/end"), &[("csrf", &csrf)])
         .await;
     assert_eq!(ended.status, StatusCode::SEE_OTHER);
+    let again = bob
+        .post(&format!("/sessions/{own}/end"), &[("csrf", &csrf)])
+        .await;
+    assert_eq!(again.status, StatusCode::SEE_OTHER, "a double click");
+    assert_eq!(count(&world, "session.ended"), 1);
     assert_eq!(other.get("/").await.location(), "/sign-in?ended=signed_out");
 
-    assert_eq!(bob.get("/log").await.status, StatusCode::FORBIDDEN);
+    let log = bob.get("/log").await;
+    assert_eq!(log.status, StatusCode::FORBIDDEN);
+    let reason = "The policy does not permit this: Ask an auditor for what you need of the log.";
+    assert!(log.body.contains(reason), "{}", log.body);
     assert_eq!(bob.get("/log/0").await.status, StatusCode::FORBIDDEN);
+    let mut cli = approved(&world, &mut bob).await;
+    let api = cli.get("/api/v1/log").await;
+    assert_eq!(api.status, StatusCode::FORBIDDEN);
+    assert_eq!(api.json()["error_description"], reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_name_the_person_also_after_the_end() {
+    let world = World::start().await;
+    let mut ada = world.signed_in("ada").await;
+    let mut bob = world.signed_in("bob").await;
+    bob.get("/sessions").await;
+    let csrf = bob.get("/").await.csrf();
+    bob.post("/sign-out", &[("csrf", &csrf)]).await;
+    let entries = ledger(&world);
+    let of_bob = |entry: &&serde_json::Value| {
+        entry["kind"] == "action.denied" || entry["kind"] == "session.ended"
+    };
+    assert!(entries.iter().filter(of_bob).count() >= 2);
+    let mut cli = approved(&world, &mut ada).await;
+    let told = cli.get("/api/v1/log?limit=1000").await.json();
+    for item in told["entries"].as_array().unwrap() {
+        let (entry, named) = (&item["entry"], &item["subject"]);
+        let knows = entry.get("session").is_some() && entry.get("subject").is_none();
+        assert_eq!(named.is_string(), knows, "{item}");
+        if of_bob(&entry) {
+            assert_eq!(named, "bob");
+        }
+    }
+    let ended = entries
+        .iter()
+        .position(|entry| entry["kind"] == "session.ended");
+    let path = format!("/log/{}", ended.unwrap());
+    let html = [("accept", "text/html,*/*")];
+    let page = ada.send(Method::GET, &path, &[], &html).await;
+    assert!(page.header("content-type").starts_with("text/html"));
+    assert_eq!(page.header("vary"), "accept");
+    for wanted in [
+        "bob: session ended: signed_out",
+        "Download as JSON",
+        "signed_out",
+    ] {
+        assert!(page.body.contains(wanted), "{wanted}: {}", page.body);
+    }
+    let file = format!("{path}?download=1");
+    let file = ada.send(Method::GET, &file, &[], &html).await;
+    assert_eq!(file.json()["kind"], "session.ended");
+    assert!(
+        file.header("content-disposition")
+            .starts_with("attachment; filename=\"entry-")
+    );
+    let page = ada.get("/log").await;
+    assert!(
+        page.body.contains("data-label=\"Who\">bob<br>"),
+        "{}",
+        page.body
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +192,7 @@ async fn looking_passively_moves_no_clock() {
     ada.get("/").await;
     let first = ada.get("/api/v1/session").await.json();
     let size = ledger(&world).len();
-    for path in ["/api/v1/session", "/?passive=1", "/assets/curfew.css"] {
+    for path in ["/api/v1/session", "/session/state", "/assets/curfew.css"] {
         assert_eq!(ada.get(path).await.status, StatusCode::OK, "{path}");
     }
     assert_eq!(ledger(&world).len(), size, "no entry either");

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, RefusalCause};
+use curfew_authority::Command;
 use curfew_export::range;
 use curfew_gateway::Running;
 use curfew_gateway::config::Config;
@@ -140,11 +140,7 @@ fn signed(ledger: &Path) -> u64 {
 /// Records so many entries.
 async fn record(running: &Running, count: usize) {
     for _ in 0..count {
-        let command = Command::RefuseSignIn {
-            subject: None,
-            cause: RefusalCause::UnknownAccount,
-            address: "192.0.2.1".parse().unwrap(),
-        };
+        let command = Command::StepClock { wall_offset_us: 1 };
         running.registrar().carry_out(command).await.unwrap();
     }
 }

@@ -49,10 +49,10 @@ async fn a_collector_gets_each_entry_once_and_in_order_over_restarts_between_bat
     collector.see(|seen| {
         assert!(seen.requests.iter().all(|(count, _)| *count <= 256));
         let last = seen.records.last().unwrap();
-        assert_eq!(last.event_name, "curfew.sign_in.refused");
+        assert_eq!(last.event_name, "curfew.clock.stepped");
         assert!(text(&last.body).unwrap().starts_with("{\"v\":1,"));
-        let address = attribute(last, "client.address");
-        assert_eq!(address, Some(Value::StringValue("192.0.2.1".to_owned())));
+        let outcome = attribute(last, "curfew.outcome");
+        assert_eq!(outcome, Some(Value::StringValue("success".to_owned())));
     });
     running.stop().await.unwrap();
 }

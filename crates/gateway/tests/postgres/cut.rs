@@ -136,6 +136,137 @@ async fn no_write_commits_after_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_queued_runs_after_the_end() {
+    let world = World::start().await;
+    let owner = world.person("owner", "dba").await;
+    let owner = world.connect(&owner).await;
+    owner.batch_execute("create table t (a int)").await.unwrap();
+    let slow = "insert into t select 1 from pg_sleep(0.3)";
+    let extended = |out: &mut bytes::BytesMut, sync: bool| {
+        let none: [i32; 0] = [];
+        frontend::parse("", slow, [], out).unwrap();
+        frontend::bind("", "", [], none, |_, _| unreachable!(), [], out)
+            .ok()
+            .unwrap();
+        frontend::execute("", 0, out).unwrap();
+        if sync {
+            frontend::sync(out);
+        }
+    };
+    for way in ["simple", "synced", "pipelined"] {
+        let ana = world.person("ana", "dba").await;
+        let mut raw = world.raw(&ana, 0x0003_0000).await;
+        raw.say(|out| {
+            for _ in 0..20 {
+                match way {
+                    "simple" => frontend::query(slow, out).unwrap(),
+                    way => extended(out, way == "synced"),
+                }
+            }
+            frontend::sync(out);
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.end(&ana.session).await;
+        last_words(&mut raw).await;
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        let row = owner
+            .query_one("select count(*) from t", &[])
+            .await
+            .unwrap();
+        assert_eq!(row.get::<_, i64>(0), 0, "{way}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_the_client_is_no_activity() {
+    let world = World::with_policy(&policy("1s", "12h", "12h")).await;
+    let owner = world.person("owner", "dba").await;
+    let setup = "create table t (a int)";
+    world
+        .connect(&owner)
+        .await
+        .batch_execute(setup)
+        .await
+        .unwrap();
+    world.until_gone().await;
+    for way in ["copy", "stray copy data", "portal", "half a bind"] {
+        let ana = world.person("ana", "dba").await;
+        let mut raw = world.raw(&ana, 0x0003_0000).await;
+        let started = Instant::now();
+        raw.say(|out| match way {
+            "copy" => frontend::query("copy t from stdin", out).unwrap(),
+            "portal" => {
+                let none: [i32; 0] = [];
+                frontend::query("begin", out).unwrap();
+                frontend::parse("", "select generate_series(1, 9)", [], out).unwrap();
+                frontend::bind("", "", [], none, |_, _| unreachable!(), [], out)
+                    .ok()
+                    .unwrap();
+                frontend::execute("", 1, out).unwrap();
+                frontend::sync(out);
+            }
+            "unread answer" => {
+                let long = "select repeat('x', 5000) from generate_series(1, 100000000)";
+                frontend::query(long, out).unwrap();
+            }
+            _ => {}
+        })
+        .await;
+        if way == "half a bind" {
+            raw.say(|out| frontend::parse("", "select $1", [], out).unwrap())
+                .await;
+            raw.send(b"B\0\x0f\0\0\0\0half").await;
+        }
+        let drip = tokio::spawn(async move {
+            while started.elapsed() < Duration::from_secs(4) {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                let message: &[u8] = match way {
+                    // Empty, and outside of a copy.
+                    "copy" => b"d\0\0\0\x04",
+                    "stray copy data" => b"d\0\0\0\x05x",
+                    _ => continue,
+                };
+                if raw.stream.write_all(message).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let mut took = Duration::ZERO;
+        while world.backends().await > 0 {
+            took = started.elapsed();
+            assert!(took < Duration::from_millis(2_500), "{way}: still there");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("{way}: gone after {took:?}");
+        drip.abort();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_a_copy_keeps_no_lock() {
+    let world = World::start().await;
+    let owner = world.person("owner", "dba").await;
+    let owner = world.connect(&owner).await;
+    owner.batch_execute("create table t (a int)").await.unwrap();
+    for goodbye in [true, false] {
+        let ana = world.person("ana", "dba").await;
+        let mut raw = world.raw(&ana, 0x0003_0000).await;
+        raw.say(|out| frontend::query("copy t from stdin", out).unwrap())
+            .await;
+        while raw.next().await.is_some_and(|(tag, _)| tag != b'G') {}
+        raw.send(b"d\0\0\0\x061\n").await;
+        if goodbye {
+            raw.say(frontend::terminate).await;
+        }
+        drop(raw);
+        let lock = owner.batch_execute("truncate t");
+        let got = tokio::time::timeout(Duration::from_secs(2), lock).await;
+        got.expect("the lock is free").unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cut_comes_between_messages_of_a_large_answer() {
     let world = World::start().await;
     let mut told = 0;

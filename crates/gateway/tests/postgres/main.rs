@@ -7,7 +7,10 @@
     reason = "the tests start PostgreSQL and psql, and may wait"
 )]
 
+mod accounts;
+mod corpus;
 mod cut;
 mod entrance;
 mod kit;
+mod rights;
 mod statements;

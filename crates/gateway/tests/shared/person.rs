@@ -55,21 +55,7 @@ impl Person {
                 hash: self.0.clone(),
                 plane: Plane::Web,
             },
-            action: ActionDetail {
-                verb,
-                resource: resource.parse().unwrap(),
-                context: None,
-                connection: None,
-                method: None,
-                path: None,
-                statement: None,
-                fingerprint: None,
-                client: None,
-                search: None,
-                target: None,
-                passive: false,
-                concealed: Default::default(),
-            },
+            action: ActionDetail::new(verb, resource.parse().unwrap()),
             context: context(),
         };
         registrar.ask(ask, Record::ByVerb).await

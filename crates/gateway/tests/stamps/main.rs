@@ -26,7 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Entry, Event, LogTimestamped, RecordLevel, RefusalCause, Verb};
+use curfew_authority::{Command, Entry, Event, LogTimestamped, RecordLevel, Verb};
 use curfew_gateway::config::Config;
 use curfew_gateway::witness::server::WitnessServer;
 use curfew_gateway::{Refusal, Unavailable};
@@ -88,11 +88,7 @@ async fn stage(times: &str, more: &str, prepare: impl FnOnce(&Path, &VerifierKey
 impl Stage {
     /// Something to record.
     async fn entry(&self) {
-        let command = Command::RefuseSignIn {
-            subject: None,
-            cause: RefusalCause::UnknownAccount,
-            address: "192.0.2.1".parse().unwrap(),
-        };
+        let command = Command::StepClock { wall_offset_us: 1 };
         let registrar = self.gateway.running.registrar();
         registrar.carry_out(command).await.unwrap();
     }

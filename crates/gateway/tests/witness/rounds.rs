@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Entry, Event, RefusalCause};
+use curfew_authority::{Command, Entry, Event};
 use curfew_gateway::witness::server::WitnessServer;
 use curfew_ledger::cosignature::Algorithm;
 use curfew_ledger::trust::{Judged, TrustPolicy};
@@ -138,11 +138,7 @@ pub(crate) async fn stage_with(
 impl Stage {
     /// Something to record.
     async fn entry(&self) {
-        let command = Command::RefuseSignIn {
-            subject: None,
-            cause: RefusalCause::UnknownAccount,
-            address: "192.0.2.1".parse().unwrap(),
-        };
+        let command = Command::StepClock { wall_offset_us: 1 };
         self.gateway
             .running
             .registrar()

@@ -205,7 +205,7 @@ fn a_store_whose_disk_failed_is_opened_again_by_itself() {
     disk.broken.store(true, SeqCst);
     for _ in 0..3 {
         let code = bench.code(NOON);
-        let failed = accounts.verify("alice", &secret(PASSWORD), &code, address(1), at(NOON));
+        let failed = accounts.verify("alice", &secret(PASSWORD), &code, &at_home(1), at(NOON));
         assert!(matches!(failed, Err(SignInError::Failed(_))), "{failed:?}");
         accounts.check().unwrap_err();
     }

@@ -65,6 +65,75 @@ fn failures_make_the_account_wait_and_a_sign_in_forgets_them() {
     assert_eq!(bench.view().failures, 1);
 }
 
+/// What anybody can find out by failing at one address and then at another.
+#[test]
+fn an_address_that_an_account_was_signed_in_from_tells_nobody_that_there_is_one() {
+    let course = |name: &str, first: u8| -> Vec<(bool, Option<Span>)> {
+        let bench = Bench::new();
+        bench.sign_in(PASSWORD, 1, NOON).unwrap();
+        let now = NOON + LONG;
+        let fail = |from: u8| {
+            let wrong = bench.attempt_from(name, "x", "123456", &stranger_at(from), now);
+            let refused = wrong.unwrap_err();
+            let looked_at = refused.cause != RefusalCause::TooManyAttempts;
+            (looked_at, refused.retry_after)
+        };
+        let second = if first == 1 { 2 } else { 1 };
+        let mut seen: Vec<_> = (0..6).map(|_| fail(first)).collect();
+        seen.extend((0..3).map(|_| fail(second)));
+        seen
+    };
+    for first in [1, 2] {
+        let known = course("alice", first);
+        assert_eq!(known, course("nobody", first), "first at {first}");
+        assert!(!known[6].0, "what failed there counts here");
+    }
+}
+
+#[test]
+fn a_guesser_at_the_owners_address_does_not_keep_the_owner_out() {
+    let bench = Bench::new();
+    bench.sign_in(PASSWORD, 1, NOON).unwrap();
+    let now = NOON + LONG;
+    for n in 0..60 {
+        let name = format!("nobody{n}");
+        let _ = bench.attempt_from(&name, "x", "123456", &stranger_at(1), now);
+        let _ = bench.attempt_from("alice", "x", "123456", &stranger_at(1), now);
+    }
+    let code = bench.code(now);
+    let stranger = bench.attempt_from("alice", PASSWORD, &code, &stranger_at(1), now);
+    assert_eq!(cause(stranger), RefusalCause::TooManyAttempts);
+    bench.sign_in(PASSWORD, 1, now).unwrap();
+}
+
+#[test]
+fn a_browser_is_forgotten_once_somebody_else_may_have_had_the_account() {
+    let bench = Bench::new();
+    bench.sign_in(PASSWORD, 1, NOON).unwrap();
+    let known = |bench: &Bench| {
+        let record = bench.accounts().store.find("alice").unwrap().record;
+        record.lane_of(at_home(1).browser.as_ref()) == Lane::Near
+    };
+    assert!(known(&bench));
+    bench.accounts().renew_totp(&alice()).unwrap();
+    assert!(!known(&bench));
+    for n in 0..9_u8 {
+        let name: SubjectName = "bob".parse().unwrap();
+        if n == 0 {
+            bench
+                .accounts()
+                .add(&name, roles(), &secret(PASSWORD))
+                .unwrap();
+        }
+        let mut record = bench.accounts().store.find("bob").unwrap().record;
+        for browser in 0..=n {
+            record.remember(Browser::with(&browser.to_string()));
+        }
+        let first = Browser::with("0");
+        assert_eq!(record.lane_of(Some(&first)) == Lane::Near, n < 8);
+    }
+}
+
 #[test]
 fn an_attacker_far_away_does_not_keep_the_owner_out() {
     let bench = Bench::new();
@@ -83,12 +152,31 @@ fn an_attacker_far_away_does_not_keep_the_owner_out() {
 }
 
 #[test]
-fn after_a_hundred_failures_only_a_new_password_helps() {
+fn strangers_lock_nobody_out_for_good() {
     let mut bench = Bench::new();
     bench.sign_in(PASSWORD, 1, NOON).unwrap();
     let mut now = NOON;
-    for n in 0..LOCK_FAILURES {
-        assert!(!bench.view().locked);
+    for _ in 0..3 * LOCK_FAILURES {
+        now += LONG;
+        let _ = bench.sign_in("plum tart at one", 9, now);
+    }
+    assert!(bench.view().locked);
+    assert_eq!(bench.view().failures, LOCK_FAILURES);
+    bench.reopen();
+    now += 100 * LONG;
+    let elsewhere = bench.sign_in(PASSWORD, 2, now);
+    assert_eq!(cause(elsewhere), RefusalCause::TooManyAttempts);
+    bench.sign_in(PASSWORD, 1, now).unwrap();
+    assert!(!bench.view().locked);
+    bench.sign_in(PASSWORD, 2, now + 60).unwrap();
+}
+
+#[test]
+fn after_a_hundred_failures_in_both_lanes_only_a_new_password_helps() {
+    let mut bench = Bench::new();
+    bench.sign_in(PASSWORD, 1, NOON).unwrap();
+    let mut now = NOON;
+    for n in 0..2 * LOCK_FAILURES {
         now += LONG;
         let from = if n % 2 == 0 { 1 } else { 9 };
         assert_eq!(

@@ -37,6 +37,22 @@ fn address(n: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, n))
 }
 
+/// A browser and an address of its own.
+fn at_home(n: u8) -> Origin {
+    Origin {
+        address: address(n),
+        browser: Some(Browser::with(&format!("browser {n}"))),
+    }
+}
+
+/// A browser that shows nothing, at somebody's address.
+fn stranger_at(n: u8) -> Origin {
+    Origin {
+        address: address(n),
+        browser: None,
+    }
+}
+
 fn alice() -> SubjectName {
     "alice".parse().unwrap()
 }
@@ -98,8 +114,19 @@ impl Bench {
         from: u8,
         secs: u64,
     ) -> Result<Verified, Refused> {
+        self.attempt_from(name, password, code, &at_home(from), secs)
+    }
+
+    fn attempt_from(
+        &self,
+        name: &str,
+        password: &str,
+        code: &str,
+        from: &Origin,
+        secs: u64,
+    ) -> Result<Verified, Refused> {
         self.accounts()
-            .verify(name, &secret(password), code, address(from), at(secs))
+            .verify(name, &secret(password), code, from, at(secs))
             .map_err(|error| match error {
                 SignInError::Refused(refused) => refused,
                 SignInError::Failed(error) => panic!("{error}"),

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use curfew_authority::{
-    Aal, AccountChange, ActionDetail, Actor, Ask, ClosedBy, Command, Context, Credential,
-    CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Factor, NewCredential,
-    Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
+    Aal, AccountChange, AccountClass, ActionDetail, Actor, Ask, ClosedBy, Command, Context,
+    Credential, CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Factor,
+    NewCredential, Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
 };
 
 use super::{Open, World};
@@ -351,22 +351,21 @@ impl World {
         Command::Ask(Ask {
             presenter,
             action: ActionDetail {
-                verb,
-                resource: name(resource),
-                context: None,
                 connection,
+                account: (verb == Verb::SqlConnect)
+                    .then(|| self.prng.pick(&AccountClass::ALL).copied())
+                    .flatten()
+                    .filter(|_| self.prng.chance(70)),
                 method: Some("GET".to_owned()),
                 path: Some("/é".repeat(long / 2)),
                 statement: self
                     .prng
                     .chance(50)
                     .then(|| "select $1 \n".repeat(long / 10)),
-                fingerprint: None,
                 client: Some("psql\u{0}".to_owned()),
-                search: None,
                 target: self.prng.chance(10).then_some(session),
                 passive: self.prng.chance(20),
-                concealed: Default::default(),
+                ..ActionDetail::new(verb, name(resource))
             },
             context: self.context(),
         })

@@ -129,10 +129,8 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
     let web = verb == Verb::WebRead;
     let text = |given: bool, text: &str| given.then(|| text.to_owned());
     ActionDetail {
-        verb,
-        resource: if web { "wiki" } else { "orders" }.parse().unwrap(),
-        context: None,
         connection,
+        account: None,
         method: text(web, "GET"),
         path: text(web, "/pages/handbook/2026/onboarding"),
         statement: text(
@@ -141,10 +139,7 @@ fn action(verb: Verb, connection: Option<u64>) -> ActionDetail {
         ),
         fingerprint: text(verb == Verb::SqlRead, "50fde20626009aba"),
         client: text(verb == Verb::SqlConnect, "psql"),
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Default::default(),
+        ..ActionDetail::new(verb, if web { "wiki" } else { "orders" }.parse().unwrap())
     }
 }
 

@@ -90,19 +90,10 @@ fn session(number: u8) -> SessionId {
 fn action(verb: Verb) -> ActionDetail {
     let web = verb == Verb::WebRead;
     let mut action = ActionDetail {
-        verb,
-        resource: if web { "shop" } else { "orders" }.parse().unwrap(),
-        context: None,
-        connection: None,
         method: web.then(|| "GET".into()),
         path: web.then(|| "/orders/\u{fc}ber".into()),
-        statement: None,
-        fingerprint: None,
         client: (!web).then(|| "psql \"15\"\n".into()),
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Default::default(),
+        ..ActionDetail::new(verb, if web { "shop" } else { "orders" }.parse().unwrap())
     };
     action.conceal(Field::Client, &[3; 32]);
     action

@@ -142,19 +142,9 @@ impl Log {
     /// A page is read.
     pub(crate) fn read(&mut self, number: u8) {
         let action = ActionDetail {
-            verb: Verb::WebRead,
-            resource: "shop".parse().unwrap(),
-            context: None,
-            connection: None,
             method: Some("GET".into()),
             path: Some(format!("/orders/{}", self.now)),
-            concealed: Default::default(),
-            statement: None,
-            fingerprint: None,
-            client: None,
-            search: None,
-            target: None,
-            passive: false,
+            ..ActionDetail::new(Verb::WebRead, "shop".parse().unwrap())
         };
         self.carry_out(&Command::Ask(Ask {
             presenter: Presenter::Session(session(number)),

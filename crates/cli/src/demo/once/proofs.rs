@@ -113,19 +113,9 @@ pub(super) fn forged(stage: &Stage, session: &str) -> Outcome<String> {
     let last = Entry::from_bytes(&last).doing("cannot read the log")?;
     let session: SessionId = session.parse().doing("the session's name")?;
     let action = ActionDetail {
-        verb: Verb::WebRead,
-        resource: "shop".parse().doing("the app's name")?,
-        context: None,
-        connection: None,
         method: Some("GET".to_owned()),
         path: Some("/".to_owned()),
-        statement: None,
-        fingerprint: None,
-        client: None,
-        search: None,
-        target: None,
-        passive: false,
-        concealed: Default::default(),
+        ..ActionDetail::new(Verb::WebRead, "shop".parse().doing("the app's name")?)
     };
     let forged = Entry {
         time: last.time.saturating_add(Span::from_millis(1)),

@@ -1,18 +1,18 @@
 //! The end of a connection: the running statement first, then the client's last words, then what
 //! is left upstream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use curfew_authority::ClosedBy;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::super::frame::{self, Complaint, FrameSplitter, Way};
-use super::super::track::Track;
+use super::super::frame::Complaint;
+use super::super::protocol::Protocol;
 use super::super::upstream::{CancelHandle, Stream};
-use super::{End, Outgoing, READ_BYTES, Relay};
-use crate::permit::Closing;
+use super::{End, READ_BYTES, Relay, Written};
+use crate::permit::{Closing, Permit};
 
 /// How long the client's last words wait for the running statement to be cancelled. On one network
 /// that takes 1 to 3 ms with TLS; a client must not keep its connection for longer than this
@@ -26,7 +26,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// How long a goodbye to the server may take.
 const GOODBYE: Duration = Duration::from_millis(100);
 /// How long a statement may go on after it was cancelled before it is cancelled again: a request
-/// that overtakes its statement is lost.
+/// that comes between two messages of a unit is lost.
 const CANCEL_AGAIN: Duration = Duration::from_millis(100);
 /// How long a statement is cancelled at most. What does not yield by then is left to the server:
 /// the connection is closed under it.
@@ -35,8 +35,11 @@ const QUENCH: Duration = Duration::from_secs(5);
 impl<C: Stream> Relay<C> {
     /// Ends the connection. The permit is given back as soon as nothing can flow to the client.
     pub(super) async fn finish(mut self, end: End) {
+        // Nothing that is asked for now may be begun.
+        self.deciding = None;
+        self.busy = None;
         let running = match &end {
-            End::Cut(_) | End::Gone | End::Told(..) => self.track.is_running(),
+            End::Cut(_) | End::Gone | End::Told(..) => self.protocol.is_running(),
             End::Client | End::Server => false,
         };
         let cancelling = running.then(|| spawn_cancel(self.cancel.clone()));
@@ -49,18 +52,15 @@ impl<C: Stream> Relay<C> {
         self.permit.close(Closing {
             by,
             closed: self.plane.gateway.registrar.now(),
-            bytes_in: self.to_server.sent,
-            bytes_out: self.to_client.sent,
+            bytes_in: self.to_server.bytes,
+            bytes_out: self.to_client.bytes,
         });
         let linger = timeout(LINGER, drain(self.client.0));
         let remains = Remains {
-            // Not after half a message of the client's: the server would take it for the rest.
-            between: self.to_server.bytes.is_empty() && !self.from_client.is_inside(),
             from: self.server.0,
             to: self.server.1,
-            splitter: self.from_server,
-            out: self.to_server,
-            track: self.track,
+            written: self.to_server,
+            protocol: self.protocol,
             cancel: self.cancel,
         };
         let _ = tokio::join!(linger, remains.settle(running));
@@ -69,13 +69,12 @@ impl<C: Stream> Relay<C> {
     /// Says the last words, closes the client's side and says what closed it.
     async fn tell(&mut self, end: End) -> ClosedBy {
         let (complaint, by) = self.last_words(end);
-        // What began goes on only as far as it is here already; nothing of ours goes into it.
-        let through = self.from_server.flow(&mut self.to_client.bytes);
-        let between = through || !self.from_server.is_inside();
-        if let Some(complaint) = complaint.filter(|_| between) {
-            complaint.write(&mut self.to_client.bytes);
+        if let Some(complaint) = complaint {
+            self.protocol.tell_last(&complaint);
         }
-        let _ = timeout(LAST_WORDS, self.to_client.push_all(&mut self.client.1)).await;
+        let out = self.protocol.buffers().to_client;
+        let written = self.to_client.push_all(out, &mut self.client.1);
+        let _ = timeout(LAST_WORDS, written).await;
         by
     }
 
@@ -83,7 +82,7 @@ impl<C: Stream> Relay<C> {
         match end {
             End::Client | End::Gone => (None, ClosedBy::Client),
             // A server that closes says why.
-            End::Server if self.last == b'E' => (None, ClosedBy::Upstream),
+            End::Server if self.protocol.has_told_error() => (None, ClosedBy::Upstream),
             End::Server => {
                 let complaint =
                     Complaint::fatal("08006", "the database server closed the connection");
@@ -91,7 +90,7 @@ impl<C: Stream> Relay<C> {
             }
             End::Told(complaint, by) => (Some(complaint), by),
             End::Cut(cut) => (
-                Some(self.words.cut(&cut, self.track.status)),
+                Some(self.words.cut(&cut, self.protocol.status())),
                 cut.cause.closed_by(),
             ),
         }
@@ -102,32 +101,33 @@ impl<C: Stream> Relay<C> {
 struct Remains {
     from: ReadHalf<Box<dyn Stream>>,
     to: WriteHalf<Box<dyn Stream>>,
-    splitter: FrameSplitter,
-    out: Outgoing,
-    track: Track,
+    written: Written,
+    protocol: Protocol<Arc<Permit>>,
     cancel: CancelHandle,
-    between: bool,
 }
 
 impl Remains {
-    /// Waits until nothing runs any more, says goodbye and closes.
+    /// Says goodbye, waits until nothing runs any more, and closes.
     async fn settle(mut self, running: bool) {
+        self.protocol.terminate();
+        let goodbye = async {
+            let out = self.protocol.buffers().to_server;
+            self.written.push_all(out, &mut self.to).await
+        };
+        let _ = timeout(GOODBYE, goodbye).await;
         if running && timeout(QUENCH, self.quench()).await.is_err() {
             tracing::warn!("a statement does not yield to being cancelled");
         }
-        if self.between {
-            frame::terminate(&mut self.out.bytes);
-        }
-        let _ = timeout(GOODBYE, self.out.push_all(&mut self.to)).await;
     }
 
     /// Throws the rest of the answers away, and cancels again as long as there are any to come. A
     /// server that cannot write does not hear a cancel request.
     async fn quench(&mut self) {
         let mut again = Instant::now() + CANCEL_AGAIN;
-        let mut nowhere = BytesMut::new();
-        while self.track.is_running() {
-            match timeout_at(again, self.from.read_buf(self.splitter.buffer())).await {
+        while self.protocol.discard_answers() {
+            let buffer = self.protocol.buffers().from_server;
+            buffer.reserve(READ_BYTES);
+            match timeout_at(again, self.from.read_buf(buffer)).await {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0) | Err(_)) => return,
                 Err(_) => {
@@ -135,29 +135,7 @@ impl Remains {
                     again = Instant::now() + CANCEL_AGAIN;
                 }
             }
-            while self.splitter.flow(&mut nowhere)
-                && let Ok(Some(head)) = self.splitter.head()
-            {
-                if head.tag == b'Z' {
-                    self.track.ready(b'I');
-                } else {
-                    self.track.answer(head.tag);
-                }
-                self.splitter.begin(head, Way::Drop);
-            }
-            nowhere.clear();
-            self.splitter.buffer().reserve(READ_BYTES);
         }
-    }
-}
-
-impl Outgoing {
-    /// Writes all there is and closes this direction.
-    async fn push_all<C: Stream>(&mut self, to: &mut WriteHalf<C>) -> std::io::Result<()> {
-        while self.waits() {
-            self.push(to).await?;
-        }
-        to.shutdown().await
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use curfew_authority::Verb;
+use curfew_authority::{AccountClass, Verb};
+
+use super::settings::setting;
 
 /// How far a statement reaches. Ordered: of several the highest counts.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -17,6 +19,15 @@ pub(crate) enum Class {
 }
 
 impl Class {
+    /// What a database holds an account of this class to.
+    pub(crate) const fn of_account(account: AccountClass) -> Self {
+        match account {
+            AccountClass::Connect | AccountClass::Read => Self::Read,
+            AccountClass::Write => Self::Write,
+            AccountClass::Ddl => Self::Ddl,
+        }
+    }
+
     /// The verb policy and log know it by.
     pub(crate) const fn verb(self) -> Verb {
         match self {
@@ -24,6 +35,60 @@ impl Class {
             Self::Write => Verb::SqlWrite,
             Self::Ddl => Verb::SqlDdl,
         }
+    }
+}
+
+/// How far a statement reaches, as far as its text tells.
+///
+/// What a name stands for is decided by the server: by its search path, overloads, casts and views.
+/// So there are two classes: what the text shows, and what it may come to where nothing else holds
+/// the server back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Reach {
+    /// The highest class of anything that is known by its name.
+    pub(crate) shown: Class,
+    /// The highest class of anything in it, with what is not known counted as what it might be.
+    pub(crate) possible: Class,
+}
+
+impl Reach {
+    /// What is nothing but read-only.
+    pub(crate) const READ: Self = Self::known(Class::Read);
+    /// What nothing is known of.
+    pub(crate) const UNKNOWN: Self = Self {
+        shown: Class::Read,
+        possible: Class::Ddl,
+    };
+
+    /// What is known to be of this class.
+    pub(crate) const fn known(class: Class) -> Self {
+        Self {
+            shown: class,
+            possible: class,
+        }
+    }
+
+    /// What may be of this class, and may only read.
+    pub(crate) const fn perhaps(class: Class) -> Self {
+        Self {
+            shown: Class::Read,
+            possible: class,
+        }
+    }
+
+    /// Both together.
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            shown: self.shown.max(other.shown),
+            possible: self.possible.max(other.possible),
+        }
+    }
+
+    /// The class that counts. Where the database holds the connection's account to `account`, what
+    /// is not known can come to no more than that. Where nothing does, it counts as what it might be.
+    pub(crate) fn class(self, account: Option<Class>) -> Class {
+        let possible = account.map_or(self.possible, |account| self.possible.min(account));
+        self.shown.max(possible)
     }
 }
 
@@ -150,6 +215,16 @@ const HARMLESS_VOLATILE: &[&str] = &[
     "currval",
     "gen_random_uuid",
     "lastval",
+    "lo_close",
+    "lo_get",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_tell",
+    "lo_tell64",
+    "loread",
+    "pg_advisory_unlock",
+    "pg_advisory_unlock_all",
+    "pg_advisory_unlock_shared",
     "pg_blocking_pids",
     "pg_collation_actual_version",
     "pg_current_wal_flush_lsn",
@@ -157,6 +232,7 @@ const HARMLESS_VOLATILE: &[&str] = &[
     "pg_current_wal_lsn",
     "pg_database_collation_actual_version",
     "pg_database_size",
+    "pg_export_snapshot",
     "pg_get_wal_replay_pause_state",
     "pg_indexes_size",
     "pg_is_in_recovery",
@@ -177,6 +253,7 @@ const HARMLESS_VOLATILE: &[&str] = &[
     "pg_sleep",
     "pg_sleep_for",
     "pg_sleep_until",
+    "pg_stat_clear_snapshot",
     "pg_stat_have_stats",
     "pg_table_size",
     "pg_tablespace_size",
@@ -187,6 +264,32 @@ const HARMLESS_VOLATILE: &[&str] = &[
     "setseed",
     "timeofday",
     "txid_status",
+];
+
+/// Functions of pg_catalog that change data, sequences, large objects or what other sessions wait
+/// for, and nothing beyond. Sorted.
+const WRITING_FUNCTIONS: &[&str] = &[
+    "lo_creat",
+    "lo_create",
+    "lo_from_bytea",
+    "lo_open",
+    "lo_put",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "lowrite",
+    "nextval",
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_logical_emit_message",
+    "pg_notify",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "pg_try_advisory_xact_lock",
+    "pg_try_advisory_xact_lock_shared",
+    "setval",
 ];
 
 /// Functions of PostgreSQL 16 to 18 that only read.
@@ -283,38 +386,62 @@ const BEYOND_PREFIXES: &[&str] = &[
     "table_to_xml",
 ];
 
-/// Whether a call of this function is classed by its first argument.
+/// Whether a call of this function is classed by its arguments.
 pub(super) fn needs_arguments(name: &[String]) -> bool {
-    matches!(name, [one] if one == "set_config")
-        || matches!(name, [schema, one] if schema == "pg_catalog" && one == "set_config")
+    matches!(own(name), Some("set_config" | "lo_open"))
 }
 
-/// The class of a call. `first` is the first argument, where it is a string constant.
-pub(super) fn function(name: &[String], first: Option<&str>) -> Class {
-    let (own, bare) = match name {
-        [bare] => (true, bare.as_str()),
-        [.., schema, bare] => (schema == "pg_catalog", bare.as_str()),
-        [] => return Class::Ddl,
+/// The bare name, where it can be one of pg_catalog.
+fn own(name: &[String]) -> Option<&str> {
+    match name {
+        [bare] => Some(bare),
+        [schema, bare] if schema == "pg_catalog" => Some(bare),
+        _ => None,
+    }
+}
+
+/// The reach of a call of this function with these constants as arguments.
+pub(super) fn function(name: &[String], arguments: &[Option<String>]) -> Reach {
+    let Some(bare) = name.last() else {
+        return Reach::UNKNOWN;
     };
-    if needs_arguments(name) {
-        // The value is not looked at, so a setting whose value matters is out of reach here.
-        return first.map_or(Class::Ddl, |setting| match setting_kind(setting) {
-            Setting::Harmless => Class::Read,
-            Setting::Custom => Class::Write,
-            Setting::ByValue | Setting::Beyond => Class::Ddl,
-        });
+    let argument = |at: usize| arguments.get(at).and_then(Option::as_deref);
+    match own(name) {
+        Some("set_config") => return set_config(argument(0), argument(1)),
+        Some("lo_open") if argument(1) == Some(LO_READ) => return Reach::READ,
+        Some(own) if FUNCTIONS.contains(own) => return Reach::READ,
+        Some(own) if WRITING_FUNCTIONS.binary_search(&own).is_ok() => {
+            return Reach::known(Class::Write);
+        }
+        _ => {}
     }
-    if own && FUNCTIONS.contains(bare) {
-        return Class::Read;
-    }
-    if BEYOND.binary_search(&bare).is_ok()
+    let beyond = BEYOND.binary_search(&bare.as_str()).is_ok()
         || BEYOND_PREFIXES
             .iter()
-            .any(|prefix| bare.starts_with(prefix))
-    {
-        return Class::Ddl;
+            .any(|prefix| bare.starts_with(prefix));
+    if beyond {
+        Reach::known(Class::Ddl)
+    } else {
+        Reach::UNKNOWN
     }
-    Class::Write
+}
+
+/// `INV_READ`, the mode in which `lo_open` gives no right to write.
+const LO_READ: &str = "262144";
+
+/// The reach of `set_config`: that of SET, where both name and value are constants. A name that is
+/// computed may be that of a setting on which row security rests.
+fn set_config(name: Option<&str>, value: Option<&str>) -> Reach {
+    match (name, value) {
+        (Some(name), value) => setting(name, value.as_ref().map(std::slice::from_ref)),
+        (None, _) => Reach::known(Class::Write).max(Reach::UNKNOWN),
+    }
+}
+
+/// What `(expression).name` or `table.name` reaches: PostgreSQL calls a function of that name where
+/// there is no such column.
+pub(super) fn attribute(name: &str) -> Reach {
+    Reach::perhaps(function(&[name.to_owned()], &[]).shown)
 }
 
 /// The operators of pg_catalog, and the words by which the grammar names some expressions.
@@ -399,158 +526,16 @@ const OPERATORS: &[&str] = &[
     "~~*",
 ];
 
-/// The class of an operator: one that is not PostgreSQL's own calls a function we do not know.
-pub(super) fn operator(name: &[String]) -> Class {
+/// The reach of an operator: one that is not PostgreSQL's own calls a function we do not know.
+pub(super) fn operator(name: &[String]) -> Reach {
     match name {
         // `x = ANY (SELECT …)` written as IN has no operator name at all.
-        [] => Class::Read,
-        [bare] if OPERATORS.contains(&bare.as_str()) => Class::Read,
+        [] => Reach::READ,
+        [bare] if OPERATORS.contains(&bare.as_str()) => Reach::READ,
         [schema, bare] if schema == "pg_catalog" && OPERATORS.contains(&bare.as_str()) => {
-            Class::Read
+            Reach::READ
         }
-        _ => Class::Write,
-    }
-}
-
-/// What changing a setting can do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Setting {
-    /// How answers look, how plans are made, how long things may take.
-    Harmless,
-    /// Harmless for some values only: [`value_is_harmless`].
-    ByValue,
-    /// A setting of the application's own (`app.user`), on which row security may rest.
-    Custom,
-    /// Rights, safety, the log, or a setting that is not known.
-    Beyond,
-}
-
-/// Settings that change only how answers look, how plans are made and how long things may take.
-/// Lower case, sorted.
-const HARMLESS: &[&str] = &[
-    "application_name",
-    "array_nulls",
-    "bytea_output",
-    "client_connection_check_interval",
-    "client_min_messages",
-    "commit_siblings",
-    "constraint_exclusion",
-    "cpu_index_tuple_cost",
-    "cpu_operator_cost",
-    "cpu_tuple_cost",
-    "cursor_tuple_fraction",
-    "datestyle",
-    "default_statistics_target",
-    "default_text_search_config",
-    "default_transaction_deferrable",
-    "default_transaction_isolation",
-    "effective_cache_size",
-    "effective_io_concurrency",
-    "escape_string_warning",
-    "extra_float_digits",
-    "from_collapse_limit",
-    "geqo",
-    "gin_fuzzy_search_limit",
-    "hash_mem_multiplier",
-    "idle_in_transaction_session_timeout",
-    "idle_session_timeout",
-    "intervalstyle",
-    "jit",
-    "join_collapse_limit",
-    "lc_monetary",
-    "lc_numeric",
-    "lc_time",
-    "lock_timeout",
-    "max_parallel_workers",
-    "max_parallel_workers_per_gather",
-    "min_parallel_index_scan_size",
-    "min_parallel_table_scan_size",
-    "parallel_leader_participation",
-    "parallel_setup_cost",
-    "parallel_tuple_cost",
-    "plan_cache_mode",
-    "quote_all_identifiers",
-    "random_page_cost",
-    "recursive_worktable_factor",
-    "seq_page_cost",
-    "statement_timeout",
-    "synchronize_seqscans",
-    "tcp_keepalives_count",
-    "tcp_keepalives_idle",
-    "tcp_keepalives_interval",
-    "tcp_user_timeout",
-    "temp_buffers",
-    "timezone",
-    "transaction_deferrable",
-    "transaction_isolation",
-    "transaction_timeout",
-    "work_mem",
-    "xmlbinary",
-    "xmloption",
-];
-
-/// What setting `name` can do.
-pub(crate) fn setting_kind(name: &str) -> Setting {
-    let name = name.to_ascii_lowercase();
-    match name.as_str() {
-        "client_encoding" | "search_path" | "standard_conforming_strings" => Setting::ByValue,
-        _ if name.contains('.') => Setting::Custom,
-        _ if name.starts_with("enable_")
-            || name.starts_with("jit_")
-            || name.starts_with("geqo_") =>
-        {
-            Setting::Harmless
-        }
-        _ if HARMLESS.binary_search(&name.as_str()).is_ok() => Setting::Harmless,
-        _ => Setting::Beyond,
-    }
-}
-
-/// Client encodings in which the second byte of a character can be an ASCII one. Text in these
-/// cannot be read without knowing the encoding at that moment: a quote could be half a letter.
-const UNREADABLE_ENCODINGS: &[&str] = &[
-    "big5",
-    "gb18030",
-    "gbk",
-    "johab",
-    "mskanji",
-    "shiftjis",
-    "shiftjis2004",
-    "sjis",
-    "uhc",
-    "win932",
-    "win936",
-    "win949",
-    "win950",
-    "windows932",
-    "windows936",
-    "windows949",
-    "windows950",
-];
-
-/// Whether text in this client encoding can be read byte by byte.
-pub(crate) fn encoding_is_readable(name: &str) -> bool {
-    // PostgreSQL compares encoding names by their letters and digits alone.
-    let name: String = name
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .map(|c| c.to_ascii_lowercase())
-        .collect();
-    !UNREADABLE_ENCODINGS.contains(&name.as_str())
-}
-
-/// Whether this value of a [`Setting::ByValue`] setting is harmless.
-pub(crate) fn value_is_harmless(name: &str, values: &[&str]) -> bool {
-    match name.to_ascii_lowercase().as_str() {
-        "client_encoding" => matches!(values, [one] if encoding_is_readable(one)),
-        "standard_conforming_strings" => {
-            matches!(values, [one] if matches!(one.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1"))
-        }
-        // With pg_catalog named in the path, functions in front of it hide PostgreSQL's own.
-        "search_path" => !values
-            .iter()
-            .any(|value| value.to_ascii_lowercase().contains("pg_catalog")),
-        _ => false,
+        _ => Reach::UNKNOWN,
     }
 }
 
@@ -560,7 +545,7 @@ mod tests {
 
     #[test]
     fn lists_that_are_searched_are_sorted() {
-        for list in [READING, WRITING, BEYOND, HARMLESS, BEYOND_PREFIXES] {
+        for list in [READING, WRITING, WRITING_FUNCTIONS, BEYOND, BEYOND_PREFIXES] {
             assert!(list.is_sorted(), "{list:?}");
         }
         let listed = include_str!("functions.txt")
@@ -572,6 +557,7 @@ mod tests {
     #[test]
     fn no_listed_function_reaches_beyond_data() {
         for name in FUNCTIONS.iter() {
+            assert!(WRITING_FUNCTIONS.binary_search(name).is_err(), "{name}");
             assert!(BEYOND.binary_search(name).is_err(), "{name}");
             let reaches = BEYOND_PREFIXES
                 .iter()

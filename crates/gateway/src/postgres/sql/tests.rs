@@ -2,12 +2,26 @@
 
 use super::*;
 
-const R: Class = Class::Read;
-const W: Class = Class::Write;
-const D: Class = Class::Ddl;
+const R: Reach = Reach::READ;
+const W: Reach = Reach::known(Class::Write);
+const D: Reach = Reach::known(Class::Ddl);
+/// Nothing is known of some name in it.
+const U: Reach = Reach::UNKNOWN;
+/// A write for certain, with some name in it of which nothing is known.
+const V: Reach = Reach {
+    shown: Class::Write,
+    possible: Class::Ddl,
+};
+/// Lifts a protection against writes, or may call a function that writes.
+const P: Reach = Reach::perhaps(Class::Write);
+
+fn classify(text: &[u8]) -> Statement {
+    let text = TextRules::default().read(text);
+    text.map_or_else(|| Statement::unreadable(0), |text| super::classify(&text))
+}
 
 /// Awkward statements and what they are.
-const TABLE: &[(&str, Class)] = &[
+const TABLE: &[(&str, Reach)] = &[
     ("", R),
     ("-- nothing but words", R),
     (";;", R),
@@ -48,10 +62,10 @@ const TABLE: &[(&str, Class)] = &[
     ("select * from generate_series(1, 10) with ordinality", R),
     ("select pg_catalog.upper('a')", R),
     ("select a operator(pg_catalog.+) b from t", R),
-    ("select a operator(evil.+) b from t", W),
-    ("select a <~~~> b from t", W),
+    ("select a operator(evil.+) b from t", U),
+    ("select a <~~~> b from t", U),
     ("select a from t order by a using <", R),
-    ("select a from t order by a using operator(evil.<)", W),
+    ("select a from t order by a using operator(evil.<)", U),
     (
         "select (select max(a) from t), exists (select 1), array(select 1), row(1, 2)",
         R,
@@ -65,14 +79,14 @@ const TABLE: &[(&str, Class)] = &[
         "select pg_get_viewdef('v'::regclass), has_table_privilege('t', 'select')",
         R,
     ),
-    ("select public.upper('a')", W),
-    ("select my_function(1)", W),
-    ("select * from my_function(1)", W),
+    ("select public.upper('a')", U),
+    ("select my_function(1)", U),
+    ("select * from my_function(1)", U),
     ("select nextval('s')", W),
     ("select setval('s', 1)", W),
     ("select pg_advisory_lock(1)", W),
     ("select pg_notify('c', 'x')", W),
-    ("select lo_get(1)", W),
+    ("select lo_get(1)", R),
     ("select pg_terminate_backend(1)", D),
     (
         "select pg_catalog.pg_cancel_backend(pid) from pg_stat_activity",
@@ -89,25 +103,25 @@ const TABLE: &[(&str, Class)] = &[
     ("select query_to_xml('delete from t', true, true, '')", D),
     ("select table_to_xml('t', true, true, '')", D),
     ("select public.dblink_exec('drop table t')", D),
-    ("select set_config('search_path', 'a', false)", D),
+    ("select set_config('search_path', 'a', false)", R),
     ("select set_config('work_mem', '1MB', false)", R),
     ("select pg_catalog.set_config('role', 'admin', false)", D),
     (
         "select set_config(search_path, 'admin', false) from (select 'role' as search_path) s",
-        D,
+        V,
     ),
-    ("select set_config('ro' || 'le', 'admin', false)", D),
+    ("select set_config('ro' || 'le', 'admin', false)", V),
     ("select set_config('app.user', '1', false)", W),
     (
         "select set_config(setting_name => 'role', new_value => 'a', is_local => false)",
-        D,
+        V,
     ),
     ("select 1 where pg_terminate_backend(1)", D),
     ("select 1 order by pg_terminate_backend(1)", D),
-    ("select 1 limit my_function()", W),
-    ("select sum(a) filter (where my_function(a)) from t", W),
-    ("select sum(a) over (order by my_function(a)) from t", W),
-    ("select * from t tablesample system (my_function())", W),
+    ("select 1 limit my_function()", U),
+    ("select sum(a) filter (where my_function(a)) from t", U),
+    ("select sum(a) over (order by my_function(a)) from t", U),
+    ("select * from t tablesample system (my_function())", U),
     ("with d as (delete from t returning *) select * from d", W),
     (
         "with a as (with b as (insert into t values (1) returning 1) select 1) select 1",
@@ -161,7 +175,7 @@ const TABLE: &[(&str, Class)] = &[
     ),
     ("explain select 1", R),
     ("explain delete from t", R),
-    ("explain delete from t where my_function()", W),
+    ("explain delete from t where my_function()", U),
     (
         "explain (costs off) with d as (delete from t returning 1) select * from d",
         W,
@@ -182,12 +196,12 @@ const TABLE: &[(&str, Class)] = &[
     ("prepare p as select 1", R),
     ("prepare p as delete from t", W),
     ("execute p (1)", R),
-    ("execute p (my_function())", W),
+    ("execute p (my_function())", U),
     ("explain analyze execute p", R),
     ("deallocate all", R),
     ("discard all", R),
     ("declare c cursor for select 1", R),
-    ("declare c cursor with hold for select my_function()", W),
+    ("declare c cursor with hold for select my_function()", U),
     ("declare c cursor for select 1 for update", W),
     ("fetch all from c", R),
     ("move 5 in c", R),
@@ -198,9 +212,9 @@ const TABLE: &[(&str, Class)] = &[
         "start transaction isolation level serializable, deferrable",
         R,
     ),
-    ("begin read write", W),
-    ("set transaction read write", W),
-    ("set session characteristics as transaction read write", W),
+    ("begin read write", P),
+    ("set transaction read write", P),
+    ("set session characteristics as transaction read write", P),
     (
         "set session characteristics as transaction isolation level serializable",
         R,
@@ -213,38 +227,62 @@ const TABLE: &[(&str, Class)] = &[
     ("set local work_mem to '1MB'", R),
     ("set time zone 'Europe/Berlin'", R),
     ("set search_path = app, public", R),
-    ("set search_path = evil, pg_catalog", D),
-    ("set search_path = 'evil, pg_catalog'", D),
+    ("set search_path = evil, pg_catalog", U),
+    ("set search_path = 'evil, pg_catalog'", U),
     ("set client_encoding = 'UTF8'", R),
-    ("set names 'sjis'", D),
-    ("set client_encoding to 'Shift_JIS'", D),
-    ("set standard_conforming_strings = off", D),
+    ("set names 'sjis'", R),
+    ("set client_encoding to 'Shift_JIS'", R),
+    ("set standard_conforming_strings = off", R),
     ("set standard_conforming_strings = on", R),
     ("set role admin", D),
     ("set session authorization admin", D),
-    ("reset role", D),
-    ("set default_transaction_read_only = off", D),
+    ("reset role", R),
+    ("set default_transaction_read_only = off", P),
     ("set session_replication_role = replica", D),
-    ("set row_security = off", D),
-    ("set log_statement = 'none'", D),
+    ("set row_security = off", R),
+    ("set log_statement = 'none'", U),
     ("set app.tenant = '7'", W),
     ("reset all", R),
     ("show all", R),
     ("listen c", R),
     ("notify c, 'x'", W),
     ("set constraints all deferred", W),
-    ("selec 1", D),
-    ("select 1 from", D),
-    ("select 'open", D),
+    ("lock table t in access share mode", R),
+    ("lock table t in row share mode nowait", W),
+    ("select (x).lo_unlink from (select 1::oid) as y(x)", P),
+    ("select ('s'::regclass).nextval", P),
+    ("select (pid).pg_terminate_backend from pg_stat_activity", U),
+    ("select a.pid from pg_stat_activity a", R),
+    (
+        "select pg_advisory_unlock_all(); close all; unlisten *; reset all",
+        R,
+    ),
+    ("select pg_catalog.set_config('search_path', '', false)", R),
+    (
+        "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings WHERE name = 'restrict_nonsystem_relation_kind';",
+        R,
+    ),
+    ("select pg_catalog.pg_export_snapshot()", R),
+    ("set role none", R),
+    ("set session authorization default", R),
+    ("set default_transaction_read_only = on", R),
+    ("set search_path = pg_catalog, app", R),
+    ("select lo_open(1, 262144)", R),
+    ("select lo_open(1, 131072)", W),
+    ("select lo_open(1, x) from t", W),
+    ("select pg_catalog.nextval('s')", W),
+    ("selec 1", U),
+    ("select 1 from", U),
+    ("select 'open", U),
 ];
 
 #[test]
 fn awkward_statements_are_what_they_are() {
     let mut wrong = Vec::new();
-    for (text, class) in TABLE {
+    for (text, reach) in TABLE {
         let found = classify(text.as_bytes());
-        if found.class != *class {
-            wrong.push(format!("{text}: {:?}, not {class:?}", found.class));
+        if found.reach != *reach {
+            wrong.push(format!("{text}: {:?}, not {reach:?}", found.reach));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -254,9 +292,13 @@ fn awkward_statements_are_what_they_are() {
 fn names_that_are_run_later_are_told() {
     let found =
         classify(b"prepare a as delete from t; execute b; fetch c; explain analyze execute d");
-    assert_eq!(found.prepares, [("a".into(), Class::Write)]);
-    assert_eq!(found.executes, ["b".into(), "d".into()]);
-    assert_eq!(found.fetches, ["c".into()]);
+    let told = [
+        Named::Prepare("a".into(), W),
+        Named::Execute("b".into()),
+        Named::Fetch("c".into()),
+        Named::Execute("d".into()),
+    ];
+    assert_eq!(found.names, told);
 }
 
 #[test]
@@ -289,21 +331,76 @@ fn no_literal_and_no_comment_reaches_the_log() {
         &*classify(b"alter role x password secret").text,
         "(unreadable, 28 bytes)"
     );
+    assert_eq!(&*classify(b"select  1,\n\t2 ;  ").text, "select $1, $2 ;");
 }
 
 #[test]
-fn long_texts_are_cut_between_characters() {
-    let text = format!("select \"{}\"", "ä".repeat(3_000));
+fn what_is_cut_says_so_and_hides_no_relation() {
+    let text = format!(
+        "select \"{}\" from payroll, public.wages",
+        "ä".repeat(3_000)
+    );
     let found = classify(text.as_bytes());
-    assert!(found.text.len() <= TEXT_BYTES_MAX);
-    assert_eq!(found.class, Class::Read);
+    assert_eq!(found.reach, R);
+    assert!(found.text.len() <= 2_048);
+    let mark = " … (cut; 6036 bytes; names payroll, public.wages)";
+    assert!(found.text.ends_with(mark), "{}", found.text);
+    let names: Vec<String> = (0..500).map(|n| format!("relation_{n}")).collect();
+    let found = classify(format!("select 1 from {}", names.join(", ")).as_bytes());
+    assert!(found.text.len() <= 2_048 && found.text.contains(" more)"));
 }
 
 #[test]
-fn bytes_that_are_not_utf8_are_letters() {
-    assert_eq!(classify(b"select 'M\xfcller' from t").class, Class::Read);
-    assert_eq!(classify(b"select f\xfc() from t").class, Class::Write);
-    assert_eq!(classify(b"select 1\0; drop table t").class, Class::Ddl);
+fn lists_of_values_are_short_in_the_log_and_in_memory() {
+    let rows = vec!["(1, 'a')"; 100_000].join(",");
+    let found = classify(format!("insert into t values {rows}").as_bytes());
+    assert_eq!(found.reach, W);
+    assert_eq!(
+        &*found.text,
+        "insert into t values ($1) … (199999 more values)"
+    );
+    // What cannot be made short is not read past a bound.
+    let calls = vec!["f()"; 100_000].join(",");
+    let found = classify(format!("select {calls}").as_bytes());
+    assert_eq!((found.reach, found.fingerprint), (U, None));
+}
+
+#[test]
+fn bytes_that_are_not_of_the_encoding_are_not_read() {
+    assert_eq!(classify(b"select 'M\xfcller' from t").reach, U);
+    assert_eq!(classify(b"select 1\0; drop table t").reach, U);
+}
+
+#[test]
+fn what_is_not_known_comes_to_no_more_than_the_account() {
+    for (reach, none, read, write) in [
+        (R, Class::Read, Class::Read, Class::Read),
+        (U, Class::Ddl, Class::Read, Class::Write),
+        (P, Class::Write, Class::Read, Class::Write),
+        (W, Class::Write, Class::Write, Class::Write),
+        (V, Class::Ddl, Class::Write, Class::Write),
+        (D, Class::Ddl, Class::Ddl, Class::Ddl),
+    ] {
+        let found = [
+            reach.class(None),
+            reach.class(Some(Class::Read)),
+            reach.class(Some(Class::Write)),
+        ];
+        assert_eq!(found, [none, read, write], "{reach:?}");
+    }
+}
+
+#[test]
+fn no_text_has_more_tokens_than_are_counted() {
+    for text in [
+        "",
+        "select 1",
+        "a.b::int[]<>$1||'x''y' -- z",
+        "é_1$ \"q\"\"r\" U&'x' 1.5e10",
+    ] {
+        let found = pg_query::scan(text).unwrap().tokens.len();
+        assert!(tokens_of(text) as usize >= found, "{text}");
+    }
 }
 
 #[test]
@@ -334,24 +431,21 @@ fn deep_nesting_is_refused_and_never_aborts() {
         // Workers and blocking threads of the runtime have 2 MiB of stack, as test threads do.
         let found = classify(text.as_bytes());
         let head: String = text.chars().take(30).collect();
-        assert!(
-            found.class == Class::Ddl || found.class == Class::Read,
-            "{head}"
-        );
+        assert!(found.reach == U || found.reach == R, "{head}");
     }
 }
 
 #[test]
 fn ordinary_depth_is_read() {
     let concatenation = format!("select a{} from t", " || b".repeat(40));
-    assert_eq!(classify(concatenation.as_bytes()).class, Class::Read);
+    assert_eq!(classify(concatenation.as_bytes()).reach, R);
     let unions = format!("select 1{}", " union all select 2".repeat(60));
-    assert_eq!(classify(unions.as_bytes()).class, Class::Read);
+    assert_eq!(classify(unions.as_bytes()).reach, R);
     let wide = format!(
         "select * from t where {}",
         vec!["a = 1"; 2_000].join(" or ")
     );
-    assert_eq!(classify(wide.as_bytes()).class, Class::Read);
+    assert_eq!(classify(wide.as_bytes()).reach, R);
 }
 
 proptest::proptest! {

@@ -7,53 +7,38 @@ use std::fmt;
 
 use serde::ser::{self, Impossible, Serialize};
 
-use super::rules::{self, Class};
+use super::rules::{self, Class, Reach};
 
-/// What a tree holds, beyond the kind of its top statement.
-#[derive(Debug)]
-pub(super) struct Findings {
-    /// The highest class of anything in it.
-    pub(super) class: Class,
+/// The reach of everything under `tree`.
+pub(super) fn look<T: Serialize + ?Sized>(tree: &T) -> Reach {
+    walk(tree, false)
 }
 
-/// Looks at everything under `tree`.
-pub(super) fn look<T: Serialize + ?Sized>(tree: &T) -> Findings {
-    walk(
-        tree,
-        Walk {
-            class: Class::Read,
-            calls_only: false,
-        },
-    )
+/// The reach of the functions and operators under `tree` and of nothing else.
+pub(super) fn look_at_calls<T: Serialize + ?Sized>(tree: &T) -> Reach {
+    walk(tree, true)
 }
 
-/// Looks at the functions and operators under `tree` and at nothing else.
-pub(super) fn look_at_calls<T: Serialize + ?Sized>(tree: &T) -> Findings {
-    walk(
-        tree,
-        Walk {
-            class: Class::Read,
-            calls_only: true,
-        },
-    )
-}
-
-fn walk<T: Serialize + ?Sized>(tree: &T, mut walk: Walk) -> Findings {
+fn walk<T: Serialize + ?Sized>(tree: &T, calls_only: bool) -> Reach {
+    let mut walk = Walk {
+        reach: Reach::READ,
+        calls_only,
+    };
     // The only error is one of ours, and it means that something was not looked at.
-    if tree.serialize(&mut walk).is_err() {
-        walk.class = Class::Ddl;
+    match tree.serialize(&mut walk) {
+        Ok(()) => walk.reach,
+        Err(Strange) => Reach::known(Class::Ddl),
     }
-    Findings { class: walk.class }
 }
 
 struct Walk {
-    class: Class,
+    reach: Reach,
     calls_only: bool,
 }
 
 impl Walk {
-    fn raise(&mut self, class: Class) {
-        self.class = self.class.max(class);
+    fn raise(&mut self, reach: Reach) {
+        self.reach = self.reach.max(reach);
     }
 }
 
@@ -96,13 +81,22 @@ impl ser::SerializeStruct for Message<'_> {
             ("FuncCall", "funcname") => {
                 self.function = names(value);
                 if !rules::needs_arguments(&self.function) {
-                    self.walk.raise(rules::function(&self.function, None));
+                    self.walk.raise(rules::function(&self.function, &[]));
                 }
             }
             ("FuncCall", "args") if rules::needs_arguments(&self.function) => {
-                let first = first_constant(value);
-                self.walk
-                    .raise(rules::function(&self.function, first.as_deref()));
+                let arguments = constants(value);
+                self.walk.raise(rules::function(&self.function, &arguments));
+            }
+            ("AIndirection", "indirection") => {
+                for name in names(value) {
+                    self.walk.raise(rules::attribute(&name));
+                }
+            }
+            ("ColumnRef", "fields") => {
+                for name in names(value).iter().skip(1) {
+                    self.walk.raise(rules::attribute(name));
+                }
             }
             ("AExpr", "name") | ("SubLink", "oper_name") | ("SortBy", "use_op") => {
                 self.walk.raise(rules::operator(&names(value)));
@@ -134,14 +128,21 @@ pub(super) fn names<T: Serialize + ?Sized>(list: &T) -> Vec<String> {
         .collect()
 }
 
-/// The first of some arguments, where it is a string constant.
-fn first_constant<T: Serialize + ?Sized>(args: &T) -> Option<String> {
-    let args = serde_json::to_value(args).ok()?;
-    Some(
-        args.pointer("/0/node/AConst/val/Sval/sval")?
-            .as_str()?
-            .to_owned(),
-    )
+/// Some arguments, each where it is a constant.
+fn constants<T: Serialize + ?Sized>(args: &T) -> Vec<Option<String>> {
+    let Ok(serde_json::Value::Array(items)) = serde_json::to_value(args) else {
+        return Vec::new();
+    };
+    let constant = |item: &serde_json::Value| {
+        let value = item.pointer("/node/AConst/val")?;
+        let text = value.pointer("/Sval/sval").and_then(|text| text.as_str());
+        let number = value
+            .pointer("/Ival/ival")
+            .and_then(|number| number.as_i64());
+        text.map(str::to_owned)
+            .or_else(|| number.map(|number| number.to_string()))
+    };
+    items.iter().map(constant).collect()
 }
 
 struct Items<'a>(&'a mut Walk);
@@ -254,7 +255,7 @@ impl<'a> ser::Serializer for &'a mut Walk {
 
     fn serialize_struct(self, name: &'static str, _: usize) -> Result<Message<'a>, Strange> {
         if !self.calls_only {
-            self.raise(rules::message(name));
+            self.raise(Reach::known(rules::message(name)));
         }
         Ok(Message {
             walk: self,

@@ -39,10 +39,6 @@ impl Bench {
         }
         sessions
     }
-
-    fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
-        self.entries().iter().filter(|event| wanted(event)).count()
-    }
 }
 
 fn closing(bench: &Bench) -> Closing {

@@ -19,9 +19,13 @@ pub(crate) struct Raw {
 
 /// The startup packet of a person.
 pub(crate) fn startup(person: &Person, version: i32) -> BytesMut {
+    startup_to("orders", person, version)
+}
+
+fn startup_to(database: &str, person: &Person, version: i32) -> BytesMut {
     let mut body = BytesMut::new();
     body.put_i32(version);
-    for text in ["user", &person.name, "database", "orders"] {
+    for text in ["user", &person.name, "database", database] {
         body.extend_from_slice(text.as_bytes());
         body.put_u8(0);
     }
@@ -39,18 +43,28 @@ impl Raw {
         person: &Person,
         version: i32,
     ) -> Self {
+        Self::connect_to("orders", stream, person, version).await
+    }
+
+    /// The same to a database that the server knows by another name.
+    pub(super) async fn connect_to(
+        database: &str,
+        stream: TlsStream<TcpStream>,
+        person: &Person,
+        version: i32,
+    ) -> Self {
         let mut raw = Self {
             stream,
             read: BytesMut::new(),
             key: Vec::new(),
             negotiated: None,
         };
-        raw.start(person, version).await;
+        raw.start(database, person, version).await;
         raw
     }
 
-    async fn start(&mut self, person: &Person, version: i32) {
-        self.send(&startup(person, version)).await;
+    async fn start(&mut self, database: &str, person: &Person, version: i32) {
+        self.send(&startup_to(database, person, version)).await;
         let mut scram = sasl::ScramSha256::new(
             person.password.as_bytes(),
             sasl::ChannelBinding::unsupported(),
@@ -79,8 +93,12 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
-        self.stream.flush().await.unwrap();
+        self.try_send(bytes).await.unwrap();
+    }
+
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Sends what these calls write.

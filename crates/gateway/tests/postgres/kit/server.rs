@@ -4,22 +4,33 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio_rustls::TlsConnector;
+
 /// The password of its account `curfew`.
-pub(super) const PASSWORD: &str = "the server's own";
+pub(crate) const PASSWORD: &str = "the server's own";
 
 /// The server behind.
 pub(crate) struct Server {
     pub(crate) port: u16,
-    pub(super) dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// A program of the newest PostgreSQL here.
+/// A program of the newest PostgreSQL here, or of the one whose programs are in
+/// `CURFEW_TEST_POSTGRES`.
 pub(super) fn bin(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("CURFEW_TEST_POSTGRES").map(PathBuf::from)
+        && folder.join(name).exists()
+    {
+        return folder.join(name);
+    }
     let versions = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     let mut versions: Vec<_> = versions.map(|entry| entry.unwrap().path()).collect();
     versions.sort();
@@ -133,6 +144,35 @@ impl Server {
         panic!("PostgreSQL does not start");
     }
 
+    /// TLS for who trusts its certificate.
+    pub(crate) fn connector(&self) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        let file = self.dir.join("server.crt");
+        roots
+            .add(CertificateDer::from_pem_file(file).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// Its major version.
+    pub(crate) async fn major(&self) -> u32 {
+        let sql = "select current_setting('server_version_num')::int / 10000";
+        let major: i32 = self
+            .direct()
+            .await
+            .query_one(sql, &[])
+            .await
+            .unwrap()
+            .get(0);
+        u32::try_from(major).unwrap()
+    }
+
     /// A connection around the gateway.
     pub(crate) async fn direct(&self) -> tokio_postgres::Client {
         let (client, connection) = self.connect().await;
@@ -140,15 +180,26 @@ impl Server {
         client
     }
 
-    /// The same, with the connection for the caller to drive.
+    /// The same, to this database.
+    pub(crate) async fn direct_to(&self, database: &str) -> tokio_postgres::Client {
+        let (client, connection) = self.connect_to(database).await;
+        tokio::spawn(connection);
+        client
+    }
+
+    /// A connection around the gateway for the caller to drive.
     pub(crate) async fn connect(&self) -> (tokio_postgres::Client, Direct) {
+        self.connect_to("postgres").await
+    }
+
+    pub(crate) async fn connect_to(&self, database: &str) -> (tokio_postgres::Client, Direct) {
         for _ in 0..50 {
             let connected = tokio_postgres::Config::new()
                 .host_path(&self.dir)
                 .port(self.port)
                 .user("curfew")
                 .password(PASSWORD)
-                .dbname("postgres")
+                .dbname(database)
                 .connect(tokio_postgres::NoTls)
                 .await;
             if let Ok(connected) = connected {

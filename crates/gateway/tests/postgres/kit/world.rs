@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    Aal, Actor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Factor,
-    NewCredential, Proof, SessionId, Verdict,
+    Aal, Actor, Auditor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Entry,
+    Event, Factor, NewCredential, Proof, SessionId, Verdict,
 };
 use curfew_gateway::data::DataDir;
 use curfew_gateway::secret::{self, MasterKey};
@@ -63,9 +63,15 @@ impl World {
     /// With this policy, and with more tables at the end of the configuration.
     pub(crate) async fn with(policy: &str, more: &str) -> Self {
         let server = tokio::task::spawn_blocking(Server::get).await.unwrap();
-        let database = format!("t{}", hex(&secret::random::<8>().unwrap()));
+        let database = fresh_name();
         let create = format!("create database {database}");
         server.direct().await.batch_execute(&create).await.unwrap();
+        let accounts = "user = \"curfew\"\npassword_file = \"pg.pw\"\ntrust = \"classifier\"\n";
+        Self::before(server, policy, &database, &format!("{accounts}{more}")).await
+    }
+
+    /// Before this database of the server, with the rest of its table and what comes after it.
+    pub(crate) async fn before(server: &Server, policy: &str, database: &str, rest: &str) -> Self {
         let config = format!(
             r#"
 data = "data"
@@ -78,18 +84,8 @@ postgres = "127.0.0.1:0"
 [tls]
 certificate = "cert.pem"
 key = "key.pem"
-[[postgres]]
-name = "orders"
-environment = "test"
-host = "localhost"
-port = {}
-database = "{database}"
-user = "curfew"
-password_file = "pg.pw"
-ca = "{}"
-{more}"#,
-            server.port,
-            server.dir.join("server.crt").display(),
+{}{rest}"#,
+            table(server, database),
         );
         let prepare = |folder: &Path, data: &DataDir| {
             std::fs::write(folder.join("pg.pw"), PASSWORD).unwrap();
@@ -98,7 +94,7 @@ ca = "{}"
         let (gateway, master) = Gateway::start(&["localhost"], &config, policy, prepare).await;
         Self {
             gateway,
-            database,
+            database: database.to_owned(),
             master,
         }
     }
@@ -286,6 +282,34 @@ ca = "{}"
         start.elapsed()
     }
 
+    /// The entries that are in the ledger, as anybody reads them.
+    fn lines(&self) -> Vec<Vec<u8>> {
+        let reader = curfew_ledger::LogReader::open(&self.gateway.ledger()).unwrap();
+        let entries = reader.range(0..reader.size());
+        entries.map(|entry| entry.unwrap().1).collect()
+    }
+
+    /// The same as JSON.
+    pub(crate) fn entries(&self) -> Vec<serde_json::Value> {
+        let lines = self.lines();
+        lines
+            .iter()
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
+    }
+
+    /// What they say, once the auditor has found nothing wrong with them.
+    pub(crate) fn audit(&self) -> Vec<Event> {
+        let mut auditor = Auditor::new();
+        let judged = self.lines().into_iter().enumerate().map(|(index, line)| {
+            let entry = Entry::from_bytes(&line).unwrap();
+            let found = auditor.check(index as u64, &entry);
+            assert!(found.is_empty(), "entry {index}: {found:?}");
+            entry.event
+        });
+        judged.collect()
+    }
+
     /// All bytes of the ledger, as text.
     pub(crate) fn ledger(&self) -> String {
         let mut text = String::new();
@@ -325,6 +349,21 @@ ca = "{}"
         let stream = self.direct_tls(b"postgresql").await;
         Raw::connect(stream, person, version).await
     }
+}
+
+/// The database's table in the configuration, up to its accounts.
+pub(crate) fn table(server: &Server, database: &str) -> String {
+    format!(
+        "[[postgres]]\nname = \"orders\"\nenvironment = \"test\"\nhost = \"localhost\"\n\
+         port = {}\ndatabase = \"{database}\"\nca = \"{}\"\n",
+        server.port,
+        server.dir.join("server.crt").display(),
+    )
+}
+
+/// A name that no other database or role has.
+pub(crate) fn fresh_name() -> String {
+    format!("t{}", hex(&secret::random::<8>().unwrap()))
 }
 
 fn hex(bytes: &[u8]) -> String {

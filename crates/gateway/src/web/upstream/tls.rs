@@ -7,7 +7,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::upstream::UpstreamError;
+use super::UpstreamError;
 use crate::config::WebResource;
 
 /// One configuration for each choice of protocols.
