@@ -454,6 +454,10 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         close(&plane, permit);
         return refuse(client, &complaint).await;
     };
+    if let (Some(complaint), true) = (&startup.doubt, database.logins.classes().is_empty()) {
+        close(&plane, permit);
+        return refuse(client, complaint).await;
+    }
     let upstream = match database.open(permit, &startup.parameters).await {
         Ok(upstream) => upstream,
         Err((permit, error)) => {

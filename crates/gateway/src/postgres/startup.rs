@@ -60,6 +60,9 @@ pub(crate) struct Startup {
     pub(crate) application: Option<String>,
     /// What is passed on upstream, in order.
     pub(crate) parameters: Vec<(String, String)>,
+    /// Why it is refused where the database does not hold the connection to what is permitted: one
+    /// of the settings may do more than that.
+    pub(crate) doubt: Option<Complaint>,
 }
 
 fn broken(message: &str) -> Complaint {
@@ -123,6 +126,7 @@ fn startup(version: i32, mut rest: &[u8]) -> Result<Startup, Complaint> {
         database: String::new(),
         application: None,
         parameters: Vec::new(),
+        doubt: None,
     };
     loop {
         let name = text(&mut rest).ok_or_else(invalid)??;
@@ -171,35 +175,44 @@ impl Startup {
                     .hint("Connect to the database server itself for replication."));
                 }
             }
-            "options" => self.parameters.extend(options(&value)?),
+            "options" => {
+                for (name, value) in options(&value)? {
+                    self.set(name, value)?;
+                }
+            }
             _ if name.starts_with("_pq_.") => {
                 self.negotiate.get_or_insert_default().push(name);
             }
             _ => {
-                setting(&name, &value)?;
                 if name == "application_name" {
                     self.application = Some(value.clone());
                 }
-                self.parameters.push((name, value));
+                self.set(name, value)?;
             }
         }
         Ok(())
     }
-}
 
-/// Whether a client may begin with this setting. What needs a statement of the highest class
-/// later cannot be had at the start without any.
-fn setting(name: &str, value: &str) -> Result<(), Complaint> {
-    if reach_of_setting(name, Some(&[value])).class(None) == Class::Read {
-        return Ok(());
+    /// Begins with this setting. What needs a statement of a higher class later cannot be had at the
+    /// start without any.
+    fn set(&mut self, name: String, value: String) -> Result<(), Complaint> {
+        let reach = reach_of_setting(&name, Some(&[&value]));
+        if reach.class(None) != Class::Read {
+            // The name comes from the client and goes back to it, cut to what a setting's name can be.
+            let shown: String = name.chars().filter(|c| !c.is_control()).take(63).collect();
+            let complaint = Complaint::fatal(
+                "42501",
+                format!("\"{shown}\" cannot be set while connecting"),
+            )
+            .hint("Connect without it and use SET, so that the change is asked for and recorded.");
+            if reach.shown != Class::Read {
+                return Err(complaint);
+            }
+            self.doubt.get_or_insert(complaint);
+        }
+        self.parameters.push((name, value));
+        Ok(())
     }
-    // The name comes from the client and goes back to it, cut to what a setting's name can be.
-    let name: String = name.chars().filter(|c| !c.is_control()).take(63).collect();
-    Err(Complaint::fatal(
-        "42501",
-        format!("\"{name}\" cannot be set while connecting"),
-    )
-    .hint("Connect without it and use SET, so that the change is asked for and recorded."))
 }
 
 /// The settings in `options`: `-c name=value` and `--name=value`, words split at spaces, with
@@ -223,7 +236,6 @@ fn options(text: &str) -> Result<Vec<(String, String)>, Complaint> {
         let (name, value) = pair.split_once('=').ok_or_else(refused)?;
         // On a command line a dash stands for the underscore.
         let name = name.replace('-', "_");
-        setting(&name, value)?;
         settings.push((name, value.to_owned()));
     }
     Ok(settings)
@@ -294,18 +306,11 @@ mod tests {
                 "42501",
             ),
             (packet(v3, b"user\0a\0app.user\x001\0\0"), "42501"),
-            (
-                packet(v3, b"user\0a\0search_path\0evil,pg_catalog\0\0"),
-                "42501",
-            ),
             (packet(v3, b"user\0a\0options\0-c role=admin\0\0"), "42501"),
             (packet(v3, b"user\0a\0options\0-crole=admin\0\0"), "42501"),
             (packet(v3, b"user\0a\0options\0--role=admin\0\0"), "42501"),
             (
-                packet(
-                    v3,
-                    b"user\0a\0options\0--default-transaction-read-only=off\0\0",
-                ),
+                packet(v3, b"user\0a\0client_connection_check_interval\x000\0\0"),
                 "42501",
             ),
             (packet(v3, b"user\0a\0options\0-c\0\0"), "42501"),
@@ -323,6 +328,20 @@ mod tests {
         assert!(packet_length([0, 0, 0x27, 0x10]).is_some());
         assert!(packet_length([0, 0, 0x27, 0x11]).is_none());
         assert!(packet_length([0x80, 0, 0, 0]).is_none());
+    }
+
+    #[test]
+    fn what_may_do_more_is_left_to_whoever_knows_what_holds_the_connection() {
+        for rest in [
+            &b"user\0a\0search_path\0app,pg_catalog\0\0"[..],
+            b"user\0a\0options\0--default-transaction-read-only=off\0\0",
+        ] {
+            let startup = start(rest).unwrap();
+            assert_eq!(startup.parameters.len(), 1);
+            assert_eq!(startup.doubt.unwrap().code, "42501");
+        }
+        let startup = start(b"user\0a\0work_mem\x001MB\0\0").unwrap();
+        assert_eq!(startup.doubt, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -34,6 +35,10 @@ use crate::registrar::Record;
 /// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
 /// timeout is 60 s; a person waits less.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
+/// A setting by which the server looks while it works whether this side is still there: PostgreSQL 14
+/// and later have it, poolers do not take it. Once a connection is closed under a statement that does
+/// not yield to being cancelled, the server ends it, which no statement can catch.
+const WATCH: (&str, &str) = ("client_connection_check_interval", "1s");
 /// The most that a server says before it is ready: some 30 parameters of about 50 bytes.
 const GREETING_BYTES_MAX: usize = 64 * 1_024;
 
@@ -81,6 +86,8 @@ pub(super) struct Target {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Takes [`WATCH`].
+    watches: AtomicBool,
 }
 
 impl fmt::Debug for Database {
@@ -238,7 +245,22 @@ impl Database {
             .await
             .map_err(ConnectError::NotServed)?;
         let login = self.logins.of(account).ok_or(ConnectError::NoAccount)?;
-        let parameters = read_only(account, parameters);
+        let mut parameters = read_only(account, parameters);
+        parameters.retain(|(name, _)| !name.eq_ignore_ascii_case(WATCH.0));
+        if self.target.watches.load(Ordering::Relaxed) {
+            let mut watched = parameters.clone();
+            watched.push((WATCH.0.to_owned(), WATCH.1.to_owned()));
+            match self.target.greet(login, &self.database, &watched).await {
+                Err(ConnectError::Refused(_, message)) if message.contains(WATCH.0) => {
+                    tracing::warn!(
+                        database = %self.name, %message,
+                        "a statement that catches its cancellation goes on at this server"
+                    );
+                    self.target.watches.store(false, Ordering::Relaxed);
+                }
+                greeted => return greeted,
+            }
+        }
         self.target.greet(login, &self.database, &parameters).await
     }
 }
@@ -269,6 +291,7 @@ impl Target {
                 UpstreamTls::Disable => None,
                 UpstreamTls::VerifyFull => Some(client_tls(config)?),
             },
+            watches: AtomicBool::new(true),
         })
     }
 

@@ -136,6 +136,24 @@ async fn no_write_commits_after_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_catches_its_cancellation_is_ended_too() {
+    const STUBBORN: &str = "do $$ begin raise notice 'begun'; loop begin perform pg_sleep(0.2); \
+         exception when query_canceled then null; end; end loop; end $$";
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    let mut raw = world.raw(&ana, 0x0003_0000).await;
+    raw.say(|out| frontend::query(STUBBORN, out).unwrap()).await;
+    while !matches!(raw.next().await, Some((b'N', _))) {}
+    let ((), told) = tokio::join!(world.end(&ana.session), last_words(&mut raw));
+    assert_eq!(field(&told, b'C'), "57P01");
+    let start = Instant::now();
+    while world.backends().await > 0 {
+        assert!(start.elapsed() < Duration::from_secs(10), "it goes on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_was_queued_runs_after_the_end() {
     let world = World::start().await;
     let owner = world.person("owner", "dba").await;

@@ -10,7 +10,6 @@ const HARMLESS: &[&str] = &[
     "backslash_quote",
     "bytea_output",
     "check_function_bodies",
-    "client_connection_check_interval",
     "client_min_messages",
     "commit_siblings",
     "constraint_exclusion",
@@ -107,6 +106,8 @@ pub(crate) fn setting(name: &str, values: Option<&[&str]>) -> Reach {
         "role" if is(&["none"]) => Reach::READ,
         "session_authorization" if is(&["default"]) => Reach::READ,
         "role" | "session_authorization" | "session_replication_role" => Reach::known(Class::Ddl),
+        // By it the server ends what outlives its connection.
+        "client_connection_check_interval" => Reach::known(Class::Ddl),
         "search_path" => match values {
             Some(values) if keeps_pg_catalog_first(values) => Reach::READ,
             _ => Reach::UNKNOWN,
