@@ -226,13 +226,7 @@ impl Drop for Serving {
 }
 
 fn serve(place: &Place) -> Serving {
-    let made = rcgen::generate_simple_self_signed(["curfew.localhost".to_owned()]).unwrap();
-    std::fs::write(place.path().join("certificate.pem"), made.cert.pem()).unwrap();
-    std::fs::write(
-        place.path().join("certificate.key"),
-        made.signing_key.serialize_pem(),
-    )
-    .unwrap();
+    place.certify(&["curfew.localhost"]);
     place.run(&["init"]).ok();
     let serving = Command::new(env!("CARGO_BIN_EXE_curfew"))
         .args(["serve", "--until-stdin-ends"])

@@ -477,7 +477,7 @@ upstream = "http://127.0.0.1:3000"
             ),
             (
                 GOOD.replace("[tls]", "postgres = \"127.0.0.1:6432\"\n[tls]")
-                    + "[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example.com:5432\"\ndatabase = \"d\"\nuser = \"u\"\n",
+                    + "[[postgres]]\nname = \"db\"\nenvironment = \"x\"\nhost = \"db.example.com:5432\"\ndatabase = \"d\"\nuser = \"u\"\ntrust = \"classifier\"\n",
                 "is not a host",
             ),
             (

@@ -12,6 +12,8 @@
 mod chromium;
 mod drivers;
 mod export;
+#[path = "../../../gateway/tests/shared/private.rs"]
+mod private;
 mod psql;
 mod search;
 #[allow(dead_code, reason = "the hostile tests use the rest")]

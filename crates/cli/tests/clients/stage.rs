@@ -26,6 +26,7 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 
 use self::postgres::{ACCOUNT, PASSWORD, curfew};
+use crate::private::write_private;
 
 /// The host of Curfew's own pages.
 pub(crate) const PORTAL: &str = "curfew.localhost";
@@ -95,7 +96,7 @@ fn certificates(folder: &Path) -> PathBuf {
     let key = KeyPair::generate().unwrap();
     let certificate = leaf.signed_by(&key, &issuer).unwrap();
     std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    write_private(&folder.join("key.pem"), &key.serialize_pem());
     ca
 }
 
@@ -205,7 +206,7 @@ impl Stage {
         let text = configuration(start_app(), upstream);
         std::fs::write(folder.join("curfew.toml"), &text).unwrap();
         std::fs::write(folder.join("policy.cedar"), POLICY).unwrap();
-        std::fs::write(folder.join("pg.pw"), PASSWORD).unwrap();
+        write_private(&folder.join("pg.pw"), PASSWORD);
         let config = Config::parse("curfew.toml", &text, &folder).unwrap();
         DataDir::of(&config).create("curfew.test/log").unwrap();
         let mut gateway = curfew(&folder, "serve.log")

@@ -24,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
 
 use self::postgres::{ACCOUNT, PASSWORD};
+use crate::private::write_private;
 
 const POLICY: &str = r#"
 @id("long") @idle("1h") @reauth("2h") @lifetime("8h")
@@ -131,11 +132,11 @@ impl Place {
              [tuning]\nsegment_mib = 4\noutage_grace = \"1m\"\n",
             upstream.port()
         );
-        std::fs::write(dir.join("pg.pw"), PASSWORD).unwrap();
+        write_private(&dir.join("pg.pw"), PASSWORD);
         std::fs::write(dir.join("curfew.toml"), config).unwrap();
         std::fs::write(dir.join("policy.cedar"), POLICY).unwrap();
         std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem());
         let place = Self {
             dir: dir.to_owned(),
             web,

@@ -16,5 +16,7 @@ mod kit;
 #[path = "../../../gateway/tests/shared/left_out.rs"]
 mod left_out;
 mod outage;
+#[path = "../../../gateway/tests/shared/private.rs"]
+mod private;
 mod twins;
 mod values;

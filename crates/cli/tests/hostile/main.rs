@@ -13,6 +13,8 @@ mod http1;
 mod http2;
 mod kit;
 mod postgres;
+#[path = "../../../gateway/tests/shared/private.rs"]
+mod private;
 mod slow;
 #[path = "../clients/stage.rs"]
 #[allow(dead_code, reason = "the clients' tests use the rest")]

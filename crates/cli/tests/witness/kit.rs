@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use curfew_ledger::Published;
 
 use crate::address::free_address;
+use crate::private::write_private;
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("8h") @lifetime("24h")
@@ -124,9 +125,11 @@ impl Place {
 /// Configuration and data of a gateway; `more` is added to what it has to say of the log. Gives the
 /// log's verifier key.
 pub(crate) fn set_up(dir: &Path, more: &str) -> String {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let made =
+        rcgen::generate_simple_self_signed(["localhost", "curfew.localhost"].map(str::to_owned))
+            .unwrap();
     std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
-    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    write_private(&dir.join("key.pem"), &made.signing_key.serialize_pem());
     std::fs::write(dir.join("policy.cedar"), POLICY).unwrap();
     let config = format!(
         "data = \"data\"\npolicy = \"policy.cedar\"\norigin = \"curfew.test/log\"\n\

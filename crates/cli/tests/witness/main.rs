@@ -15,6 +15,8 @@
 mod address;
 mod kit;
 mod new_key;
+#[path = "../../../gateway/tests/shared/private.rs"]
+mod private;
 mod rewritten;
 #[allow(dead_code, reason = "it only does here as it should")]
 #[path = "../../../gateway/tests/shared/tsa.rs"]

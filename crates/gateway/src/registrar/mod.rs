@@ -3,6 +3,7 @@
 //! One task owns the authority's state and the ledger's writer, so the order of entries is the
 //! order in which state changed. Planes hold a [`Registrar`] and get [`Permit`]s.
 
+mod ask;
 mod conceal;
 mod erase;
 mod live;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{
-    AccountClass, ActionClosed, Ask, Authority, ClosedBy, Command, EXPIRED_MAX, Grant, Presenter,
-    Refusal as Refused, SessionId, Timestamp, Verb, Verdict,
+    ActionClosed, Authority, ClosedBy, Command, Decision, EXPIRED_MAX, SessionId, Timestamp,
+    Verdict,
 };
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
@@ -15,13 +15,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::{AccountUse, Live, LivePermit};
+use super::live::{Live, LivePermit};
 use super::outage::Outage;
 use super::strangers::Strangers;
-use super::{Answer, Asked, Message, QUEUE_MAX, Refusal, Registrar, Unavailable, refusal_by};
+use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
 use crate::conditions::Conditions;
-use crate::permit::{Activity, Cut, CutCause, Permit, Recording, Released};
+use crate::permit::{Cut, CutCause, Released};
 use crate::recorder::Durability;
 
 /// How often clocks are compared, and how often a failed ledger is opened again.
@@ -79,14 +79,14 @@ pub(super) struct Task {
     pub(super) live: Live,
     pub(super) outage: Option<Outage>,
     outage_grace: Duration,
-    record_wait: Duration,
+    pub(super) record_wait: Duration,
     pub(super) clock: Clock,
     pub(super) alarm: Alarm,
     pub(super) armed: Option<Timestamp>,
     wall_offset_us: i64,
     pub(super) strangers: Arc<Strangers>,
     pub(super) conditions: Arc<Conditions>,
-    released: mpsc::UnboundedSender<Released>,
+    pub(super) released: mpsc::UnboundedSender<Released>,
 }
 
 /// Starts the task.
@@ -158,14 +158,6 @@ pub(super) enum Urgency {
     CanWait,
     /// It is so, and must be said: there is one for each session and permit that is there.
     Due,
-}
-
-/// What became of one question.
-enum Settled {
-    /// It is allowed, by this entry.
-    Allowed(u64, Grant),
-    /// It is not; where that was recorded, by this entry.
-    Refused(Option<u64>, Refusal),
 }
 
 /// Somebody asked to stop, and waits for it; or nobody is left to ask anything.
@@ -306,117 +298,10 @@ impl Task {
         }
     }
 
-    /// Gives a connection the account with the most reach that policy permits now.
-    fn choose_account(&mut self, ask: &mut Ask, session: &SessionId, accounts: &[AccountClass]) {
+    /// What the authority decides now, and when that is.
+    pub(super) fn decide(&self, command: &Command) -> (Decision, Timestamp) {
         let now = self.now();
-        let find = |authority: &Authority| {
-            authority.account_for(session, &ask.action.resource, &ask.context, accounts, now)
-        };
-        let mut found = find(&self.authority);
-        // A limit may only seem to have run out: activity that has no entry yet is noted first.
-        if found < accounts.iter().copied().max() && matches!(self.observe(session), Ok(true)) {
-            found = find(&self.authority);
-        }
-        ask.action.account = found;
-    }
-
-    fn answer_asks(&mut self, asks: Vec<Ask>, accounts: &[AccountClass], answer: Answer<Asked>) {
-        if let Err(refusal) = self.admitting() {
-            let _ = answer.send(Err(refusal));
-            return;
-        }
-        let mut granted: Option<Grant> = None;
-        let mut account = None;
-        let mut entries = Vec::new();
-        let mut refused = None;
-        for mut ask in asks {
-            match self.decide_ask(&mut ask, accounts) {
-                Settled::Allowed(entry, grant) => {
-                    let verb = ask.action.verb;
-                    account = ask.action.account.map(|class| AccountUse {
-                        class,
-                        resource: ask.action.resource,
-                        context: ask.context,
-                    });
-                    entries.push((entry, verb));
-                    granted = Some(match granted {
-                        None => grant,
-                        Some(before) => before.and(&grant),
-                    });
-                }
-                Settled::Refused(entry, refusal) => {
-                    refused = Some((entry, refusal));
-                    break;
-                }
-            }
-        }
-        let allowed = entries.len();
-        let permit = granted.and_then(|grant| self.mint(entries, grant, account));
-        let (entry, refusal) = match refused {
-            Some((entry, refusal)) => (entry, Some(refusal)),
-            None => (None, None),
-        };
-        let asked = Asked {
-            permit,
-            allowed,
-            refusal,
-        };
-        // The one who asked may be gone: the permit then gives itself back.
-        self.answer_when_durable(entry, Ok(asked), answer);
-    }
-
-    /// Decides and records one question.
-    fn decide_ask(&mut self, ask: &mut Ask, accounts: &[AccountClass]) -> Settled {
-        let session = match &ask.presenter {
-            Presenter::Session(session) => Some(session.clone()),
-            Presenter::Credential { hash, .. } => self
-                .authority
-                .credential(hash)
-                .map(|(session, _)| session.clone()),
-        };
-        if let (Some(session), [_, ..]) = (&session, accounts) {
-            self.choose_account(ask, session, accounts);
-        }
-        let command = Command::Ask(ask.clone());
-        let now = self.now();
-        let mut decision = self.authority.decide(&command, now);
-        // A refusal may rest on activity that has no entry yet; that is noted first.
-        if !matches!(decision.verdict, Verdict::Allow(_))
-            && let Some(session) = &session
-            && matches!(self.observe(session), Ok(true))
-        {
-            decision = self.authority.decide(&command, now);
-        }
-        let verdict = decision.verdict.clone();
-        let entry = self.record(&command, decision, now, Urgency::CanWait);
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(kind) => return Settled::Refused(None, Refusal::Unavailable(kind)),
-        };
-        let refusal = match verdict {
-            Verdict::Allow(grant) => {
-                return match entry {
-                    Some(entry) => Settled::Allowed(entry, grant),
-                    None => Settled::Refused(None, Refusal::Unauthenticated),
-                };
-            }
-            Verdict::StepUp(step_up) => Refusal::StepUp(step_up),
-            Verdict::Deny(denial) => Refusal::Denied(denial),
-            Verdict::Ended { session, reason } => Refusal::Ended { session, reason },
-            // It was on its way while its connection ended.
-            Verdict::Refused(Refused::NotOpen(connection)) => session
-                .and_then(|session| {
-                    let cut = self.live.cut_of(&session, connection)?;
-                    Some(refusal_by(&session, cut, Vec::new()))
-                })
-                .unwrap_or(Refusal::Unauthenticated),
-            Verdict::Refused(fault) => {
-                tracing::error!(%fault, "a question that cannot be asked");
-                Refusal::Unauthenticated
-            }
-            Verdict::Unauthenticated | Verdict::Done => Refusal::Unauthenticated,
-        };
-        Settled::Refused(entry, refusal)
+        (self.authority.decide(command, now), now)
     }
 
     fn answer_command(&mut self, command: Command, answer: Answer<Verdict>) {
@@ -431,8 +316,7 @@ impl Task {
             let _ = answer.send(Err(refusal));
             return;
         }
-        let now = self.now();
-        let decision = self.authority.decide(&command, now);
+        let (decision, now) = self.decide(&command);
         let verdict = decision.verdict.clone();
         match self.record(&command, decision, now, Urgency::CanWait) {
             Ok(entry) => self.answer_when_durable(entry, Ok(verdict), answer),
@@ -443,7 +327,7 @@ impl Task {
     }
 
     /// Answers once the entry is durable: a refusal is recorded like everything else.
-    fn answer_when_durable<T: Send + 'static>(
+    pub(super) fn answer_when_durable<T: Send + 'static>(
         &self,
         entry: Option<u64>,
         result: Result<T, Refusal>,
@@ -463,28 +347,6 @@ impl Task {
         });
     }
 
-    fn mint(
-        &mut self,
-        entries: Vec<(u64, Verb)>,
-        grant: Grant,
-        account: Option<AccountUse>,
-    ) -> Option<Permit> {
-        let session = self.authority.session(&grant.session)?;
-        let (last, _) = entries.last().copied()?;
-        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits, account);
-        let activity = Activity::new(pulse, self.clock.clone());
-        let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
-        Some(Permit::mint(
-            id,
-            last,
-            grant,
-            cut,
-            activity,
-            recording,
-            self.released.clone(),
-        ))
-    }
-
     /// Notes activity that has no entry yet. True where there was some.
     pub(super) fn observe(&mut self, session: &SessionId) -> Result<bool, NotDone> {
         let now = self.now();
@@ -502,8 +364,7 @@ impl Task {
 
     /// Decides and records a command that nobody waits for.
     pub(super) fn carry_out(&mut self, command: &Command) -> Result<(), NotDone> {
-        let now = self.now();
-        let decision = self.authority.decide(command, now);
+        let (decision, now) = self.decide(command);
         if let Verdict::Refused(refusal) = &decision.verdict {
             tracing::error!(%refusal, ?command, "nothing of this is recorded: it cannot be so");
             return Err(NotDone::Refused);

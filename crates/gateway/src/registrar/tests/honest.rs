@@ -77,6 +77,21 @@ async fn a_question_on_its_way_while_its_connection_closes_is_not_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_not_dated_before_the_activity_that_is_noted_with_it() {
+    let bench = bench().await;
+    let open = bench.permit(Verb::WebConnect).await.unwrap();
+    for _ in 0..20 {
+        open.activity().touch();
+        let ask = bench.ask(Verb::WebRead, "nowhere");
+        let refused = bench.registrar.ask(ask, Record::ByVerb).await;
+        assert!(matches!(refused.err(), Some(Refusal::Denied(_))));
+    }
+    let noted = |event: &Event| matches!(event, Event::SessionActive { .. });
+    assert!(bench.count(noted) > 0);
+    bench.proven();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn questions_closes_and_cuts_in_any_order_leave_nothing_to_find() {
     let bench = Arc::new(bench().await);
     let mut people = Vec::new();
