@@ -24,7 +24,7 @@ use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
 use super::relay;
 use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
 use super::startup::{self, First, Startup};
-use super::upstream::{Stream, Upstream};
+use super::upstream::{ConnectError, Stream, Upstream};
 use super::words::Words;
 use crate::permit::{Closing, Permit};
 use crate::secret;
@@ -461,13 +461,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
     let upstream = match database.open(permit, &startup.parameters).await {
         Ok(upstream) => upstream,
         Err((permit, error)) => {
-            let complaint = match permit.cut().now() {
-                Some(cut) => words.cut(&cut, b'I'),
-                None => {
-                    tracing::warn!(database = %database.name, %error, "no connection to the database");
-                    error.complaint()
-                }
-            };
+            let complaint = not_opened(&words, &permit, &error);
             close(&plane, permit);
             return refuse(client, &complaint).await;
         }
@@ -504,6 +498,15 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         issued,
     })
     .await;
+}
+
+/// What to say where there is no connection to the database.
+fn not_opened(words: &Words, permit: &Permit, error: &ConnectError) -> Complaint {
+    if let Some(cut) = permit.cut().now() {
+        return words.cut(&cut, b'I');
+    }
+    tracing::warn!(database = %words.resource, %error, "no connection to the database");
+    error.complaint()
 }
 
 /// What the server says of itself, with a cancel key of ours.
