@@ -293,7 +293,11 @@ async fn authenticate(
         }
     }
     plane.note_unknown(&words, address).await;
-    Ok(Err(words.no_password()))
+    let elsewhere = plane.opened_by(&exchange, &last, &startup).await;
+    Ok(Err(match elsewhere {
+        Some(other) if words.resource != other => words.other_database(&startup.database, &other),
+        Some(_) | None => words.no_password(),
+    }))
 }
 
 /// Reads one SASL message of the client and gives its body.
@@ -358,6 +362,29 @@ impl Plane {
                 .collect()
         });
         found.await.unwrap_or_default()
+    }
+
+    /// The database that the client's password opens, whichever it has asked for: whoever knows one
+    /// has only mistaken the name.
+    async fn opened_by(
+        &self,
+        exchange: &Exchange,
+        last: &[u8],
+        startup: &Startup,
+    ) -> Option<ResourceName> {
+        let subject = startup.user.parse::<SubjectName>().ok()?;
+        for resource in self.databases.keys() {
+            let live = self.live_candidates(&subject, resource).await;
+            if !live.is_empty()
+                && self
+                    .proved(exchange, last, &startup.user, &live)
+                    .await
+                    .is_some()
+            {
+                return Some(resource.clone());
+            }
+        }
+        None
     }
 
     /// Which of these the client has proved to know, and what it is told then.

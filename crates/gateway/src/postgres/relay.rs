@@ -390,9 +390,8 @@ impl<C: Stream> Relay<C> {
                     allowed: 0,
                     refusal: Some(refusal),
                 });
-                let refused = asks.get(asked.allowed).map(|ask| ask.class);
-                let refusal = match (asked.refusal, refused) {
-                    (Some(refusal), Some(class)) => Some(self.complain(&refusal, class)?),
+                let refusal = match (asked.refusal, asks.get(asked.allowed)) {
+                    (Some(refusal), Some(ask)) => Some(self.complain(&refusal, ask)?),
                     _ => None,
                 };
                 let permit = asked.permit.map(Arc::new);
@@ -416,8 +415,13 @@ impl<C: Stream> Relay<C> {
     }
 
     /// What the client is told. A refusal that ends the connection ends it here.
-    fn complain(&self, refusal: &Refusal, class: Class) -> Result<Complaint, End> {
-        let complaint = self.words.refusal(refusal, class.verb());
+    fn complain(&self, refusal: &Refusal, ask: &Ask) -> Result<Complaint, End> {
+        let complaint = self.words.refusal(refusal, ask.class.verb());
+        if let (Refusal::StepUp(_) | Refusal::Denied(_), Some(mistake)) =
+            (refusal, &ask.statement.mistake)
+        {
+            return Ok(self.words.mistaken(mistake, ask.class.verb()));
+        }
         if complaint.severity == Severity::Fatal {
             let by = match refusal {
                 Refusal::Unavailable(_) => ClosedBy::Shutdown,

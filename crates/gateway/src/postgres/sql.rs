@@ -59,6 +59,8 @@ pub(crate) struct Statement {
     pub(crate) copies_in: bool,
     /// It may change how texts after it are read.
     pub(crate) changes_rules: bool,
+    /// What PostgreSQL's parser has against it.
+    pub(crate) mistake: Option<Box<str>>,
 }
 
 /// Something that a statement does by name. A name that could not be read is none.
@@ -93,7 +95,25 @@ impl Statement {
             names: Vec::new(),
             copies_in: false,
             changes_rules: true,
+            mistake: None,
         }
+    }
+
+    /// What is no SQL, by what the parser says.
+    fn mistaken(bytes: usize, error: pg_query::Error) -> Option<Self> {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the others are not about the text"
+        )]
+        let told = match error {
+            pg_query::Error::Parse(told) | pg_query::Error::Scan(told) => told,
+            _ => return None,
+        };
+        let cut = told.floor_char_boundary(MISTAKE_BYTES_MAX);
+        Some(Self {
+            mistake: Some(told.get(..cut)?.into()),
+            ..Self::unreadable(bytes)
+        })
     }
 
     /// Something that a client runs by a name we have not seen it give.
@@ -191,6 +211,9 @@ fn tokens_of(text: &str) -> u32 {
     count
 }
 
+/// The most that is kept of what the parser says: it quotes a word of the text.
+const MISTAKE_BYTES_MAX: usize = 256;
+
 /// What this text does.
 fn classify(text: &str) -> Statement {
     // The parser's Rust side holds a few `panic!`s for trees it does not expect. None is known to
@@ -203,14 +226,20 @@ fn classify(text: &str) -> Statement {
 
 fn read(text: &str) -> Option<Statement> {
     // Not `scan_tokens`: in 18.1 it makes a slice of a null pointer where there is no token.
-    let tokens = pg_query::scan(text).ok()?.tokens;
+    let tokens = match pg_query::scan(text) {
+        Ok(scanned) => scanned.tokens,
+        Err(error) => return Statement::mistaken(text.len(), error),
+    };
     let short = (tokens.len() > INLINE_TOKENS_MAX as usize)
         .then(|| squash::squash(text, &tokens))
         .flatten();
     let parsed = match &short {
         Some(short) if short.left > TOKENS_MAX as usize => return None,
         Some(short) => pg_query::parse(&short.text, 0).ok()?,
-        None => pg_query::parse(text, 0).ok()?,
+        None => match pg_query::parse(text, 0) {
+            Ok(parsed) => parsed,
+            Err(error) => return Statement::mistaken(text.len(), error),
+        },
     };
     let mut reading = Reading::default();
     let mut reach = Reach::READ;
@@ -231,6 +260,7 @@ fn read(text: &str) -> Option<Statement> {
         names: reading.names,
         copies_in: reading.copies_in,
         changes_rules,
+        mistake: None,
     })
 }
 

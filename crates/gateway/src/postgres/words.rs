@@ -237,6 +237,29 @@ impl Words {
     }
 
     /// For a password of a session that is over, or one that has expired.
+    /// For a text that is no SQL, and that may not be sent for the database to say so.
+    pub(crate) fn mistaken(&self, mistake: &str, verb: Verb) -> Complaint {
+        Complaint::error("42601", mistake).detail(format!(
+            "What cannot be read is only sent to {} for whoever may do {verb} there now.",
+            self.resource
+        ))
+    }
+
+    /// For whoever knows the password of another database than the one that was asked for.
+    pub(crate) fn other_database(&self, asked: &str, other: &ResourceName) -> Complaint {
+        // The name comes from the client and goes back to it.
+        let shown: String = asked.chars().filter(|c| !c.is_control()).take(63).collect();
+        Complaint::fatal(
+            "3D000",
+            format!("this password does not open database \"{shown}\""),
+        )
+        .detail(format!("It is the password for database \"{other}\"."))
+        .hint(format!(
+            "Connect with dbname={other}, or take a password for another database from {}.",
+            self.portal
+        ))
+    }
+
     pub(crate) fn no_password(&self) -> Complaint {
         Complaint::fatal("28P01", "password authentication failed").hint(format!(
             "The user is your Curfew user name, the database is the resource's name, and the \

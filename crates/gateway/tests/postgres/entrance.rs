@@ -55,6 +55,24 @@ async fn a_password_of_a_live_session_opens_and_a_wrong_one_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mistaken_database_is_named_to_whoever_knows_a_password_and_nobody_else() {
+    let world = World::start().await;
+    let ana = world.person("ana", "dba").await;
+    for database in ["order", "Orders", "no database"] {
+        let mut config = world.config(&ana);
+        config.dbname(database);
+        let error = config.connect(world.connector()).await.err().unwrap();
+        let told = error.as_db_error().unwrap();
+        assert_eq!(told.code().code(), "3D000", "{database}");
+        assert!(told.message().contains(database), "{told}");
+        assert!(told.detail().unwrap().contains("\"orders\""), "{told}");
+        config.password("wrong");
+        let error = config.connect(world.connector()).await.err().unwrap();
+        assert_eq!(code(&error), "28P01", "{database}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_the_session_a_password_is_told_so() {
     let world = World::start().await;
     let ana = world.person("ana", "dba").await;

@@ -147,6 +147,15 @@ async fn what_is_not_permitted_is_refused_and_the_connection_lives() {
             .await
             .unwrap();
     }
+    for (text, word) in [
+        ("selct a from t", "selct"),
+        ("select 'a from t", "unterminated"),
+    ] {
+        let error = client.batch_execute(text).await.unwrap_err();
+        let told = error.as_db_error().unwrap();
+        assert_eq!(told.code().code(), "42601", "{text}");
+        assert!(told.message().contains(word), "{told:?}");
+    }
     assert_eq!(
         client
             .query_one("select a from t", &[])
