@@ -290,9 +290,8 @@ pub(crate) fn dials_elsewhere(sources: &[Source]) -> Vec<String> {
 }
 
 pub(crate) fn permits_minted_elsewhere(sources: &[Source]) -> Vec<String> {
-    let here = |source: &Source| {
-        source.path != "crates/gateway/src/registrar/ask.rs" && !source.is_test()
-    };
+    let here =
+        |source: &Source| source.path != "crates/gateway/src/registrar/ask.rs" && !source.is_test();
     complaints(
         sources,
         here,

@@ -295,7 +295,9 @@ async fn authenticate(
     plane.note_unknown(&words, address).await;
     let elsewhere = plane.opened_by(&exchange, &last, &startup).await;
     Ok(Err(match elsewhere {
-        Some(other) if words.resource != other => words.other_database(&startup.database, &other),
+        Some(other) if startup.database != other.as_str() => {
+            words.other_database(&startup.database, &other)
+        }
         Some(_) | None => words.no_password(),
     }))
 }
