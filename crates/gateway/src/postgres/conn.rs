@@ -293,13 +293,9 @@ async fn authenticate(
         }
     }
     plane.note_unknown(&words, address).await;
-    let elsewhere = plane.opened_by(&exchange, &last, &startup).await;
-    Ok(Err(match elsewhere {
-        Some(other) if startup.database != other.as_str() => {
-            words.other_database(&startup.database, &other)
-        }
-        Some(_) | None => words.no_password(),
-    }))
+    Ok(Err(plane
+        .no_password(&words, &exchange, &last, &startup)
+        .await))
 }
 
 /// Reads one SASL message of the client and gives its body.
@@ -364,6 +360,22 @@ impl Plane {
                 .collect()
         });
         found.await.unwrap_or_default()
+    }
+
+    /// What is said to whoever does not know a password of the database that was asked for.
+    async fn no_password(
+        &self,
+        words: &Words,
+        exchange: &Exchange,
+        last: &[u8],
+        startup: &Startup,
+    ) -> Complaint {
+        match self.opened_by(exchange, last, startup).await {
+            Some(other) if startup.database != other.as_str() => {
+                words.other_database(&startup.database, &other)
+            }
+            Some(_) | None => words.no_password(),
+        }
     }
 
     /// The database that the client's password opens, whichever it has asked for: whoever knows one
