@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -188,8 +189,10 @@ fn other_user() -> Result<Option<(u32, u32)>, Failure> {
 impl Stage {
     /// Starts all of it.
     pub(crate) fn start(curfew: &Path) -> Result<Self, Failure> {
-        say::step("suites: two PostgreSQL servers, Curfew before one of them");
-        let folder = std::env::temp_dir().join(format!("curfew-suites-{}", std::process::id()));
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("curfew-suites-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).map_err(|error| failed(&folder, &error))?;
         mode(&folder, 0o711)?;
         certificate(&folder)?;
@@ -259,7 +262,7 @@ impl Stage {
             guard.args(["--uid", &uid.to_string(), "--gid", &gid.to_string()]);
         }
         output(&mut initdb, "")?;
-        guard.arg("--");
+        guard.arg("--remove").arg(&own).arg("--");
         guard.arg(programs.join("postgres")).arg("-D").arg(&data);
         let inside = |file: &str| own.join(file).display().to_string();
         for setting in [
@@ -351,12 +354,13 @@ impl Stage {
     }
 
     /// Copies what Curfew said to a folder that stays.
-    pub(crate) fn keep_log(&self, folder: &Path) -> PathBuf {
-        let kept = folder.join("gateway.log");
+    pub(crate) fn keep_log(&self, folder: &Path) {
+        let name = self.folder.file_name().unwrap_or_default();
+        let number = name.to_string_lossy().chars().last().unwrap_or('0');
+        let kept = folder.join(format!("gateway-{number}.log"));
         if let Err(error) = fs::copy(self.folder.join("gateway.log"), &kept) {
             say::note(&failed(&kept, &error).to_string());
         }
-        kept
     }
 }
 
