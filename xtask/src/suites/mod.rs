@@ -233,9 +233,13 @@ fn run_all(names: &[Suite], program: &Path, known: &Known) -> Result<Vec<Row>, F
         };
         let stage = Stage::start(program)?;
         let all = std::iter::once(first).chain(names);
-        let rows = all.map(|suite| run(*suite, &stage, known)).collect();
+        let rows: Result<Vec<Row>, Failure> = all.map(|suite| run(*suite, &stage, known)).collect();
         stage.keep_log(&folder());
-        rows
+        let rows = rows?;
+        // Whatever a client did, the log of it holds.
+        let verified = stage.verify()?;
+        say::note(&format!("audit log: {verified}, proven"));
+        Ok(rows)
     };
     say::step("suites: each directly and through Curfew");
     let (one, other) = std::thread::scope(|scope| {

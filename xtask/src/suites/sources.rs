@@ -106,10 +106,13 @@ fn download(package: &str, to: &Path) -> Result<(), Failure> {
         command.current_dir(&apt);
         command
     };
-    output(private("apt-get").args(["update", "-qq"]), "")?;
+    // One archive that cannot be had is no reason to stop: what counts is whether one has the source.
+    let updated = output(private("apt-get").args(["update", "-qq"]), "");
     let known = ["showsrc", "--only-source", package];
-    let versions =
-        output(private("apt-cache").args(known), "").map_err(|_| missing("no archive has it"))?;
+    let versions = output(private("apt-cache").args(known), "").map_err(|_| match updated {
+        Ok(_) => missing("no archive has it"),
+        Err(failure) => missing(&failure.to_string()),
+    })?;
     // A mirror may list a version whose files it no longer, or not yet, has.
     let mut reason = String::new();
     for version in versions

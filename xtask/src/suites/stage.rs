@@ -77,6 +77,7 @@ pub(crate) struct Stage {
     pub(crate) direct: Side,
     pub(crate) through: Side,
     folder: PathBuf,
+    program: PathBuf,
     processes: Vec<Child>,
 }
 
@@ -212,6 +213,7 @@ impl Stage {
             direct: side("direct", free_port()?)?,
             through: side("curfew", free_port()?)?,
             folder,
+            program: curfew.to_path_buf(),
             processes: Vec::new(),
         };
         let behind = free_port()?;
@@ -351,6 +353,19 @@ impl Stage {
         let passwords = output(&mut sign_in, &enrolled)?;
         let passwords: Vec<String> = passwords.lines().map(str::to_owned).collect();
         self.through.write_passwords(&passwords)
+    }
+
+    /// Has Curfew's log of all that went through proved whole and legitimate, and gives its size in
+    /// Curfew's words.
+    pub(crate) fn verify(&self) -> Result<String, Failure> {
+        let mut verify = Command::new(&self.program);
+        verify
+            .args(["log", "verify", "--config"])
+            .arg(self.folder.join("curfew.toml"));
+        let said = output(&mut verify, "")?;
+        let entries = said.lines().find(|line| line.starts_with("entries"));
+        let words: Vec<&str> = entries.unwrap_or_default().split_whitespace().collect();
+        Ok(words.join(" "))
     }
 
     /// Copies what Curfew said to a folder that stays.
