@@ -1,4 +1,4 @@
-//! The project's only scripts: `cargo xtask demo | test | deny | bench | crash | fuzz`.
+//! The project's only scripts: `cargo xtask demo | test | suites | deny | bench | crash | fuzz`.
 //!
 //! Needs nothing but cargo to be built, so that it can install what the rest needs.
 
@@ -6,6 +6,7 @@ mod bench;
 mod crash;
 mod run;
 mod say;
+mod suites;
 mod system;
 
 use std::os::unix::process::CommandExt;
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 use bench::Bench;
 use crash::Crash;
 use run::{built, cargo, on_path, step};
+use suites::Suites;
 
 /// Why a task did not succeed.
 #[derive(Debug)]
@@ -56,11 +58,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Everything CI runs: format, lints, tests (the demo's walk among them), documentation tests.
+    /// Everything CI runs: format, lints, tests (the demo's walk among them), documentation tests,
+    /// other projects' suites.
     Test {
         /// Only the tests whose name holds this; leaves out everything else.
         filter: Option<String>,
     },
+    /// Other projects' test suites, directly and through Curfew: PostgreSQL's, and those of Python's
+    /// drivers and frameworks. Fails where the results differ in a way that is not known.
+    Suites(Suites),
     /// Check licences, bans and sources of all dependencies, and advisories where they can be had.
     Deny,
     /// Give the verifier changed logs, notes, receipts and entries, and see that it stands:
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
             Some(filter) => tests(Some(&filter)),
             None => everything(),
         }),
+        Task::Suites(suites) => suites.run(),
         Task::Deny => deny(),
         Task::Fuzz { arguments } => fuzz(&arguments),
         Task::Crash(crash) => crash.run(),
@@ -136,6 +143,7 @@ fn everything() -> Result<(), Failure> {
         "documentation tests",
         &mut cargo(&["test", "--workspace", "--doc"]),
     )?;
+    Suites::all().run()?;
     if on_path("cargo-deny").is_some() {
         deny()?;
     } else {

@@ -22,6 +22,11 @@ pub(crate) fn note(text: &str) {
     println!("  {text}");
 }
 
+/// A line for programs.
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
 /// Something went wrong.
 pub(crate) fn problem(text: &str) {
     eprintln!("xtask: {text}");

@@ -41,6 +41,10 @@ pub(crate) enum Need {
     /// rsyslog with either of its TLS drivers, which has to take what is forwarded.
     RsyslogOpenssl,
     RsyslogGnutls,
+    /// PostgreSQL's headers and the programs that run its own tests.
+    PostgresTests,
+    /// What unpacks a source package.
+    DpkgDev,
 }
 
 /// What it takes to build the workspace.
@@ -66,6 +70,14 @@ const TO_TEST: [Need; 13] = [
 /// What it takes to run the demo.
 pub(crate) const TO_RUN: [Need; 1] = [Need::Postgres];
 
+/// What it takes to run other projects' suites.
+pub(crate) const TO_RUN_SUITES: [Need; 4] = [
+    Need::PostgresTests,
+    Need::DpkgDev,
+    Need::Openssl,
+    Need::Python,
+];
+
 impl Need {
     fn is_met(self) -> bool {
         match self {
@@ -87,6 +99,8 @@ impl Need {
             Self::Ext4 => on_path("mkfs.ext4").is_some() || Path::new("/sbin/mkfs.ext4").is_file(),
             Self::RsyslogOpenssl => has_rsyslog("lmnsd_ossl.so"),
             Self::RsyslogGnutls => has_rsyslog("lmnsd_gtls.so"),
+            Self::PostgresTests => test_programs().is_some(),
+            Self::DpkgDev => on_path("dpkg-source").is_some(),
         }
     }
 
@@ -108,6 +122,8 @@ impl Need {
             Self::Ext4 => "mkfs.ext4",
             Self::RsyslogOpenssl => "rsyslog with OpenSSL",
             Self::RsyslogGnutls => "rsyslog with GnuTLS",
+            Self::PostgresTests => "pg_regress with PostgreSQL's headers",
+            Self::DpkgDev => "dpkg-source",
         }
     }
 }
@@ -166,6 +182,10 @@ impl Manager {
             (Self::Apk, Need::RsyslogOpenssl | Need::RsyslogGnutls) => "rsyslog-tls",
             (_, Need::RsyslogOpenssl) => "rsyslog-openssl",
             (_, Need::RsyslogGnutls) => "rsyslog-gnutls",
+            (Self::Apt, Need::PostgresTests) => "postgresql-server-dev-all",
+            (Self::Dnf, Need::PostgresTests) => "postgresql-server-devel",
+            (Self::Apk, Need::PostgresTests) => "postgresql-dev",
+            (_, Need::DpkgDev) => "dpkg-dev",
         }
     }
 
@@ -280,7 +300,7 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id")
         .arg("-u")
         .output()
@@ -364,6 +384,28 @@ fn postgres_folder() -> Option<PathBuf> {
         .find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
 }
 
+/// Where all its programs are: `initdb` may be found by a link.
+pub(crate) fn postgres_programs() -> Option<PathBuf> {
+    let program = postgres_folder()?.join("initdb").canonicalize().ok()?;
+    program.parent().map(Path::to_path_buf)
+}
+
+/// Where `regress/pg_regress` and `isolation/pg_isolation_regress` are.
+pub(crate) fn test_programs() -> Option<PathBuf> {
+    let server = postgres_programs()?;
+    let beside = server.parent()?.join("lib/pgxs/src/test");
+    let headers = Command::new(server.join("pg_config"))
+        .arg("--includedir-server")
+        .output()
+        .is_ok_and(|said| {
+            let folder = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+            Path::new(&folder).join("postgres.h").is_file()
+        });
+    let there = beside.join("regress/pg_regress").is_file()
+        && beside.join("isolation/pg_isolation_regress").is_file();
+    (headers && there).then_some(beside)
+}
+
 /// The entries of `base` whose names begin with `prefix`, those with the highest number first.
 fn newest_first(base: &Path, prefix: &str) -> Vec<PathBuf> {
     let number = |path: &PathBuf| -> u32 {
@@ -428,6 +470,8 @@ mod tests {
             Need::Java,
             Need::Jdbc,
             Need::Ext4,
+            Need::PostgresTests,
+            Need::DpkgDev,
         ];
         for manager in managers {
             for need in needs {
