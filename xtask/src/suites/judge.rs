@@ -118,6 +118,21 @@ impl Verdict {
         self.unexpected.len() + self.gone.len()
     }
 
+    /// Keeps of what was unexpected what `again` has too, and gives the rest.
+    pub(crate) fn confirm(&mut self, again: &Self) -> Vec<String> {
+        let mut once = Vec::new();
+        for (mine, theirs) in [
+            (&mut self.unexpected, &again.unexpected),
+            (&mut self.gone, &again.gone),
+        ] {
+            let all = std::mem::take(mine).into_iter();
+            let (twice, rest): (Vec<_>, Vec<_>) = all.partition(|name| theirs.contains(name));
+            *mine = twice;
+            once.extend(rest);
+        }
+        once
+    }
+
     /// Writes both results of every difference into `folder`.
     pub(crate) fn keep(&self, folder: &Path, direct: &Ran, through: &Ran) -> Result<(), Failure> {
         for name in self.unexpected.iter().chain(&self.known) {
@@ -229,6 +244,20 @@ mod tests {
         assert_eq!(
             (verdict.gone.as_slice(), verdict.wrong()),
             (&["one".to_owned()][..], 1)
+        );
+    }
+
+    #[test]
+    fn a_difference_is_one_that_comes_again() {
+        let verdict = |names: &[&str]| Verdict {
+            unexpected: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Verdict::default()
+        };
+        let mut first = verdict(&["steady", "once"]);
+        assert_eq!(first.confirm(&verdict(&["steady", "later"])), ["once"]);
+        assert_eq!(
+            (first.unexpected.as_slice(), first.wrong()),
+            (&["steady".to_owned()][..], 1)
         );
     }
 
