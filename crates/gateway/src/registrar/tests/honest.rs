@@ -254,7 +254,7 @@ async fn a_session_that_nobody_uses_ends_at_its_deadline_though_the_ledger_is_ou
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_asked_for_while_the_ledger_is_out_is_not_forgotten_when_it_fails_again() {
-    let bench = bench().await;
+    let bench = bench_of_long_sessions().await;
     let fail = |op: &Op| match op {
         Op::Sync(path) if is_segment(path) => Some(Fault::Fail(ErrorKind::Other)),
         _ => None,
