@@ -130,6 +130,8 @@ pub struct Tuning {
     pub connections_per_address: usize,
     /// How many of them one session may hold besides.
     pub connections_per_session: usize,
+    /// How many connections one person may have to a database, in all sessions.
+    pub database_connections_per_person: usize,
     /// How long a web client's connection may stay open without a request.
     pub keep_alive: Duration,
     /// Size of a ledger segment in mebibytes.
@@ -147,6 +149,7 @@ impl Default for Tuning {
             connections_max: 10_000,
             connections_per_address: 1_000,
             connections_per_session: 256,
+            database_connections_per_person: 50,
             keep_alive: Duration(std::time::Duration::from_secs(75)),
             segment_mib: 64,
         }

@@ -330,7 +330,9 @@ impl Plane {
     ) -> Vec<Candidate> {
         let (subject, resource) = (subject.clone(), resource.clone());
         let found = self.gateway.registrar.query(move |authority, now| {
-            let credentials = authority.database_credentials(&subject, &resource, now);
+            let mut credentials = authority.database_credentials(&subject, &resource, now);
+            // Of all sessions alike: passwords live for the same time, so the last to end is the newest.
+            credentials.sort_by_key(|(_, one)| (one.expires.is_none(), one.expires));
             let newest = credentials.iter().rev().take(CANDIDATES_MAX);
             newest
                 .map(|(_, one)| Candidate {
@@ -482,6 +484,10 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         resource,
         hash,
     } = proved;
+    let most = plane.gateway.config.tuning.database_connections_per_person;
+    let Some(_place) = plane.crowd.enter(&startup.user, &resource, most) else {
+        return refuse(client, &words.too_many_connections(most)).await;
+    };
     let application = startup.application.as_deref();
     let asked = plane.ask_connect(&words, hash, address, application).await;
     let permit = match asked {

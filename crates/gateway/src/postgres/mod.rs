@@ -11,6 +11,7 @@
 mod accounts;
 mod cancel;
 mod conn;
+mod crowd;
 mod direct;
 mod frame;
 mod health;
@@ -36,6 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::cancel::Cancels;
+use self::crowd::Crowd;
 use self::frame::Complaint;
 use self::scram::Verifiers;
 use self::sql::Classifier;
@@ -61,6 +63,7 @@ struct Plane {
     classifier: Classifier,
     verifiers: Verifiers,
     cancels: Arc<Cancels>,
+    crowd: Crowd,
 }
 
 /// The databases that are served.
@@ -84,6 +87,7 @@ impl Plane {
             classifier: Classifier::new(),
             verifiers: Verifiers::new(Arc::clone(&gateway)),
             cancels: Arc::default(),
+            crowd: Crowd::default(),
             gateway,
         }
     }

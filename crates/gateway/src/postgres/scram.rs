@@ -25,7 +25,7 @@ pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
 const ITERATIONS: u32 = 4_096;
 /// Passwords a subject may have alive for one database that are tried: 16 × 1 ms when none is
 /// cached. The newest count.
-pub(crate) const CANDIDATES_MAX: usize = 16;
+pub(crate) const CANDIDATES_MAX: usize = 64;
 /// Verifiers kept: 10,000 × about 200 bytes.
 const VERIFIERS_MAX: u64 = 10_000;
 /// The longest nonce taken from a client; libpq's has 24 bytes.

@@ -89,7 +89,9 @@ impl Statement {
     /// log.
     pub(crate) fn unreadable(bytes: usize) -> Self {
         Self {
-            reach: Reach::UNKNOWN,
+            // Statements of a kind of their own, such as NOTIFY, the database keeps from nobody: only
+            // the text would show them. So no account bounds what this may be.
+            reach: Reach::known(Class::Ddl),
             text: format!("(unreadable, {bytes} bytes)").into(),
             fingerprint: None,
             names: Vec::new(),
@@ -119,6 +121,7 @@ impl Statement {
     /// Something that a client runs by a name we have not seen it give.
     pub(crate) fn unknown() -> Self {
         Self {
+            reach: Reach::UNKNOWN,
             text: "(prepared elsewhere)".into(),
             ..Self::unreadable(0)
         }

@@ -133,7 +133,13 @@ fn startup(version: i32, mut rest: &[u8]) -> Result<Startup, Complaint> {
         if name.is_empty() {
             break;
         }
-        let value = text(&mut rest).ok_or_else(invalid)??;
+        // A name that clients give themselves may be in any encoding: PostgreSQL shows `?` for it.
+        let value = if name == "application_name" {
+            let bytes = take_text(&mut rest).ok_or_else(invalid)?;
+            String::from_utf8_lossy(bytes).replace(char::REPLACEMENT_CHARACTER, "?")
+        } else {
+            text(&mut rest).ok_or_else(invalid)??
+        };
         startup.take(name, value)?;
     }
     if !rest.is_empty() {
@@ -369,6 +375,12 @@ mod tests {
         );
         assert_eq!(startup.negotiate, None);
         assert_eq!(start(b"user\0ana\0\0").unwrap().database, "ana");
+    }
+
+    #[test]
+    fn a_client_may_give_itself_a_name_in_any_encoding() {
+        let startup = start(b"user\0ana\0application_name\0caf\xe9\0\0").unwrap();
+        assert_eq!(startup.application.as_deref(), Some("caf?"));
     }
 
     #[test]

@@ -237,6 +237,14 @@ impl Words {
     }
 
     /// For a password of a session that is over, or one that has expired.
+    /// For one connection more than a person may have.
+    pub(crate) fn too_many_connections(&self, most: usize) -> Complaint {
+        let message = format!("you have {most} connections to {} already", self.resource);
+        Complaint::fatal("53300", message)
+            .detail("That is as many as one person may have, on all machines and in all sessions.")
+            .hint("Close some, or make pools smaller; whoever runs Curfew sets database_connections_per_person.")
+    }
+
     /// For a text that is no SQL, and that may not be sent for the database to say so.
     pub(crate) fn mistaken(&self, mistake: &str, verb: Verb) -> Complaint {
         Complaint::error("42601", mistake).detail(format!(

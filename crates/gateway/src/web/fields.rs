@@ -148,11 +148,14 @@ fn is_reserved(name: &HeaderName) -> bool {
 
 /// Whether a field asks the resource to take the request for one of another method.
 pub(super) fn is_method_override(name: &HeaderName) -> bool {
-    const OVERRIDES: [&str; 4] = [
+    const OVERRIDES: [&str; 7] = [
         "x-http-method-override",
         "x-http-method",
         "x-method-override",
         "x-method",
+        "x-http-verb",
+        "http-method-override",
+        "method-override",
     ];
     OVERRIDES.iter().any(|own| reads_as(name.as_str(), own))
 }

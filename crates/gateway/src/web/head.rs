@@ -241,10 +241,16 @@ fn asked_instead(head: &Parts) -> Result<Option<Method>, Unfit> {
         }
     }
     let query = head.uri.query().unwrap_or_default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+    // Some servers part pairs at semicolons as well, and read names as they would have them.
+    let parted = query.replace(';', "&");
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    for (name, value) in pairs.chain(form_urlencoded::parse(parted.as_bytes())) {
+        let name = name.split(['\0', '[']).next().unwrap_or_default();
+        let name = name.trim().replace(['.', ' '], "_");
+        let value = value.split('\0').next().unwrap_or_default();
         if IN_QUERY
             .iter()
-            .any(|known| name.trim().eq_ignore_ascii_case(known))
+            .any(|known| name.eq_ignore_ascii_case(known))
             && let Ok(asked) = method(value.trim().as_bytes())
             && OF_FORMS.contains(&asked)
         {

@@ -213,6 +213,8 @@ fn a_request_is_judged_by_the_method_that_the_resource_may_take() {
     assert_eq!(asked("PUT", "/", &[]), write("PUT"));
     for name in [
         "X-HTTP-Method-Override",
+        "X-HTTP-Verb",
+        "Method_Override",
         "X_HTTP_Method_Override",
         "x.http.method",
         "X-Method-Override",

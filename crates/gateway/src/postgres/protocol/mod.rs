@@ -211,7 +211,9 @@ impl<P: Right> Protocol<P> {
     /// Whether the server works on something. Waiting for the client is not that: for its copy data,
     /// the rest of a message, or to take what has been answered.
     pub(crate) fn server_works(&self) -> bool {
+        // A mere Sync, or a Close, is the client's program and not the person.
         matches!(self.phase, Phase::Upstream)
+            && !self.unit.rights.is_empty()
             && !self.streaming
             && self.to_client.len() < OUT_BYTES_MAX
     }

@@ -520,13 +520,31 @@ fn an_account_bounds_what_is_not_known() {
         let asked = play.query("select own_function(1)");
         assert_eq!(asked, [format!("run {told} select own_function($1)")]);
         play.refuse(0);
-        assert_eq!(
-            play.query("selct 1"),
-            [format!("run {told} (unreadable, 7 bytes)")]
-        );
-        play.refuse(0);
         assert_eq!(play.query("drop table t"), ["run Ddl drop table t"]);
     }
+}
+
+#[test]
+fn no_account_bounds_a_text_that_cannot_be_read() {
+    // What stands in it may be a statement that the database keeps from nobody.
+    let hidden = "select '\\'; notify ch, 'x'; --'";
+    let unreadable = [format!("run Ddl (unreadable, {} bytes)", hidden.len())];
+    let mut play = Play::of(Some(Class::Read));
+    assert_eq!(play.query("selct 1"), ["run Ddl (unreadable, 7 bytes)"]);
+    play.refuse(0);
+    play.run("set standard_conforming_strings = off", 'I');
+    play.parameter("standard_conforming_strings", "off");
+    assert_eq!(play.query(hidden), unreadable);
+    play.refuse(0);
+    // Whatever a function may have set is not known before the next ReadyForQuery.
+    play.parameter("standard_conforming_strings", "on");
+    play.client(|out| {
+        extended(out, "select ('a'::text).ts_stat");
+        front::query(hidden, out).unwrap();
+    });
+    play.allow();
+    play.server("12nC");
+    assert_eq!(play.asked, unreadable);
 }
 
 #[test]
