@@ -13,8 +13,8 @@ use crate::permit::{Activity, Permit, Recording};
 
 /// What became of one question.
 enum Settled {
-    /// It is allowed, by this entry.
-    Allowed(u64, Grant),
+    /// It is allowed, by this entry; of a connection, with this account.
+    Allowed(u64, Grant, Option<AccountUse>),
     /// It is not; where that was recorded, by this entry.
     Refused(Option<u64>, Refusal),
 }
@@ -49,15 +49,11 @@ impl Task {
         let mut account = None;
         let mut entries = Vec::new();
         let mut refused = None;
-        for mut ask in asks {
-            match self.decide_ask(&mut ask, accounts) {
-                Settled::Allowed(entry, grant) => {
-                    let verb = ask.action.verb;
-                    account = ask.action.account.map(|class| AccountUse {
-                        class,
-                        resource: ask.action.resource,
-                        context: ask.context,
-                    });
+        for ask in asks {
+            let verb = ask.action.verb;
+            match self.decide_ask(ask, accounts) {
+                Settled::Allowed(entry, grant, used) => {
+                    account = used;
                     entries.push((entry, verb));
                     granted = Some(match granted {
                         None => grant,
@@ -86,7 +82,7 @@ impl Task {
     }
 
     /// Decides and records one question.
-    fn decide_ask(&mut self, ask: &mut Ask, accounts: &[AccountClass]) -> Settled {
+    fn decide_ask(&mut self, mut ask: Ask, accounts: &[AccountClass]) -> Settled {
         let session = match &ask.presenter {
             Presenter::Session(session) => Some(session.clone()),
             Presenter::Credential { hash, .. } => self
@@ -95,9 +91,14 @@ impl Task {
                 .map(|(session, _)| session.clone()),
         };
         if let (Some(session), [_, ..]) = (&session, accounts) {
-            self.choose_account(ask, session, accounts);
+            self.choose_account(&mut ask, session, accounts);
         }
-        let command = Command::Ask(ask.clone());
+        let account = ask.action.account.map(|class| AccountUse {
+            class,
+            resource: ask.action.resource.clone(),
+            context: ask.context.clone(),
+        });
+        let command = Command::Ask(ask);
         let (mut decision, mut now) = self.decide(&command);
         // A refusal may rest on activity that has no entry yet; that is noted first.
         if !matches!(decision.verdict, Verdict::Allow(_))
@@ -116,7 +117,7 @@ impl Task {
         let refusal = match verdict {
             Verdict::Allow(grant) => {
                 return match entry {
-                    Some(entry) => Settled::Allowed(entry, grant),
+                    Some(entry) => Settled::Allowed(entry, grant, account),
                     None => Settled::Refused(None, Refusal::Unauthenticated),
                 };
             }

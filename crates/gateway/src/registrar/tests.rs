@@ -247,6 +247,31 @@ impl Bench {
             .collect()
     }
 
+    /// One more session, of this person.
+    async fn sign_in(&self, subject: &str) -> SessionId {
+        let session = secret::session_id().unwrap();
+        let command = Command::StartSession {
+            session: session.clone(),
+            subject: subject.parse().unwrap(),
+            roles: BTreeSet::new(),
+            proof: Proof {
+                amr: BTreeSet::from([Factor::Password]),
+                aal: Aal::Two,
+                at: self.registrar.now(),
+            },
+            context: context(),
+            credential: Credential {
+                id: secret::credential_id().unwrap(),
+                class: CredentialClass::Bearer,
+                hash: secret::hash(&session.to_string()),
+                audience: None,
+                expires: None,
+            },
+        };
+        assert_eq!(self.registrar.command(command).await, Ok(Verdict::Done));
+        session
+    }
+
     /// How many entries are like that.
     fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.entries().iter().filter(|event| wanted(event)).count()

@@ -7,30 +7,6 @@ use curfew_values::Shown;
 use super::*;
 
 impl Bench {
-    async fn sign_in(&self, subject: &str) -> SessionId {
-        let session = secret::session_id().unwrap();
-        let command = Command::StartSession {
-            session: session.clone(),
-            subject: subject.parse().unwrap(),
-            roles: BTreeSet::new(),
-            proof: Proof {
-                amr: BTreeSet::from([Factor::Password]),
-                aal: Aal::Two,
-                at: self.registrar.now(),
-            },
-            context: context(),
-            credential: Credential {
-                id: secret::credential_id().unwrap(),
-                class: CredentialClass::Bearer,
-                hash: secret::hash(subject),
-                audience: None,
-                expires: None,
-            },
-        };
-        assert_eq!(self.registrar.command(command).await, Ok(Verdict::Done));
-        session
-    }
-
     /// One asks, another approves.
     async fn erase(&self, subject: &str) {
         let erasure = secret::erasure_id().unwrap();

@@ -14,28 +14,7 @@ impl Bench {
     async fn people(&self, count: u64) -> Vec<SessionId> {
         let mut sessions = Vec::new();
         for _ in 0..count {
-            sessions.push(secret::session_id().unwrap());
-        }
-        for session in &sessions {
-            let command = Command::StartSession {
-                session: session.clone(),
-                subject: "bo".parse().unwrap(),
-                roles: BTreeSet::new(),
-                proof: Proof {
-                    amr: BTreeSet::from([Factor::Password]),
-                    aal: Aal::Two,
-                    at: self.registrar.now(),
-                },
-                context: context(),
-                credential: Credential {
-                    id: secret::credential_id().unwrap(),
-                    class: CredentialClass::Bearer,
-                    hash: secret::hash(&session.to_string()),
-                    audience: None,
-                    expires: None,
-                },
-            };
-            self.registrar.carry_out(command).await.unwrap();
+            sessions.push(self.sign_in("bo").await);
         }
         sessions
     }
