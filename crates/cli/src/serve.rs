@@ -17,7 +17,7 @@ use crate::signals::{Asked, Asking};
 use crate::{check, say};
 
 /// How often a running gateway looks at its set-up again: certificates run out, modes are changed, what is
-/// behind it goes. Each time it signs in to each database once.
+/// behind it goes.
 const LOOK_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Makes the data folder: keys and an empty audit log.
