@@ -47,4 +47,6 @@ pub use gateway::{Core, Gateway, Running, StartError, start};
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
 pub use postgres::{DatabaseState, DatabaseStatus, rights, setup};
 pub use recorder::{Durability, Unrecorded};
-pub use registrar::{NotCarriedOut, Record, Refusal, Registrar, Unavailable};
+pub use registrar::{
+    CredentialFound, LogState, NotCarriedOut, Record, Refusal, Registrar, SessionFound, Unavailable,
+};

@@ -298,8 +298,12 @@ impl Pruner {
             archived: self.setup.archived,
         };
         self.registrar.carry_out(Command::Prune(told)).await?;
-        let entries = self.registrar.query(|authority, _| authority.entries());
-        let entries = entries.await.map_err(NotCarriedOut::from)?;
+        let entries = self
+            .registrar
+            .log()
+            .await
+            .map_err(NotCarriedOut::from)?
+            .entries;
         let covers = |newest: &Option<(u64, Arc<str>)>| {
             newest.as_ref().is_some_and(|(size, _)| *size >= entries)
         };

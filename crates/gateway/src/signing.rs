@@ -120,11 +120,11 @@ pub(crate) async fn watch(
     alarm_after: Duration,
     stopping: CancellationToken,
 ) {
-    let said = registrar.query(|authority, _| authority.unsigned_from().is_some());
+    let said = registrar.log().await.map(|log| log.unsigned_from.is_some());
     let mut watcher = Watcher {
         alarm_after,
         outage: None,
-        said: said.await.unwrap_or(false),
+        said: said.unwrap_or(false),
         owed: VecDeque::new(),
     };
     loop {

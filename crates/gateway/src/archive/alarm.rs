@@ -98,12 +98,12 @@ pub(super) struct Alarm {
 impl Alarm {
     /// One that goes on from what the log says.
     pub(super) async fn new(registrar: Registrar, alarm_after: Duration) -> Self {
-        let said = registrar.query(|authority, _| authority.is_archiving_failed());
+        let said = registrar.log().await.map(|log| log.archiving_failed);
         let heard = Heard {
             alarm_after,
             outage: None,
             size: None,
-            said: said.await.unwrap_or(false),
+            said: said.unwrap_or(false),
         };
         Self { registrar, heard }
     }

@@ -54,18 +54,16 @@ struct Waiting {
 }
 
 async fn waiting(portal: &Portal) -> Result<Vec<Waiting>, Refusal> {
-    let look = |authority: &curfew_authority::Authority, now| {
-        let open = authority.erasures(now).map(|(id, erasure)| Waiting {
-            erasure: id.clone(),
-            subject: erasure.subject.clone(),
-            asked_by: erasure.asked_by.clone(),
-            asked_at: erasure.asked_at,
-            expires: erasure.expires(),
-            approved: erasure.approved,
-        });
-        open.collect()
-    };
-    portal.gateway.registrar.query(look).await
+    let open = portal.gateway.registrar.erasures().await?;
+    let waiting = open.into_iter().map(|(id, erasure)| Waiting {
+        erasure: id,
+        expires: erasure.expires(),
+        subject: erasure.subject,
+        asked_by: erasure.asked_by,
+        asked_at: erasure.asked_at,
+        approved: erasure.approved,
+    });
+    Ok(waiting.collect())
 }
 
 /// Takes a step with a permit for it, and gives the erasure's name.

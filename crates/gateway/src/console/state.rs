@@ -87,11 +87,8 @@ pub(super) async fn look(
         if let Some((session, now)) = live {
             return Ok(Look::live(&portal, &session, now));
         }
-        let why = portal.gateway.registrar.query(move |authority, _| {
-            let (session, _) = authority.credential(&ended)?;
-            authority.ended(session)
-        });
-        Ok::<_, Refusal>(Look::over(why.await?))
+        let found = portal.gateway.registrar.credential(ended).await?;
+        Ok::<_, Refusal>(Look::over(found.and_then(|found| found.session.ended)))
     };
     let look = found
         .await

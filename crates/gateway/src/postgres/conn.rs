@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use curfew_authority::{Ask, Presenter};
 use curfew_entry::{
-    ActionDetail, CredentialClass, CredentialHash, CredentialId, Plane as Kind, ResourceName,
-    SubjectName,
+    ActionDetail, Credential, CredentialClass, CredentialHash, CredentialId, Plane as Kind,
+    ResourceName, SubjectName,
 };
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,16 @@ struct Proved {
 struct Candidate {
     id: CredentialId,
     hash: CredentialHash,
+}
+
+impl Candidate {
+    fn of(credentials: Vec<Credential>) -> Vec<Self> {
+        let candidate = |one: Credential| Self {
+            id: one.id,
+            hash: one.hash,
+        };
+        credentials.into_iter().map(candidate).collect()
+    }
 }
 
 /// How a greeting ends other than well.
@@ -329,19 +339,9 @@ impl Plane {
         resource: &ResourceName,
     ) -> Vec<Candidate> {
         let (subject, resource) = (subject.clone(), resource.clone());
-        let found = self.gateway.registrar.query(move |authority, now| {
-            let mut credentials = authority.database_credentials(&subject, &resource, now);
-            // Of all sessions alike: passwords live for the same time, so the last to end is the newest.
-            credentials.sort_by_key(|(_, one)| (one.expires.is_none(), one.expires));
-            let newest = credentials.iter().rev().take(CANDIDATES_MAX);
-            newest
-                .map(|(_, one)| Candidate {
-                    id: one.id.clone(),
-                    hash: one.hash.clone(),
-                })
-                .collect()
-        });
-        found.await.unwrap_or_default()
+        let registrar = &self.gateway.registrar;
+        let found = registrar.passwords(subject, resource, CANDIDATES_MAX).await;
+        Candidate::of(found.unwrap_or_default())
     }
 
     /// The newest passwords that did, and no longer do.
@@ -351,17 +351,9 @@ impl Plane {
         resource: &ResourceName,
     ) -> Vec<Candidate> {
         let (subject, resource) = (subject.clone(), resource.clone());
-        let found = self.gateway.registrar.query(move |authority, now| {
-            let credentials = authority.spent_database_credentials(&subject, &resource, now);
-            let newest = credentials.into_iter().take(CANDIDATES_MAX);
-            newest
-                .map(|one| Candidate {
-                    id: one.id.clone(),
-                    hash: one.hash.clone(),
-                })
-                .collect()
-        });
-        found.await.unwrap_or_default()
+        let registrar = &self.gateway.registrar;
+        let spent = registrar.spent_passwords(subject, resource, CANDIDATES_MAX);
+        Candidate::of(spent.await.unwrap_or_default())
     }
 
     /// What is said to whoever does not know a password of the database that was asked for.

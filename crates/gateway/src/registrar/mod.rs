@@ -7,6 +7,7 @@ mod ask;
 mod conceal;
 mod erase;
 mod live;
+mod lookup;
 mod outage;
 mod record;
 mod stop;
@@ -23,7 +24,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{Ask, Authority, Command, Denial, EndCause, StepUp, Verdict};
+use curfew_authority::{Ask, Command, Denial, EndCause, StepUp, Verdict};
 use curfew_entry::{
     AccountClass, DenialCause, EndReason, RecordLevel, RuleId, SessionId, Timestamp,
 };
@@ -35,6 +36,8 @@ use crate::recorder::Unrecorded;
 
 pub(crate) use conceal::Concealer;
 pub(crate) use erase::Approved;
+use lookup::Lookup;
+pub use lookup::{CredentialFound, LogState, SessionFound};
 use strangers::Strangers;
 pub(crate) use task::{Ledger, Reopen, Start, start};
 
@@ -120,7 +123,6 @@ pub struct Registrar {
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
-type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
 
 /// What came of several questions that were asked together.
 #[derive(Debug)]
@@ -144,7 +146,7 @@ enum Message {
         command: Box<Command>,
         answer: Answer<Verdict>,
     },
-    Query(Query),
+    Lookup(Lookup),
     Stop {
         answer: Answer<()>,
     },
@@ -280,22 +282,6 @@ impl Registrar {
     pub async fn end(&self, session: SessionId, cause: EndCause) -> Result<bool, Refusal> {
         let verdict = self.command(Command::End { session, cause }).await?;
         Ok(matches!(verdict, Verdict::Ended { .. }))
-    }
-
-    /// Looks something up in the authority's state, at one moment between two entries.
-    ///
-    /// # Errors
-    /// When the gateway is stopping.
-    pub async fn query<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Authority, Timestamp) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.send(|answer| {
-            Message::Query(Box::new(move |authority, now| {
-                let _ = answer.send(Ok(look(authority, now)));
-            }))
-        })
-        .await
     }
 
     /// Stops: cuts what is live, records the end of work and closes the ledger.

@@ -282,7 +282,7 @@ impl Task {
                 self.settle();
                 self.answer_command(*command, answer);
             }
-            Message::Query(query) => query(&self.authority, self.now()),
+            Message::Lookup(lookup) => lookup.answer(&self.authority, self.now()),
             // The loop takes this one itself.
             Message::Stop { .. } => {}
         }
