@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Core;
-use crate::registrar::{NotCarriedOut, Refusal, Registrar};
 use crate::standing::{self, Reader, Standing, Status};
+use curfew_gate::registrar::{NotCarriedOut, Refusal, Registrar};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -2,9 +2,9 @@
 
 use curfew_authority::{Command, Policy};
 
-use crate::conditions::Part;
 use crate::config::Config;
 use crate::gateway::Running;
+use curfew_gate::conditions::Part;
 
 /// What came of a reload.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -9,7 +9,7 @@ use curfew_entry::{ArchivingFault, LogArchivingFailed, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ArchiveError, Archived};
-use crate::registrar::Registrar;
+use curfew_gate::registrar::Registrar;
 
 /// After how long an entry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);

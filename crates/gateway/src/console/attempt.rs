@@ -21,7 +21,7 @@ use super::once::Key;
 use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, text};
-use crate::{NotCarriedOut, secret};
+use curfew_gate::{NotCarriedOut, secret};
 
 /// How cookies of the portal begin.
 const COOKIE_PREFIX: &str = "cfs_";

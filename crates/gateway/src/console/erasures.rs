@@ -18,7 +18,7 @@ use super::frame::{Frame, page};
 use super::text;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// Why a step was not taken.
 enum NotTaken {
@@ -119,7 +119,7 @@ pub(super) fn api() -> Router<Arc<Portal>> {
 
 fn problem(portal: &Portal, not: &NotTaken) -> Problem {
     match not {
-        NotTaken::Refused(refusal) => Problem::refused(refusal, &portal.gateway.portal_url()),
+        NotTaken::Refused(refusal) => Problem::refused(refusal, &portal.gateway.site.portal_url()),
         NotTaken::Rule(rule @ ErasureRefusal::Unknown) => Problem::not_found(sentence(rule)),
         NotTaken::Rule(rule) => Problem::new(StatusCode::CONFLICT, "conflict", sentence(rule)),
         NotTaken::Failed => Problem::unavailable("Curfew could not finish this"),
@@ -146,7 +146,7 @@ async fn api_list(
 ) -> Result<Json<List>, Problem> {
     let listed = list(&portal, &mut viewer).await;
     let erasures =
-        listed.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        listed.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     Ok(Json(List {
         now: viewer.now,
         erasures,

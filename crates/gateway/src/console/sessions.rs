@@ -16,7 +16,7 @@ use super::returning::Returning;
 use super::sign_out::{Token, end_session};
 use super::viewer::Viewer;
 use super::{Portal, text};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 /// How old a sign-in may be to end another session of one's own (ASVS 7.5.2). One's own current
 /// session can always be ended.

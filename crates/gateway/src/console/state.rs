@@ -19,7 +19,7 @@ use super::returning::Returning;
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies, csrf, text};
 use crate::oauth::{Problem, end_text};
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// How the session of a page stands.
 #[derive(Serialize)]
@@ -92,7 +92,7 @@ pub(super) async fn look(
     };
     let look = found
         .await
-        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     Ok(Json(look).into_response())
 }
 

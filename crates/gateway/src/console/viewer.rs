@@ -16,9 +16,9 @@ use curfew_entry::{
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
-use crate::listen::{Peer, Seat};
 use crate::oauth::Problem;
-use crate::{Permit, Record, Refusal, secret};
+use curfew_gate::clients::{Peer, Seat};
+use curfew_gate::{Permit, Record, Refusal, secret};
 
 /// What a request says of itself before anybody knows whose it is.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Visit {
 
     /// From where it comes, as policy sees it.
     pub(super) fn context(&self, portal: &Portal) -> Context {
-        portal.gateway.context(self.address)
+        portal.gateway.site.context(self.address)
     }
 
     /// Whether the browser can be sent elsewhere: nothing was sent that would be lost.
@@ -249,7 +249,7 @@ impl Viewer {
     /// Makes sure that a form came from a page of this session.
     pub(super) fn check_form(&self, portal: &Portal, token: &str) -> Result<(), Fault> {
         let wanted = csrf::session_token(&portal.gateway.master, &self.session.id);
-        let same_origin = csrf::same_origin(&self.visit.headers, &portal.gateway.portal_url());
+        let same_origin = csrf::same_origin(&self.visit.headers, &portal.gateway.site.portal_url());
         if same_origin && csrf::matches(&wanted, token) {
             Ok(())
         } else {
@@ -349,6 +349,6 @@ impl FromRequestParts<Arc<Portal>> for Caller {
             .present(portal, CredentialClass::Bearer, &token)
             .await
             .map(Self)
-            .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))
+            .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use curfew_entry::{Entry, Event, SessionId, SubjectName};
 
 use super::Portal;
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 /// Sessions, and whose they are as far as it is known.
 pub(super) type Whose = BTreeMap<SessionId, SubjectName>;

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::codes::{DeviceCodes, Full, INTERVAL_SECS, LIFE, Poll, UserCode, device_digest};
 use super::problem::Problem;
 use crate::gateway::Gateway;
-use crate::listen::Peer;
-use crate::secret;
+use curfew_gate::clients::Peer;
+use curfew_gate::secret;
 
 /// The one client there is. It is public: it has no secret.
 const CLIENT_ID: &str = "curfew-cli";
@@ -76,7 +76,7 @@ async fn keys(State(oauth): State<Arc<OAuth>>) -> Response {
 }
 
 async fn metadata(State(oauth): State<Arc<OAuth>>) -> Json<Metadata> {
-    let issuer = oauth.gateway.portal_url();
+    let issuer = oauth.gateway.site.portal_url();
     Json(Metadata {
         token_endpoint: format!("{issuer}/oauth/token"),
         device_authorization_endpoint: format!("{issuer}/oauth/device_authorization"),
@@ -147,7 +147,7 @@ async fn authorize_device(
             return Err(Problem::too_many(text, LIFE.as_duration().as_secs()));
         }
     }
-    let portal = oauth.gateway.portal_url();
+    let portal = oauth.gateway.site.portal_url();
     Ok(Json(DeviceAnswer {
         device_code: device.expose_secret().to_owned(),
         user_code: user.to_string(),
@@ -212,7 +212,7 @@ async fn issue(gateway: &Gateway, session: SessionId) -> Result<TokenAnswer, Pro
         let text = "The session that approved the device is over";
         Problem::new(StatusCode::BAD_REQUEST, "access_denied", text)
     };
-    let refused = |refusal| Problem::refused(&refusal, &gateway.portal_url());
+    let refused = |refusal| Problem::refused(&refusal, &gateway.site.portal_url());
     let random = |_| Problem::unavailable("Curfew cannot make a token at the moment");
     let found = gateway.registrar.session(session.clone()).await;
     let found = found.map_err(refused)?;
@@ -275,7 +275,7 @@ async fn revoke(
     let token = form(body)?
         .token
         .ok_or_else(|| Problem::bad_request("token is missing"))?;
-    let portal = oauth.gateway.portal_url();
+    let portal = oauth.gateway.site.portal_url();
     let hash = secret::hash(&token);
     let found = oauth.gateway.registrar.credential(hash).await;
     let found = found.map_err(|refusal| Problem::refused(&refusal, &portal))?;

@@ -26,8 +26,8 @@ use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
 use super::startup::{self, First, Startup};
 use super::upstream::{ConnectError, Stream, Upstream};
 use super::words::Words;
-use crate::permit::{Closing, Permit};
-use crate::secret;
+use curfew_gate::permit::{Closing, Permit};
+use curfew_gate::secret;
 
 /// From the first byte to a proved password. People do not type it: programs hold it.
 const AUTHENTICATE: Duration = Duration::from_secs(10);
@@ -249,7 +249,7 @@ async fn authenticate(
         .as_ref()
         .map_or_else(|| plane.any_resource(), |(_, name)| Clone::clone(name));
     let words = Words {
-        portal: plane.gateway.portal_url(),
+        portal: plane.gateway.site.portal_url(),
         resource: shown,
         account: None,
     };
@@ -435,11 +435,11 @@ impl Plane {
         let ask = Ask {
             presenter,
             action,
-            context: self.gateway.context(address),
+            context: self.gateway.site.context(address),
         };
         let (record, accounts) = match self.databases.get(&words.resource) {
             Some(database) => (database.record, database.logins.classes()),
-            None => (crate::registrar::Record::Before, Vec::new()),
+            None => (curfew_gate::registrar::Record::Before, Vec::new()),
         };
         let least = accounts.first().copied();
         let registrar = &self.gateway.registrar;
@@ -523,7 +523,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         close(&plane, upstream.permit);
         return;
     }
-    let context = plane.gateway.context(address);
+    let context = plane.gateway.site.context(address);
     relay::run(relay::Parts {
         hangup: hangup(&client),
         no_portal,

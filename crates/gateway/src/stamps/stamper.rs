@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Setup;
 use super::ask::{AskError, Asker};
-use crate::clock;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 
 /// How long witnesses may take to cosign a checkpoint that is to be stamped. After that it is stamped
 /// without them. A round with them takes a second or two.

@@ -12,9 +12,9 @@ use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
 use super::{Body, Visit, cache, origin};
-use crate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
-use crate::registrar::{Refusal, Unavailable};
-use crate::secret;
+use curfew_gate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
+use curfew_gate::registrar::{Refusal, Unavailable};
+use curfew_gate::secret;
 
 /// What lies below this is never the resource's.
 const OWN_PATHS: &str = "/.curfew";
@@ -124,7 +124,7 @@ impl Visit<'_> {
         let Ok(begin) = Handover::begin(self.begin.as_deref()) else {
             return self.unavailable(Unavailable::Ledger);
         };
-        let (portal, resource) = (self.gateway.portal_url(), &self.resource.name);
+        let (portal, resource) = (self.gateway.site.portal_url(), &self.resource.name);
         let url = sign_in_again_url(&portal, resource, to, &begin.state, round + 1);
         Notice::new(StatusCode::SEE_OTHER, "", "Signing in", "Go on to sign in.")
             .link(url, "Go on")

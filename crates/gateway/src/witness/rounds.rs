@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
-use crate::clock;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
 use crate::standing::Progress;
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 
 /// How long a round may take. A witness far away needs under a second.
 const ROUND_TIME: Duration = Duration::from_secs(5);

@@ -34,12 +34,12 @@ use crate::clock::Clock;
 use crate::permit::{Cut, CutCause, Permit};
 use crate::recorder::Unrecorded;
 
-pub(crate) use conceal::Concealer;
-pub(crate) use erase::Approved;
+pub use conceal::Concealer;
+pub use erase::Approved;
 use lookup::Lookup;
 pub use lookup::{CredentialFound, LogState, SessionFound};
 use strangers::Strangers;
-pub(crate) use task::{Ledger, Reopen, Start, start};
+pub use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
 /// 40 ms of work; whoever comes later waits in the sender.
@@ -159,7 +159,7 @@ impl Registrar {
     }
 
     /// Counts a device code (RFC 8628) that this address was not given, since too many wait.
-    pub(crate) fn count_refused_device(&self, address: IpAddr) {
+    pub fn count_refused_device(&self, address: IpAddr) {
         self.strangers.refused_device(address, self.clock.now());
     }
 
@@ -263,7 +263,7 @@ impl Registrar {
 
     /// Has the log say something of itself. False where it can take nothing now: then it is still
     /// to be said.
-    pub(crate) async fn note(&self, command: Command) -> bool {
+    pub async fn note(&self, command: Command) -> bool {
         match self.carry_out(command).await {
             Ok(()) => true,
             Err(NotCarriedOut::Impossible(refusal)) => {
@@ -293,7 +293,7 @@ impl Registrar {
     }
 
     /// Waits until its task is gone: after [`Self::stop`], or because it failed.
-    pub(crate) async fn gone(&self) {
+    pub async fn gone(&self) {
         self.messages.closed().await;
     }
 
