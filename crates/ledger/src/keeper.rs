@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
 use crate::error::FileError;
-use crate::key::LogKey;
+use crate::key::{LogKey, sign_note};
 use crate::key_file::{KeyFile, KeyFileError, replace_secret};
 use crate::merkle::{Hash, empty_root, verify_growth};
-use crate::note::{self, Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::signer::Signer as _;
 
 /// Why a keeper could not be made or opened.
@@ -154,7 +154,7 @@ impl Keeper {
                     size: 0,
                     root: empty_root(),
                 };
-                note::sign(&empty.to_string(), &[key]).into_bytes()
+                sign_note(&empty.to_string(), &[key]).into_bytes()
             }
         };
         let file = match disk.open(path, OpenMode::CreateSecret) {

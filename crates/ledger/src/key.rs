@@ -196,3 +196,12 @@ impl fmt::Debug for LogKey {
         write!(f, "LogKey({})", self.verifier())
     }
 }
+
+/// Signs `text`, which must end in a newline, with each of `keys`, and gives the whole note.
+pub(crate) fn sign_note(text: &str, keys: &[&LogKey]) -> String {
+    let mut note = format!("{text}\n");
+    for key in keys {
+        note.push_str(&key.verifier().signature_line(&key.sign(text.as_bytes())));
+    }
+    note
+}

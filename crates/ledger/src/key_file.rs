@@ -27,8 +27,8 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::error::FileError;
-use crate::key::{KeyError, LogKey};
-use crate::note::{self, Checkpoint, VerifierKey};
+use crate::key::{KEY_FILE_BYTES_MAX, KeyError, LogKey, read_secret, sign_note};
+use crate::note::{Checkpoint, VerifierKey};
 use crate::rotation::{ROTATION_BYTES_MAX, Rotation, RotationError};
 use crate::signer::{Extends, SignError, Signer};
 
@@ -223,7 +223,7 @@ impl KeyFile {
         }
         let next = LogKey::load_on(disk, &next_path)?;
         // Whoever made it may have been told that it is not durable, or nobody may have been told.
-        let bytes = crate::key::read_secret(disk, &next_path, crate::key::KEY_FILE_BYTES_MAX)?;
+        let bytes = read_secret(disk, &next_path, KEY_FILE_BYTES_MAX)?;
         replace_secret(disk, &next_path, &bytes).map_err(FileError::at("write", &next_path))?;
         let aside = beside(path, ".rotation");
         let wrong = |error| KeyFileError::Rotation {
@@ -295,7 +295,7 @@ impl KeyFile {
             Some((old, rotation)) if size <= rotation.size => old,
             _ => &self.key,
         };
-        note::sign(text, &[key])
+        sign_note(text, &[key])
     }
 
     fn place(&self) -> Result<(&dyn Disk, &Path), KeyFileError> {

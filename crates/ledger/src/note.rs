@@ -12,8 +12,6 @@ use sha2::{Digest, Sha256};
 
 use crate::merkle::Hash;
 
-pub use crate::key::{KeyError, LogKey};
-
 /// Longest signed note that is read, in bytes: the text of a checkpoint is under 400 bytes, and
 /// 64 signatures of the longest known kind (ML-DSA-44: 2,420 bytes, 3,240 in base64) with names of
 /// up to 256 bytes take 64 × 3,500 = 224,000.
@@ -141,6 +139,11 @@ impl VerifierKey {
         self.key == other.key
     }
 
+    /// A signature of this key as a line of a note, with its newline.
+    pub(crate) fn signature_line(&self, signature: &[u8]) -> String {
+        signature_line(&self.name, self.id, signature)
+    }
+
     /// The signature lines of this key on a note, as they stand and unchecked.
     #[must_use]
     pub fn lines(&self, note: &Note) -> String {
@@ -250,13 +253,9 @@ impl Note {
 
     /// The lines of this key as they stand, each with its newline, none of it checked.
     pub(crate) fn lines_of(&self, name: &str, id: u32) -> String {
-        let mut lines = String::new();
-        for signature in self.signatures_of(name, id) {
-            let data = [&id.to_be_bytes(), signature].concat();
-            let data = STANDARD.encode(data);
-            lines.push_str(&format!("{SIGNATURE_PREFIX}{name} {data}\n"));
-        }
-        lines
+        self.signatures_of(name, id)
+            .map(|signature| signature_line(name, id, signature))
+            .collect()
     }
 
     /// Checks that `key` has signed, and that every line naming it is right.
@@ -289,6 +288,12 @@ impl Note {
     }
 }
 
+/// One signature line with its newline: `data` is what follows the key id.
+fn signature_line(name: &str, id: u32, data: &[u8]) -> String {
+    let data = STANDARD.encode([&id.to_be_bytes(), data].concat());
+    format!("{SIGNATURE_PREFIX}{name} {data}\n")
+}
+
 fn parse_signature(line: &str) -> Result<SignatureLine, &'static str> {
     let rest = line
         .strip_prefix(SIGNATURE_PREFIX)
@@ -311,22 +316,6 @@ fn parse_signature(line: &str) -> Result<SignatureLine, &'static str> {
         id: u32::from_be_bytes(*id),
         signature: signature.to_vec(),
     })
-}
-
-/// Signs `text`, which must end in a newline, with each of `keys`, and gives the whole note.
-pub(crate) fn sign(text: &str, keys: &[&LogKey]) -> String {
-    let mut note = format!("{text}\n");
-    for key in keys {
-        let verifier = key.verifier();
-        let mut data = verifier.id.to_be_bytes().to_vec();
-        data.extend_from_slice(&key.sign(text.as_bytes()));
-        note.push_str(SIGNATURE_PREFIX);
-        note.push_str(&verifier.name);
-        note.push(' ');
-        note.push_str(&STANDARD.encode(data));
-        note.push('\n');
-    }
-    note
 }
 
 /// The size and root of a log at one moment (C2SP tlog-checkpoint).

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 
 use crate::error::ReadError;
-use crate::key::LogKey;
+use crate::key::{LogKey, sign_note};
 use crate::merkle::Hash;
-use crate::note::{self, Checkpoint, VerifierKey};
+use crate::note::{Checkpoint, VerifierKey};
 
 /// Signs the checkpoints of one log.
 ///
@@ -93,7 +93,7 @@ impl Signer for LogKey {
         checkpoint: &Checkpoint,
         _extends: &dyn Extends,
     ) -> Result<String, SignError> {
-        Ok(note::sign(&checkpoint.to_string(), &[self]))
+        Ok(sign_note(&checkpoint.to_string(), &[self]))
     }
 
     fn frame_nonces(&self, epoch: u64) -> Result<Vec<u64>, SignError> {
