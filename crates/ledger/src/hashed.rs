@@ -8,45 +8,13 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::merkle::{CompactTree, Hash};
 use crate::segment::FrameAt;
-use crate::tile::TILE_HEIGHT;
+use crate::tile::HashedBatch;
 use crate::writer::lock;
 
 /// Most hashes of entries kept: 64 MiB of memory, two seconds at a million entries a second. The
 /// publisher hashes what is past it.
 const KEPT_MAX: usize = 2 * 1024 * 1024;
-
-/// The hashes of one batch.
-#[derive(Debug)]
-pub(crate) struct HashedBatch {
-    /// Those of its entries.
-    pub(crate) leaves: Vec<Hash>,
-    /// The nodes that stand in tiles above the lowest level, in the order in which entries complete
-    /// them.
-    pub(crate) nodes: Vec<Hash>,
-    /// The tree after it.
-    pub(crate) tree: CompactTree,
-}
-
-impl HashedBatch {
-    /// Adds a batch to the tree.
-    pub(crate) fn new(leaves: Vec<Hash>, tree: &mut CompactTree) -> HashedBatch {
-        let mut nodes = Vec::new();
-        for leaf in &leaves {
-            tree.push_with(*leaf, |height, hash| {
-                if height > 0 && height % TILE_HEIGHT == 0 {
-                    nodes.push(hash);
-                }
-            });
-        }
-        HashedBatch {
-            leaves,
-            nodes,
-            tree: tree.clone(),
-        }
-    }
-}
 
 /// See the module text.
 #[derive(Debug, Default)]
@@ -89,7 +57,7 @@ impl Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::leaf_hash;
+    use crate::merkle::{CompactTree, leaf_hash};
     use crate::segment::FrameHeader;
     use crate::tile::{Tile, TileBuilder};
 

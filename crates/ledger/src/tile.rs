@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-use crate::hashed::HashedBatch;
 use crate::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
 use crate::segment::split_payload;
 
@@ -171,6 +170,37 @@ fn add_to(levels: &mut Vec<Vec<u8>>, level: usize, hash: Hash) {
         levels.resize_with(level + 1, Vec::new);
     }
     levels[level].extend_from_slice(&hash.0);
+}
+
+/// The hashes of one batch.
+#[derive(Debug)]
+pub(crate) struct HashedBatch {
+    /// Those of its entries.
+    pub(crate) leaves: Vec<Hash>,
+    /// The nodes that stand in tiles above the lowest level, in the order in which entries complete
+    /// them.
+    pub(crate) nodes: Vec<Hash>,
+    /// The tree after it.
+    pub(crate) tree: CompactTree,
+}
+
+impl HashedBatch {
+    /// Adds a batch to the tree.
+    pub(crate) fn new(leaves: Vec<Hash>, tree: &mut CompactTree) -> HashedBatch {
+        let mut nodes = Vec::new();
+        for leaf in &leaves {
+            tree.push_with(*leaf, |height, hash| {
+                if height > 0 && height % TILE_HEIGHT == 0 {
+                    nodes.push(hash);
+                }
+            });
+        }
+        HashedBatch {
+            leaves,
+            nodes,
+            tree: tree.clone(),
+        }
+    }
 }
 
 /// Makes tiles out of entries, remembering only what is not yet in a full tile.
