@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::error::{FileError, WriteError};
+use crate::error::FileError;
 use crate::lanes::{Frame, Lanes};
 use crate::merkle::CompactTree;
 use crate::prepare::name_segment;
@@ -13,6 +13,7 @@ use crate::queue::{Batch, Ready, Successor};
 use crate::recover::End;
 use crate::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
 use crate::tile::HashedBatch;
+use crate::write_error::WriteError;
 use crate::writer::Shared;
 
 /// Makes frames of batches and launches them.

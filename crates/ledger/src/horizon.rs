@@ -20,12 +20,13 @@ use crate::bundles::full;
 use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::entries::Entries;
-use crate::error::{FileError, PruneError};
+use crate::error::FileError;
 use crate::key_chain::KeyChain;
 use crate::milestone::Milestone;
 use crate::note::{Checkpoint, VerifierKey};
 use crate::segment::list_segments;
 use crate::tile::{TILE_WIDTH, TileKind};
+use crate::write_error::PruneError;
 
 /// The file in the directory of the log.
 pub(crate) const FILE: &str = "horizon";

@@ -68,6 +68,7 @@ pub mod rotation;
 mod seal;
 pub mod segment;
 pub mod signer;
+mod tail;
 pub mod tile;
 mod tile_file;
 pub mod trust;
@@ -79,14 +80,13 @@ mod verify_tiles;
 mod verify_walk;
 pub mod witness;
 mod witness_key;
+mod write_error;
 pub mod writer;
 
 pub use cosignature::{Cosigner, CosignerKey};
 pub use disk::{Disk, RealDisk};
 pub use entries::Entries;
-pub use error::{
-    AppendError, CloseError, FileError, OpenError, PruneError, PublishError, ReadError, WriteError,
-};
+pub use error::{FileError, ReadError};
 pub use fetch::Fetch;
 pub use guard::SwapError;
 pub use horizon::{HORIZON_BYTES_MAX, Horizon, Place, Prunable};
@@ -106,6 +106,7 @@ pub use rotation::{Rotation, RotationError};
 pub use signer::{SignError, Signer};
 pub use trust::TrustPolicy;
 pub use witness::Witness;
+pub use write_error::{AppendError, CloseError, OpenError, PruneError, PublishError, WriteError};
 pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 
 /// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::OpenError;
 use crate::segment::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::signer::Signer;
+use crate::write_error::OpenError;
 
 /// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting
 /// the next one is rare, and reading the last one at open takes well under a second.

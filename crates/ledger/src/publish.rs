@@ -4,9 +4,9 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::error::{PublishError, WriteError};
 use crate::guard::SwapError;
 use crate::publisher::Publisher;
+use crate::write_error::{PublishError, WriteError};
 use crate::writer::{RETRY_INTERVAL, Shared, lock};
 
 /// What the publisher is asked to do.

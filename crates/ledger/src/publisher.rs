@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::checkpoints::record;
 use crate::disk::{Disk, OpenMode, replace_file_durably};
-use crate::error::{FileError, PublishError, ReadError};
+use crate::error::{FileError, ReadError};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::note::Checkpoint;
@@ -24,6 +24,7 @@ use crate::segment::POLITE_WINDOW_BYTES;
 use crate::signer::{self, Signer};
 use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
+use crate::write_error::PublishError;
 
 /// Where a tile is written before it gets its name.
 pub(crate) const TILE_TEMPORARY: &str = "tile.tmp";

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{AppendError, WriteError};
 use crate::merkle::Hash;
 use crate::options::Options;
 use crate::segment::{FRAME_HEADER_BYTES, frame_bytes};
+use crate::write_error::{AppendError, WriteError};
 
 /// Most batches queued, the one being written included: with the default of 1 MiB each, 32 MiB of
 /// memory, which a disk of 200 MB/s writes in 0.2 s.

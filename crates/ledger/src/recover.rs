@@ -26,7 +26,7 @@ use std::sync::Arc;
 use crate::bundles::builder_at;
 use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
-use crate::error::{FileError, OpenError, ReadError};
+use crate::error::FileError;
 use crate::horizon::Horizon;
 use crate::leaves::LeafHashes;
 use crate::merkle::{self, CompactTree, Hash};
@@ -34,11 +34,12 @@ use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::options::WRITES_IN_FLIGHT_LIMIT;
 use crate::read::{Cursor, Step, TilesAt};
 use crate::segment::{
-    BLOCK_BYTES, Corruption, CorruptionKind, FOLDER, Found, FrameHeader, PAYLOAD_BYTES_MAX,
-    Segment, WIDE_WINDOW_BYTES, list_segments,
+    BLOCK_BYTES, CorruptionKind, FOLDER, FrameHeader, PAYLOAD_BYTES_MAX, Segment, WIDE_WINDOW_BYTES,
 };
 use crate::signer::Signer;
+use crate::tail::{TornTail, judge_end};
 use crate::tile::TileBuilder;
+use crate::write_error::OpenError;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
@@ -48,19 +49,6 @@ pub const REWRITE_BYTES: u64 = (WRITES_IN_FLIGHT_LIMIT as u64
 
 /// Entries hashed at once: they and their hashes stay in the processor's own memory.
 const HASHED_AT_ONCE: usize = 256;
-
-/// The rest of an interrupted write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TornTail {
-    /// The segment file.
-    pub path: PathBuf,
-    /// Where in it the last whole frame ends.
-    pub offset: u64,
-    /// How many bytes behind it there are, up to the last that is not zero.
-    pub len_bytes: u64,
-    /// The index the next entry gets.
-    pub index: u64,
-}
 
 /// Where a log ends, and what it amounts to.
 #[derive(Debug)]
@@ -107,17 +95,17 @@ pub(crate) fn recover(
     let published = (last.as_ref().map(|last| last.note.clone()), records_end);
     signed.extend(last);
 
-    let cursor = Cursor::start(disk.clone(), dir, true).map_err(open_error)?;
+    let cursor = Cursor::start(disk.clone(), dir, true)?;
     let mut cursor = cursor.reading(WIDE_WINDOW_BYTES)?;
     let first = cursor.segment.first;
-    let base = builder_at(&**disk, dir, first).map_err(open_error)?;
+    let base = builder_at(&**disk, dir, first)?;
     let horizon = read_horizon(&**disk, dir, first)?;
     let mut scan = Scan::new(base.tree().clone());
     for size in signed.iter().map(|s| s.checkpoint.size) {
         if size < first {
             // Only a guard that was put back is so old.
             let root = merkle::root(&mut &TilesAt::new(&**disk, dir, size), size);
-            scan.roots.push((size, root.map_err(open_error)?));
+            scan.roots.push((size, root?));
         } else {
             scan.ahead.push(size);
         }
@@ -180,28 +168,11 @@ fn read_horizon(disk: &dyn Disk, dir: &Path, sealed: u64) -> Result<Option<Horiz
         return Err(wrong(problem));
     }
     // Out of full tiles alone: what of others there is, may not have been stored.
-    let found = builder_at(disk, dir, size).map_err(open_error)?;
+    let found = builder_at(disk, dir, size)?;
     if found.root() != signed.root {
         return Err(wrong("the log does not go on from it".to_owned()));
     }
     Ok(Some(horizon))
-}
-
-pub(crate) fn open_error(error: ReadError) -> OpenError {
-    match error {
-        ReadError::File(error) => error.into(),
-        ReadError::Corrupt(error) => error.into(),
-        ReadError::Missing { dir } => OpenError::Missing { dir },
-        ReadError::Pruned { index, first } => OpenError::Horizon {
-            path: PathBuf::from(crate::horizon::FILE),
-            problem: format!("entry {index} is needed, and what is left begins at {first}"),
-        },
-        ReadError::PastEnd { index, size } => OpenError::File(FileError {
-            doing: "read past the end of",
-            path: PathBuf::from(FOLDER),
-            source: std::io::Error::other(format!("entry {index} of {size}")),
-        }),
-    }
 }
 
 fn read_guard(disk: &dyn Disk, path: &Path, keys: &[VerifierKey]) -> Result<Signed, OpenError> {
@@ -302,7 +273,7 @@ impl Scan {
         let mut segments = vec![cursor.segment.first];
         let mut hashes = LeafHashes::default();
         loop {
-            let step = cursor.step().map_err(open_error)?;
+            let step = cursor.step()?;
             if segments.last() != Some(&cursor.segment.first) {
                 segments.push(cursor.segment.first);
             }
@@ -332,57 +303,6 @@ impl Scan {
             }
         }
     }
-}
-
-/// Tells a torn tail from damage. `genuine` says whether a frame was written by the log's writer;
-/// who does not hold the key takes every frame for genuine.
-pub(crate) fn judge_end(
-    disk: &dyn Disk,
-    dir: &Path,
-    cursor: &mut Cursor,
-    walked: &[u64],
-    bad: Option<CorruptionKind>,
-    genuine: &dyn Fn(&FrameHeader) -> bool,
-) -> Result<Option<TornTail>, OpenError> {
-    let (offset, index) = (cursor.offset, cursor.next);
-    for first in list_segments(disk, dir).map_err(open_error)? {
-        if first > index {
-            let kind = bad.unwrap_or(CorruptionKind::Gap { next: first });
-            return Err(cursor.segment.corruption(offset, index, kind).into());
-        }
-        if !walked.contains(&first) {
-            let path = crate::segment::segment_path(dir, first);
-            let kind = CorruptionKind::Stray;
-            return Err(Corruption {
-                path,
-                offset: 0,
-                index: first,
-                kind,
-            }
-            .into());
-        }
-    }
-    let Some(used) = cursor.segment.last_used(offset)? else {
-        return Ok(None);
-    };
-    let mut at = offset;
-    while at < used {
-        if let Found::Frame(later) = cursor.segment.find(at)?
-            && later.header.durable > index
-            && genuine(&later.header)
-        {
-            let kind = bad.unwrap_or(CorruptionKind::NoFrame);
-            return Err(cursor.segment.corruption(offset, index, kind).into());
-        }
-        at += BLOCK_BYTES;
-    }
-    let path = cursor.segment.path.clone();
-    Ok(Some(TornTail {
-        path,
-        offset,
-        len_bytes: used - offset,
-        index,
-    }))
 }
 
 fn check_signed(scan: &Scan, signed: &[Signed]) -> Result<(), OpenError> {

@@ -10,12 +10,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::error::{AppendError, CloseError, OpenError, PublishError, ReadError, WriteError};
+use crate::error::ReadError;
 use crate::note::Checkpoint;
 use crate::options::Options;
 use crate::read::LogReader;
 use crate::rotation::{Rotation, RotationError};
 use crate::signer::SignError;
+use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 use crate::writer::{Observer, Writer, lock};
 
 /// How long the disk and the signer may take to make an entry durable, and to publish a checkpoint. What

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use crate::bundles::builder_at;
 use crate::disk::{Disk, OpenMode, parent};
-use crate::error::{FileError, PublishError, ReadError};
+use crate::error::{FileError, ReadError};
 use crate::read::{Cursor, Step};
 use crate::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment_path};
 use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
+use crate::write_error::PublishError;
 use crate::writer::{Shared, lock};
 
 /// Where a tile is written before it gets its name; the publisher has another.

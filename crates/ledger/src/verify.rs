@@ -14,15 +14,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::error::{FileError, OpenError};
+use crate::error::{FileError, ReadError};
+use crate::horizon::FILE as HORIZON;
 use crate::key_chain::KeyChain;
 use crate::merkle::Hash;
 use crate::milestone::Milestone;
 use crate::note::{Checkpoint, VerifierKey};
-use crate::recover::TornTail;
 use crate::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
+use crate::tail::TornTail;
 use crate::verify_signed::Signed;
 use crate::verify_tiles::{check_tile, check_tree};
 use crate::verify_walk::Walk;
@@ -183,18 +184,26 @@ impl Check<'_> {
         self.fail(&error.path, Some(error.offset), Some(error.index), kind);
     }
 
-    fn fail_walk(&mut self, error: &OpenError) {
-        if let OpenError::File(error) = error {
-            self.fail_file(error);
-        } else if let OpenError::Corrupt(error) = error {
-            self.fail_corrupt(error);
-        } else if let OpenError::Horizon { path, problem } = error {
+    fn fail_walk(&mut self, error: &ReadError) {
+        match error {
+            ReadError::File(error) => self.fail_file(error),
+            ReadError::Corrupt(error) => self.fail_corrupt(error),
             // It was pruned while it was gone over.
-            self.fail(path, None, None, FailureKind::Unreadable(problem.clone()));
-        } else {
-            // What else stops the pass, is that there is no first segment.
-            let path = segment_path(self.what.dir, 0);
-            self.fail(&path, None, Some(0), FailureKind::Missing);
+            ReadError::Pruned { index, first } => {
+                let problem =
+                    format!("entry {index} is needed, and what is left begins at {first}");
+                let path = Path::new(HORIZON);
+                self.fail(path, None, None, FailureKind::Unreadable(problem));
+            }
+            ReadError::PastEnd { index, size } => {
+                let problem = format!("entry {index} of {size}");
+                let path = Path::new(FOLDER);
+                self.fail(path, None, None, FailureKind::Unreadable(problem));
+            }
+            ReadError::Missing { dir } => {
+                let path = segment_path(dir, 0);
+                self.fail(&path, None, Some(0), FailureKind::Missing);
+            }
         }
     }
 

@@ -4,14 +4,13 @@
 use std::path::Path;
 
 use crate::disk::read_file;
-use crate::error::{FileError, OpenError};
+use crate::error::{FileError, ReadError};
 use crate::horizon::{self, Horizon};
 use crate::key_chain::KeyChain;
 use crate::merkle::{Hash, verify_growth};
 use crate::milestone::Milestone;
 use crate::note::Checkpoint;
 use crate::read::TilesAt;
-use crate::recover::open_error;
 use crate::signer::Extends;
 use crate::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::verify::{Check, FailureKind};
@@ -107,7 +106,7 @@ impl Check<'_> {
         let proof = match proof {
             Ok(proof) => proof,
             Err(error) => {
-                self.fail_open(&open_error(error));
+                self.fail_open(&error);
                 return None;
             }
         };
@@ -172,8 +171,8 @@ impl Check<'_> {
         Some(())
     }
 
-    fn fail_open(&mut self, error: &OpenError) {
-        if let OpenError::File(error) = error {
+    fn fail_open(&mut self, error: &ReadError) {
+        if let ReadError::File(error) = error {
             self.fail_file(error);
         } else {
             let path = self.what.dir.join("tile");

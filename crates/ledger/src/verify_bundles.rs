@@ -6,7 +6,7 @@
 
 use crate::bundles::full;
 use crate::disk::read_file;
-use crate::error::{FileError, OpenError};
+use crate::error::{FileError, ReadError};
 use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
 use crate::verify::{Check, FailureKind, Visitor};
@@ -21,7 +21,7 @@ impl Check<'_> {
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         while let Some((tile, bundle)) = self.next_bundle(walk.builder.size(), signed.newest)? {
             let start = walk.builder.size();
             let first = tile.first_leaf().unwrap_or_default();
@@ -46,14 +46,14 @@ impl Check<'_> {
         &mut self,
         size: u64,
         newest: u64,
-    ) -> Result<Option<(Tile, Vec<u8>)>, OpenError> {
+    ) -> Result<Option<(Tile, Vec<u8>)>, ReadError> {
         let full = bundle_at(size);
         let covered = full.end_leaf().is_some_and(|end| end <= newest);
         match self.read_bundle(full) {
             Ok(Some(bundle)) => return Ok(Some((full, bundle))),
             Ok(None) => {}
             // One that no checkpoint covers may be half written: nobody reads it yet.
-            Err(OpenError::Corrupt(_)) if !covered => {}
+            Err(ReadError::Corrupt(_)) if !covered => {}
             Err(error) => return Err(error),
         }
         // At most 256, so it fits.
@@ -76,7 +76,7 @@ impl Check<'_> {
         Ok(found.map(|bundle| (tile, bundle)))
     }
 
-    fn read_bundle(&self, tile: Tile) -> Result<Option<Vec<u8>>, OpenError> {
+    fn read_bundle(&self, tile: Tile) -> Result<Option<Vec<u8>>, ReadError> {
         let path = self.what.dir.join(tile.to_string());
         let bundle = match read_file(&*self.what.disk, &path, BUNDLE_BYTES_MAX as u64) {
             Ok(bundle) => bundle,

@@ -2,14 +2,14 @@
 //! bundles, the others out of the segments.
 
 use crate::bundles::Bundle;
-use crate::error::{OpenError, ReadError};
+use crate::error::ReadError;
 use crate::leaves::LeafHashes;
 use crate::merkle::Hash;
 use crate::milestone::Milestone;
 use crate::note::Checkpoint;
 use crate::read::{Cursor, Step};
-use crate::recover::{TornTail, judge_end, open_error};
 use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
+use crate::tail::{TornTail, judge_end};
 use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::verify::{Check, Progress, Visitor};
 use crate::verify_bundles::bundle_at;
@@ -80,7 +80,7 @@ impl Check<'_> {
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
-    ) -> Result<Option<TornTail>, OpenError> {
+    ) -> Result<Option<TornTail>, ReadError> {
         loop {
             let size = walk.builder.size();
             let Some(oldest) = oldest_segment(self)? else {
@@ -98,11 +98,11 @@ impl Check<'_> {
             let cursor = match Cursor::seek_strict(disk, self.what.dir, size) {
                 // It may have been sealed since the look.
                 Err(ReadError::Missing { .. }) if is_sealed(self, size)? => continue,
-                cursor => cursor.map_err(open_error)?,
+                cursor => cursor?,
             };
             // What was gone over earlier, is here as well.
             let dir = self.what.dir;
-            let segments = list_segments(&*self.what.disk, dir).map_err(open_error)?;
+            let segments = list_segments(&*self.what.disk, dir)?;
             let earlier = segments
                 .into_iter()
                 .filter(|first| *first < cursor.segment.first);
@@ -123,11 +123,11 @@ impl Check<'_> {
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         while walk.builder.size() < end {
             let size = walk.builder.size();
             let bundle = Bundle::read_unproven(&*self.what.disk, self.what.dir, size);
-            let bundle = bundle.map_err(open_error)?;
+            let bundle = bundle?;
             let whole = (bundle.first + u64::from(TILE_WIDTH) <= end).then_some(&*bundle.payload);
             let entries = (bundle.first..end).zip(split_payload(&bundle.payload));
             self.take(entries, whole, walk, signed, visitor);
@@ -143,7 +143,7 @@ impl Check<'_> {
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
-    ) -> Result<Ended, OpenError> {
+    ) -> Result<Ended, ReadError> {
         let disk = self.what.disk.clone();
         let dir = self.what.dir;
         let mut doubted = None;
@@ -151,7 +151,7 @@ impl Check<'_> {
             if walk.segments.last() != Some(&cursor.segment.first) {
                 walk.segments.push(cursor.segment.first);
             }
-            match cursor.step().map_err(open_error)? {
+            match cursor.step()? {
                 Step::Frame(frame) => {
                     if walk.segments.last() != Some(&cursor.segment.first) {
                         walk.segments.push(cursor.segment.first);
@@ -186,7 +186,7 @@ impl Check<'_> {
         walk: &mut Walk,
         signed: &mut Signed,
         visitor: &mut dyn Visitor,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), ReadError> {
         let wrong = |cursor: &Cursor, kind| {
             cursor
                 .segment
@@ -288,15 +288,15 @@ pub(crate) fn progress(walk: &Walk, signed: &Signed, visitor: &mut dyn Visitor) 
 }
 
 /// First index of the oldest segment; `None` where only tiles are left of the log.
-fn oldest_segment(check: &Check<'_>) -> Result<Option<u64>, OpenError> {
+fn oldest_segment(check: &Check<'_>) -> Result<Option<u64>, ReadError> {
     match list_segments(&*check.what.disk, check.what.dir) {
         Ok(segments) => Ok(segments.first().copied()),
         Err(ReadError::Missing { .. }) => Ok(None),
-        Err(error) => Err(open_error(error)),
+        Err(error) => Err(error),
     }
 }
 
 /// Whether entry `index` is held by no segment any more.
-fn is_sealed(check: &Check<'_>, index: u64) -> Result<bool, OpenError> {
+fn is_sealed(check: &Check<'_>, index: u64) -> Result<bool, ReadError> {
     Ok(oldest_segment(check)?.is_some_and(|oldest| index < oldest))
 }

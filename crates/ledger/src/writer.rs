@@ -19,7 +19,7 @@ use crate::checkpoints::record;
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::entries::Entries;
-use crate::error::{AppendError, CloseError, FileError, OpenError, PublishError, WriteError};
+use crate::error::FileError;
 use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::horizon::Horizon;
@@ -35,9 +35,10 @@ use crate::recover::{End, recover};
 use crate::seal::{self, Sealer, Sealing};
 use crate::segment::{FOLDER, list_segments, segment_path};
 use crate::signer::{self, SignError};
+use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 
 pub use crate::queue::Space;
-pub use crate::recover::TornTail;
+pub use crate::tail::TornTail;
 
 /// Time after which a segment that could not be made, or a checkpoint that could not be published,
 /// is tried again.
@@ -284,10 +285,7 @@ impl Writer {
         options.check()?;
         let dir = options.dir.clone();
         // First of all, so that asking for a log that is not there leaves nothing behind.
-        if list_segments(&*disk, &dir)
-            .map_err(crate::recover::open_error)?
-            .is_empty()
-        {
+        if list_segments(&*disk, &dir)?.is_empty() {
             return Err(OpenError::Missing { dir });
         }
         let lock = take_lock(&*disk, &dir)?;
@@ -541,7 +539,7 @@ fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), Open
             return Err(OpenError::AlreadyThere { path });
         }
     }
-    for first in list_segments(disk, dir).map_err(crate::recover::open_error)? {
+    for first in list_segments(disk, dir)? {
         let mode = crate::disk::OpenMode::Read;
         let used = match crate::segment::Segment::open(disk, dir, first, mode)? {
             Some(mut segment) => segment.last_used(0)?.is_some(),
