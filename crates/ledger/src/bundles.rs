@@ -7,14 +7,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, read_file};
-use crate::error::{FileError, ReadError};
-use crate::horizon::Horizon;
-use crate::merkle::{Hash, leaf_hash, perfect_root};
-use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
-use crate::tile::{
+use crate::format::error::{FileError, ReadError};
+use crate::format::merkle::{Hash, leaf_hash, perfect_root};
+use crate::format::segment::{Corruption, CorruptionKind, payload_is, split_payload};
+use crate::format::tile::{
     BUNDLE_BYTES_MAX, HASH_TILE_BYTES, TILE_LEVEL_MAX, TILE_WIDTH, Tile, TileBuilder, TileKind,
     tiles_at,
 };
+use crate::horizon::Horizon;
 
 /// A full bundle, and the hashes its entries must have.
 #[derive(Debug)]

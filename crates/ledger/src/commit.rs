@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use crate::error::FileError;
+use crate::format::error::FileError;
+use crate::format::merkle::CompactTree;
+use crate::format::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
+use crate::format::tile::HashedBatch;
 use crate::lanes::{Frame, Lanes};
-use crate::merkle::CompactTree;
 use crate::prepare::name_segment;
 use crate::queue::{Batch, Ready, Successor};
 use crate::recover::End;
-use crate::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
-use crate::tile::HashedBatch;
 use crate::write_error::WriteError;
 use crate::writer::Shared;
 

@@ -16,7 +16,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use ml_dsa::MlDsa44;
 use sha2::{Digest, Sha256};
 
-use crate::note::{Checkpoint, Note, NoteError, SIGNATURE_PREFIX, check_name};
+use crate::format::note::{Checkpoint, Note, NoteError, SIGNATURE_PREFIX, check_name};
 
 /// Longest name that an ML-DSA-44 cosignature can cover, in bytes: its length is one byte.
 pub const COVERED_NAME_BYTES_MAX: usize = 255;

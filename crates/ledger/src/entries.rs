@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::bundles::Bundle;
 use crate::disk::Disk;
-use crate::error::ReadError;
+use crate::format::error::ReadError;
+use crate::format::segment::{list_segments, split_payload};
 use crate::read::{Cursor, Step};
-use crate::segment::{list_segments, split_payload};
 
 /// Entries in index order. After an error it ends.
 #[derive(Debug)]

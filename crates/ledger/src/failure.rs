@@ -3,10 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::merkle::Hash;
-use crate::note::NoteError;
+use crate::format::merkle::Hash;
+use crate::format::note::NoteError;
+use crate::format::segment::CorruptionKind;
 use crate::rotation::RotationError;
-use crate::segment::CorruptionKind;
 
 /// Where something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

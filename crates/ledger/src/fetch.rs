@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::bundles::Bundle;
 use crate::disk::{Disk, OpenMode};
-use crate::error::ReadError;
+use crate::format::error::ReadError;
+use crate::format::segment::{Found, FrameAt, Segment, list_segments, split_payload};
+use crate::format::tile::TILE_WIDTH;
 use crate::read::{Cursor, LogReader, Step};
-use crate::segment::{Found, FrameAt, Segment, list_segments, split_payload};
-use crate::tile::TILE_WIDTH;
 
 /// Reads single entries. It keeps the last frame or bundle read, so that neighbours cost nothing
 /// more.
@@ -103,7 +103,8 @@ impl Fetch {
 
     /// Takes the frame at `near`, if there is one that holds the entry.
     fn jump(&mut self, index: u64, near: Option<u64>) -> Result<bool, ReadError> {
-        let Some(near) = near.filter(|near| near.is_multiple_of(crate::segment::BLOCK_BYTES))
+        let Some(near) =
+            near.filter(|near| near.is_multiple_of(crate::format::segment::BLOCK_BYTES))
         else {
             return Ok(false);
         };

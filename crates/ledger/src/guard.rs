@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, parent, read_file, replace_file_steps};
-use crate::error::FileError;
-use crate::note::NOTE_BYTES_MAX;
+use crate::format::error::FileError;
+use crate::format::note::NOTE_BYTES_MAX;
 
 /// Why a checkpoint was not put in the place of the one before it.
 #[derive(Debug, thiserror::Error)]

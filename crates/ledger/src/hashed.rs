@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::segment::FrameAt;
-use crate::tile::HashedBatch;
+use crate::format::segment::FrameAt;
+use crate::format::tile::HashedBatch;
 use crate::writer::lock;
 
 /// Most hashes of entries kept: 64 MiB of memory, two seconds at a million entries a second. The
@@ -57,9 +57,9 @@ impl Hashed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::{CompactTree, leaf_hash};
-    use crate::segment::FrameHeader;
-    use crate::tile::{Tile, TileBuilder};
+    use crate::format::merkle::{CompactTree, leaf_hash};
+    use crate::format::segment::FrameHeader;
+    use crate::format::tile::{Tile, TileBuilder};
 
     /// Payload and hashes of `count` entries that follow `tree`.
     fn batch(tree: &mut CompactTree, count: u64) -> (Vec<u8>, HashedBatch) {
@@ -84,7 +84,7 @@ mod tests {
                 durable: 0,
                 count: 1,
                 payload_bytes: 3,
-                root: crate::merkle::empty_root(),
+                root: crate::format::merkle::empty_root(),
             },
             offset: 0,
             checksum,

@@ -16,7 +16,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::disk::{Disk, OpenMode, read_file};
-use crate::error::FileError;
+use crate::format::error::FileError;
 use crate::milestone::Milestone;
 
 /// The file in the directory of the log.

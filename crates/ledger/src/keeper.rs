@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
-use crate::error::FileError;
+use crate::format::error::FileError;
+use crate::format::merkle::{Hash, empty_root, verify_growth};
+use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::key::{LogKey, sign_note};
 use crate::key_file::{KeyFile, KeyFileError, replace_secret};
-use crate::merkle::{Hash, empty_root, verify_growth};
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
 use crate::signer::Signer as _;
 
 /// Why a keeper could not be made or opened.

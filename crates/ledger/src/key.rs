@@ -10,8 +10,8 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::disk::{Disk, OpenMode, RealDisk, parent, read_file};
-use crate::error::FileError;
-use crate::note::{VerifierKey, check_name};
+use crate::format::error::FileError;
+use crate::format::note::{VerifierKey, check_name};
 
 /// First line of a key file.
 const HEADER: &str = "curfew-log-key-1";
@@ -176,11 +176,11 @@ impl LogKey {
     }
 
     /// The number that marks the frames of an epoch: only the holder of the key can tell it, so no
-    /// entry can pass for a frame, and recovery can check it (see [`crate::segment`]).
+    /// entry can pass for a frame, and recovery can check it (see [`crate::format::segment`]).
     pub(crate) fn frame_nonce(&self, epoch: u64) -> u64 {
         // The zero byte keeps this apart from notes, which have no control characters.
         let text = format!("\0curfew frame nonce {epoch}");
-        let hash = crate::merkle::leaf_hash(&self.sign(text.as_bytes()));
+        let hash = crate::format::merkle::leaf_hash(&self.sign(text.as_bytes()));
         let mut nonce = [0; 8];
         nonce.copy_from_slice(&hash.0[..8]);
         u64::from_le_bytes(nonce)

@@ -1,6 +1,6 @@
 //! The keys of a log one after the other, as its own rotations give them.
 
-use crate::note::{Checkpoint, NoteError, VerifierKey};
+use crate::format::note::{Checkpoint, NoteError, VerifierKey};
 use crate::rotation::{Rotation, RotationError};
 
 /// Which key signs for a log, at which size. It starts from keys that somebody was given, and grows by

@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
-use crate::error::FileError;
+use crate::format::error::FileError;
+use crate::format::note::{Checkpoint, VerifierKey};
 use crate::key::{KEY_FILE_BYTES_MAX, KeyError, LogKey, read_secret, sign_note};
-use crate::note::{Checkpoint, VerifierKey};
 use crate::rotation::{ROTATION_BYTES_MAX, Rotation, RotationError};
 use crate::signer::{Extends, SignError, Signer};
 

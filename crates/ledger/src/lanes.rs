@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::FileError;
+use crate::format::error::FileError;
 use crate::queue::{Buffers, PATIENCE};
 use crate::write_error::{OpenError, WriteError};
 use crate::writer::{Shared, lock, spawn};

@@ -7,12 +7,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::format::merkle::Hash;
+use crate::format::note::{Checkpoint, NoteError, VerifierKey};
+use crate::format::segment::payload_is;
+use crate::format::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
 use crate::key_chain::KeyChain;
-use crate::merkle::Hash;
-use crate::note::{Checkpoint, NoteError, VerifierKey};
 use crate::rotation::{Rotation, is_chain};
-use crate::segment::payload_is;
-use crate::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
 
 /// A signed checkpoint of a log that was verified up to there.
 ///

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use crate::disk::{Disk, OpenMode};
-use crate::error::FileError;
+use crate::format::error::FileError;
+use crate::format::segment::{FOLDER, PREPARED};
 use crate::queue::Successor;
-use crate::segment::{FOLDER, PREPARED};
 use crate::writer::{RETRY_INTERVAL, Shared};
 
 /// Zeros are written in pieces of this many bytes, so that the frames under way meanwhile never wait for
@@ -69,7 +69,7 @@ pub(crate) fn prepare(disk: &dyn Disk, dir: &Path, len_bytes: u64) -> Result<(),
 
 /// Gives the prepared segment its name, durably.
 pub(crate) fn name_segment(disk: &dyn Disk, dir: &Path, first: u64) -> Result<PathBuf, FileError> {
-    let path = crate::segment::segment_path(dir, first);
+    let path = crate::format::segment::segment_path(dir, first);
     disk.rename(&prepared_path(dir), &path)
         .map_err(FileError::at("name", &path))?;
     let folder = dir.join(FOLDER);

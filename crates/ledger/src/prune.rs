@@ -7,16 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::bundles::full;
-use crate::checkpoints::{Record, Records};
 use crate::disk::{Disk, parent, replace_file_durably};
 use crate::entries::Entries;
-use crate::error::FileError;
+use crate::format::checkpoints::{Record, Records};
+use crate::format::error::FileError;
+use crate::format::note::{Checkpoint, VerifierKey};
+use crate::format::segment::list_segments;
+use crate::format::tile::{TILE_WIDTH, TileKind};
 use crate::horizon::{FILE, Horizon};
 use crate::key_chain::KeyChain;
 use crate::milestone::Milestone;
-use crate::note::{Checkpoint, VerifierKey};
-use crate::segment::list_segments;
-use crate::tile::{TILE_WIDTH, TileKind};
 use crate::write_error::PruneError;
 
 impl Horizon {

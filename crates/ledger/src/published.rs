@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, RealDisk, read_file, replace_file_durably};
-use crate::error::{FileError, ReadError};
+use crate::format::error::{FileError, ReadError};
+use crate::format::merkle::{self, Hash};
+use crate::format::note::NOTE_BYTES_MAX;
+use crate::format::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
 use crate::horizon::{self, HORIZON_BYTES_MAX, Horizon};
-use crate::merkle::{self, Hash};
-use crate::note::NOTE_BYTES_MAX;
 use crate::read::TilesAt;
 use crate::signer::Extends as _;
-use crate::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
 
 /// The folder of timestamp tokens.
 const TIMESTAMPS: &str = "timestamps";

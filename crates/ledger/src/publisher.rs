@@ -13,16 +13,16 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::checkpoints::record;
 use crate::disk::{Disk, OpenMode, replace_file_durably};
-use crate::error::{FileError, ReadError};
+use crate::format::checkpoints::record;
+use crate::format::error::{FileError, ReadError};
+use crate::format::note::Checkpoint;
+use crate::format::segment::POLITE_WINDOW_BYTES;
+use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
-use crate::note::Checkpoint;
 use crate::read::{Cursor, Step, TilesAt};
-use crate::segment::POLITE_WINDOW_BYTES;
 use crate::signer::{self, Signer};
-use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
 use crate::write_error::PublishError;
 

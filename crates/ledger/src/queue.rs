@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::merkle::Hash;
+use crate::format::merkle::Hash;
+use crate::format::segment::{FRAME_HEADER_BYTES, frame_bytes};
 use crate::options::Options;
-use crate::segment::{FRAME_HEADER_BYTES, frame_bytes};
 use crate::write_error::{AppendError, WriteError};
 
 /// Most batches queued, the one being written included: with the default of 1 MiB each, 32 MiB of

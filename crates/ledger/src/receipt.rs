@@ -10,9 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::ENTRY_BYTES_MAX;
-use crate::error::ReadError;
-use crate::merkle::{HEIGHT_MAX, Hash, ProofError, leaf_hash, verify_inclusion};
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, SIGNATURE_PREFIX, VerifierKey};
+use crate::format::error::ReadError;
+use crate::format::merkle::{HEIGHT_MAX, Hash, ProofError, leaf_hash, verify_inclusion};
+use crate::format::note::{
+    Checkpoint, NOTE_BYTES_MAX, Note, NoteError, SIGNATURE_PREFIX, VerifierKey,
+};
 use crate::published::{Published, Stamped};
 
 /// Longest receipt, in bytes: the entry in base64, 64 hashes of 45 bytes, a note; rounded up.

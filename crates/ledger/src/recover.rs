@@ -24,21 +24,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::bundles::builder_at;
-use crate::checkpoints::Records;
 use crate::disk::{Disk, OpenMode, read_file};
-use crate::error::FileError;
-use crate::horizon::Horizon;
-use crate::leaves::LeafHashes;
-use crate::merkle::{self, CompactTree, Hash};
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
-use crate::options::WRITES_IN_FLIGHT_LIMIT;
-use crate::read::{Cursor, Step, TilesAt};
-use crate::segment::{
+use crate::format::checkpoints::Records;
+use crate::format::error::FileError;
+use crate::format::leaves::LeafHashes;
+use crate::format::merkle::{self, CompactTree, Hash};
+use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
+use crate::format::segment::{
     BLOCK_BYTES, CorruptionKind, FOLDER, FrameHeader, PAYLOAD_BYTES_MAX, Segment, WIDE_WINDOW_BYTES,
 };
+use crate::format::tile::TileBuilder;
+use crate::horizon::Horizon;
+use crate::options::WRITES_IN_FLIGHT_LIMIT;
+use crate::read::{Cursor, Step, TilesAt};
 use crate::signer::Signer;
 use crate::tail::{TornTail, judge_end};
-use crate::tile::TileBuilder;
 use crate::write_error::OpenError;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in

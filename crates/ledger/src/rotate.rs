@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::disk::Disk;
-use crate::error::ReadError;
-use crate::note::Checkpoint;
+use crate::format::error::ReadError;
+use crate::format::note::Checkpoint;
 use crate::options::Options;
 use crate::read::LogReader;
 use crate::rotation::{Rotation, RotationError};

@@ -21,9 +21,9 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::format::merkle::Hash;
+use crate::format::note::{Checkpoint, Note, NoteError, VerifierKey};
 use crate::key::{LogKey, sign_note};
-use crate::merkle::Hash;
-use crate::note::{Checkpoint, Note, NoteError, VerifierKey};
 
 /// Longest statement, in bytes: three names of 256 and two verifier keys with 55 bytes more, a size and
 /// a root of 64, two signature lines of 352; rounded up. It fits into an entry, quoted.

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use crate::bundles::builder_at;
 use crate::disk::{Disk, OpenMode, parent};
-use crate::error::{FileError, ReadError};
+use crate::format::error::{FileError, ReadError};
+use crate::format::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment_path};
+use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::read::{Cursor, Step};
-use crate::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment_path};
-use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::tile_file;
 use crate::write_error::PublishError;
 use crate::writer::{Shared, lock};

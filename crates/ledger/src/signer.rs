@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io;
 
-use crate::error::ReadError;
+use crate::format::error::ReadError;
+use crate::format::merkle::Hash;
+use crate::format::note::{Checkpoint, VerifierKey};
 use crate::key::{LogKey, sign_note};
-use crate::merkle::Hash;
-use crate::note::{Checkpoint, VerifierKey};
 
 /// Signs the checkpoints of one log.
 ///
@@ -33,7 +33,7 @@ pub trait Signer: fmt::Debug + Send + Sync {
     ) -> Result<String, SignError>;
 
     /// The numbers that mark the frames of an epoch, the one for frames to be written first (see
-    /// [`crate::segment`]). Only who holds a key of the log can tell them. Asked when a log is
+    /// [`crate::format::segment`]). Only who holds a key of the log can tell them. Asked when a log is
     /// opened, never while it is written.
     ///
     /// # Errors

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
-use crate::error::ReadError;
-use crate::read::Cursor;
-use crate::segment::{
+use crate::format::error::ReadError;
+use crate::format::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, Found, FrameHeader, list_segments, segment_path,
 };
+use crate::read::Cursor;
 
 /// The rest of an interrupted write.
 #[derive(Debug, Clone, PartialEq, Eq)]

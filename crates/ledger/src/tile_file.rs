@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::{Disk, OpenMode, parent, read_file};
-use crate::error::FileError;
-use crate::tile::{BUNDLE_BYTES_MAX, Tile};
+use crate::format::error::FileError;
+use crate::format::tile::{BUNDLE_BYTES_MAX, Tile};
 
 /// Puts a tile in its place, unless it is there already. `temporary` is the name in the directory of
 /// the log under which it is written; each thread has its own.

@@ -14,15 +14,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Disk;
-use crate::error::{FileError, ReadError};
-use crate::horizon::FILE as HORIZON;
-use crate::key_chain::KeyChain;
-use crate::merkle::Hash;
-use crate::milestone::Milestone;
-use crate::note::{Checkpoint, VerifierKey};
-use crate::segment::{
+use crate::format::error::{FileError, ReadError};
+use crate::format::merkle::Hash;
+use crate::format::note::{Checkpoint, VerifierKey};
+use crate::format::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
+use crate::horizon::FILE as HORIZON;
+use crate::key_chain::KeyChain;
+use crate::milestone::Milestone;
 use crate::tail::TornTail;
 use crate::verify_signed::Signed;
 use crate::verify_tiles::{check_tile, check_tree};

@@ -4,15 +4,15 @@
 use std::path::Path;
 
 use crate::disk::read_file;
-use crate::error::{FileError, ReadError};
+use crate::format::error::{FileError, ReadError};
+use crate::format::merkle::{Hash, verify_growth};
+use crate::format::note::Checkpoint;
+use crate::format::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::horizon::{self, Horizon};
 use crate::key_chain::KeyChain;
-use crate::merkle::{Hash, verify_growth};
 use crate::milestone::Milestone;
-use crate::note::Checkpoint;
 use crate::read::TilesAt;
 use crate::signer::Extends;
-use crate::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::verify::{Check, FailureKind};
 use crate::verify_tiles::check_tile;
 

@@ -6,9 +6,9 @@
 
 use crate::bundles::full;
 use crate::disk::read_file;
-use crate::error::{FileError, ReadError};
-use crate::segment::{Corruption, CorruptionKind, payload_is, split_payload};
-use crate::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
+use crate::format::error::{FileError, ReadError};
+use crate::format::segment::{Corruption, CorruptionKind, payload_is, split_payload};
+use crate::format::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
 use crate::verify::{Check, FailureKind, Visitor};
 use crate::verify_signed::Signed;
 use crate::verify_walk::{Walk, progress};

@@ -9,13 +9,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::checkpoints::{Record, Records};
 use crate::disk::read_file;
-use crate::error::{FileError, ReadError};
+use crate::format::checkpoints::{Record, Records};
+use crate::format::error::{FileError, ReadError};
+use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierKey};
+use crate::format::segment::list_segments;
 use crate::milestone::Milestone;
-use crate::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierKey};
 use crate::rotation::{Rotation, RotationError};
-use crate::segment::list_segments;
 use crate::verify::{Check, FailureKind};
 use crate::verify_bundles::bundle_at;
 use crate::verify_tiles::check_tile;

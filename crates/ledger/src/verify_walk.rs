@@ -2,15 +2,15 @@
 //! bundles, the others out of the segments.
 
 use crate::bundles::Bundle;
-use crate::error::ReadError;
-use crate::leaves::LeafHashes;
-use crate::merkle::Hash;
+use crate::format::error::ReadError;
+use crate::format::leaves::LeafHashes;
+use crate::format::merkle::Hash;
+use crate::format::note::Checkpoint;
+use crate::format::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
+use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::milestone::Milestone;
-use crate::note::Checkpoint;
 use crate::read::{Cursor, Step};
-use crate::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
 use crate::tail::{TornTail, judge_end};
-use crate::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::verify::{Check, Progress, Visitor};
 use crate::verify_bundles::bundle_at;
 use crate::verify_signed::Signed;

@@ -24,10 +24,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cosignature::{COVERED_NAME_BYTES_MAX, Cosigner, CosignerKey};
 use crate::disk::{Disk, DiskLock, read_file, replace_file_durably};
-use crate::error::FileError;
+use crate::format::error::FileError;
+use crate::format::merkle::{Hash, empty_root, verify_growth};
+use crate::format::note::{Checkpoint, Note, NoteError, VerifierKey};
 use crate::key::KeyError;
-use crate::merkle::{Hash, empty_root, verify_growth};
-use crate::note::{Checkpoint, Note, NoteError, VerifierKey};
 use crate::witness_key;
 
 /// Longest request, in bytes: 63 lines of proof take 2,835, a checkpoint with 16 signatures of the

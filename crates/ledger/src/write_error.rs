@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::error::{FileError, ReadError};
+use crate::format::error::{FileError, ReadError};
+use crate::format::note::NoteError;
+use crate::format::segment::{Corruption, FOLDER};
 use crate::guard::SwapError;
-use crate::note::NoteError;
-use crate::segment::{Corruption, FOLDER};
 use crate::signer::SignError;
 
 /// Why an entry was not taken. None of these leaves a trace in the log.

@@ -15,17 +15,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::checkpoints::record;
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::entries::Entries;
-use crate::error::FileError;
+use crate::format::checkpoints::record;
+use crate::format::error::FileError;
+use crate::format::merkle::{empty_root, leaf_hash};
+use crate::format::note::Checkpoint;
+use crate::format::segment::{FOLDER, list_segments, segment_path};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::horizon::Horizon;
 use crate::lanes::Lanes;
-use crate::merkle::{empty_root, leaf_hash};
-use crate::note::Checkpoint;
 use crate::options::Options;
 use crate::prepare::{name_segment, prepare, prepare_segments};
 use crate::publish::{PublisherOrder, run_publisher};
@@ -33,7 +34,6 @@ use crate::publisher::{Publisher, Stage};
 use crate::queue::{Buffers, Queue, Successor};
 use crate::recover::{End, recover};
 use crate::seal::{self, Sealer, Sealing};
-use crate::segment::{FOLDER, list_segments, segment_path};
 use crate::signer::{self, SignError};
 use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 
@@ -541,7 +541,7 @@ fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), Open
     }
     for first in list_segments(disk, dir)? {
         let mode = crate::disk::OpenMode::Read;
-        let used = match crate::segment::Segment::open(disk, dir, first, mode)? {
+        let used = match crate::format::segment::Segment::open(disk, dir, first, mode)? {
             Some(mut segment) => segment.last_used(0)?.is_some(),
             None => false,
         };

@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use crate::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
-use crate::segment::split_payload;
+use crate::format::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
+use crate::format::segment::split_payload;
 
 /// Hashes in a full tile, and entries in a full bundle.
 pub const TILE_WIDTH: u16 = 256;

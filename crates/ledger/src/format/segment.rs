@@ -28,8 +28,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ENTRY_BYTES_MAX;
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::{FileError, ReadError};
-use crate::merkle::Hash;
+use crate::format::error::{FileError, ReadError};
+use crate::format::merkle::Hash;
 
 /// Frames start on multiples of this, in bytes: the page size and the largest usual sector size.
 pub const BLOCK_BYTES: u64 = 4096;

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signature, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-use crate::merkle::Hash;
+use crate::format::merkle::Hash;
 
 /// Longest signed note that is read, in bytes: the text of a checkpoint is under 400 bytes, and
 /// 64 signatures of the longest known kind (ML-DSA-44: 2,420 bytes, 3,240 in base64) with names of

@@ -8,8 +8,8 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::FileError;
-use crate::note::NOTE_BYTES_MAX;
+use crate::format::error::FileError;
+use crate::format::note::NOTE_BYTES_MAX;
 
 /// Opens the line before each note.
 const HEADER: &str = "checkpoint ";

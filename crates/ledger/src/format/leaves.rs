@@ -7,7 +7,7 @@
 
 use sha2::block_api::compress256;
 
-use crate::merkle::{Hash, PADDING_BYTES, START, hash_of};
+use crate::format::merkle::{Hash, PADDING_BYTES, START, hash_of};
 
 /// Bytes of a block (FIPS 180-4 section 1).
 const BLOCK: usize = 64;
@@ -104,7 +104,7 @@ pub(crate) struct LeafHashes {
 }
 
 impl LeafHashes {
-    /// The leaf hash of each of these entries, see [`crate::merkle::leaf_hash`].
+    /// The leaf hash of each of these entries, see [`crate::format::merkle::leaf_hash`].
     pub(crate) fn of(&mut self, entries: &[&[u8]]) -> &[Hash] {
         self.ends.resize(entries.len(), [[0; BLOCK]; 3]);
         self.hashes.resize(entries.len(), Hash([0; 32]));
@@ -132,7 +132,7 @@ impl LeafHashes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::leaf_hash;
+    use crate::format::merkle::leaf_hash;
 
     #[test]
     fn entries_of_every_length_are_hashed_as_one_alone() {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::segment::Corruption;
+use crate::format::segment::Corruption;
 
 /// An operation on a file failed.
 #[derive(Debug, thiserror::Error)]
