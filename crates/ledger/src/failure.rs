@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::format::merkle::Hash;
 use crate::format::note::NoteError;
 use crate::format::segment::CorruptionKind;
-use crate::rotation::RotationError;
+use crate::keys::rotation::RotationError;
 
 /// Where something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use crate::format::merkle::Hash;
 use crate::format::note::{Checkpoint, NoteError, VerifierKey};
 use crate::format::segment::payload_is;
 use crate::format::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
-use crate::key_chain::KeyChain;
-use crate::rotation::{Rotation, is_chain};
+use crate::keys::key_chain::KeyChain;
+use crate::keys::rotation::{Rotation, is_chain};
 
 /// A signed checkpoint of a log that was verified up to there.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::format::segment::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use crate::signer::Signer;
+use crate::keys::signer::Signer;
 use crate::write_error::OpenError;
 
 /// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting

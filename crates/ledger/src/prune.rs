@@ -15,7 +15,7 @@ use crate::format::note::{Checkpoint, VerifierKey};
 use crate::format::segment::list_segments;
 use crate::format::tile::{TILE_WIDTH, TileKind};
 use crate::horizon::{FILE, Horizon};
-use crate::key_chain::KeyChain;
+use crate::keys::key_chain::KeyChain;
 use crate::milestone::Milestone;
 use crate::write_error::PruneError;
 

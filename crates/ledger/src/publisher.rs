@@ -21,8 +21,8 @@ use crate::format::segment::POLITE_WINDOW_BYTES;
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
+use crate::keys::signer::{self, Signer};
 use crate::read::{Cursor, Step, TilesAt};
-use crate::signer::{self, Signer};
 use crate::tile_file;
 use crate::write_error::PublishError;
 

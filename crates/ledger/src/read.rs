@@ -11,7 +11,7 @@ use crate::format::merkle::{self, Hash, Nodes};
 use crate::format::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
 use crate::format::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
 use crate::horizon::Horizon;
-use crate::signer::Extends;
+use crate::keys::signer::Extends;
 
 /// What the next step over a log gave.
 #[derive(Debug, Clone, Copy)]

@@ -35,9 +35,9 @@ use crate::format::segment::{
 };
 use crate::format::tile::TileBuilder;
 use crate::horizon::Horizon;
+use crate::keys::signer::Signer;
 use crate::options::WRITES_IN_FLIGHT_LIMIT;
 use crate::read::{Cursor, Step, TilesAt};
-use crate::signer::Signer;
 use crate::tail::{TornTail, judge_end};
 use crate::write_error::OpenError;
 

@@ -1,5 +1,5 @@
 //! Changing the key of a log that nobody writes to: first the key's holder hands over, then the log
-//! tells of it. See [`crate::key_file`] for the order and [`crate::rotation`] for the statement.
+//! tells of it. See [`crate::keys::key_file`] for the order and [`crate::keys::rotation`] for the statement.
 //!
 //! Both halves hold the log's lock while they work, so a running writer is never overtaken. Between
 //! them, and whenever the second was cut short, the statement waits where the keys are, and [`complete`]
@@ -12,10 +12,10 @@ use std::time::Duration;
 use crate::disk::Disk;
 use crate::format::error::ReadError;
 use crate::format::note::Checkpoint;
+use crate::keys::rotation::{Rotation, RotationError};
+use crate::keys::signer::SignError;
 use crate::options::Options;
 use crate::read::LogReader;
-use crate::rotation::{Rotation, RotationError};
-use crate::signer::SignError;
 use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 use crate::writer::{Observer, Writer, lock};
 

@@ -21,7 +21,7 @@ use crate::format::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
 use crate::horizon::FILE as HORIZON;
-use crate::key_chain::KeyChain;
+use crate::keys::key_chain::KeyChain;
 use crate::milestone::Milestone;
 use crate::tail::TornTail;
 use crate::verify_signed::Signed;
@@ -51,7 +51,7 @@ pub trait Visitor {
     }
 
     /// The statement on a rotation of the log's key that stands in this entry, see
-    /// [`crate::rotation`]: what entries mean, the log does not know. Called before
+    /// [`crate::keys::rotation`]: what entries mean, the log does not know. Called before
     /// [`Visitor::entry`].
     fn rotation(&mut self, index: u64, entry: &[u8]) -> Option<Vec<u8>> {
         let _ = (index, entry);

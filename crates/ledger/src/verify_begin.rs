@@ -9,10 +9,10 @@ use crate::format::merkle::{Hash, verify_growth};
 use crate::format::note::Checkpoint;
 use crate::format::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::horizon::{self, Horizon};
-use crate::key_chain::KeyChain;
+use crate::keys::key_chain::KeyChain;
+use crate::keys::signer::Extends;
 use crate::milestone::Milestone;
 use crate::read::TilesAt;
-use crate::signer::Extends;
 use crate::verify::{Check, FailureKind};
 use crate::verify_tiles::check_tile;
 

@@ -7,7 +7,7 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::note::NoteError;
 use crate::format::segment::{Corruption, FOLDER};
 use crate::guard::SwapError;
-use crate::signer::SignError;
+use crate::keys::signer::SignError;
 
 /// Why an entry was not taken. None of these leaves a trace in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

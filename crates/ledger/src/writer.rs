@@ -26,6 +26,7 @@ use crate::format::segment::{FOLDER, list_segments, segment_path};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::horizon::Horizon;
+use crate::keys::signer::{self, SignError};
 use crate::lanes::Lanes;
 use crate::options::Options;
 use crate::prepare::{name_segment, prepare, prepare_segments};
@@ -34,7 +35,6 @@ use crate::publisher::{Publisher, Stage};
 use crate::queue::{Buffers, Queue, Successor};
 use crate::recover::{End, recover};
 use crate::seal::{self, Sealer, Sealing};
-use crate::signer::{self, SignError};
 use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 
 pub use crate::queue::Space;

@@ -1,7 +1,7 @@
 //! The keys of a log one after the other, as its own rotations give them.
 
 use crate::format::note::{Checkpoint, NoteError, VerifierKey};
-use crate::rotation::{Rotation, RotationError};
+use crate::keys::rotation::{Rotation, RotationError};
 
 /// Which key signs for a log, at which size. It starts from keys that somebody was given, and grows by
 /// the rotations that the log tells of; one key of the whole chain must be among those given.

@@ -23,7 +23,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::format::merkle::Hash;
 use crate::format::note::{Checkpoint, Note, NoteError, VerifierKey};
-use crate::key::{LogKey, sign_note};
+use crate::keys::key::{LogKey, sign_note};
 
 /// Longest statement, in bytes: three names of 256 and two verifier keys with 55 bytes more, a size and
 /// a root of 64, two signature lines of 352; rounded up. It fits into an entry, quoted.

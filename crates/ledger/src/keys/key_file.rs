@@ -28,9 +28,9 @@ use std::sync::Arc;
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::format::error::FileError;
 use crate::format::note::{Checkpoint, VerifierKey};
-use crate::key::{KEY_FILE_BYTES_MAX, KeyError, LogKey, read_secret, sign_note};
-use crate::rotation::{ROTATION_BYTES_MAX, Rotation, RotationError};
-use crate::signer::{Extends, SignError, Signer};
+use crate::keys::key::{KEY_FILE_BYTES_MAX, KeyError, LogKey, read_secret, sign_note};
+use crate::keys::rotation::{ROTATION_BYTES_MAX, Rotation, RotationError};
+use crate::keys::signer::{Extends, SignError, Signer};
 
 /// Why a key cannot be changed.
 #[derive(Debug, thiserror::Error)]

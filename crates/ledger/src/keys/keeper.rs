@@ -13,9 +13,9 @@ use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
 use crate::format::error::FileError;
 use crate::format::merkle::{Hash, empty_root, verify_growth};
 use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, NoteError, VerifierKey};
-use crate::key::{LogKey, sign_note};
-use crate::key_file::{KeyFile, KeyFileError, replace_secret};
-use crate::signer::Signer as _;
+use crate::keys::key::{LogKey, sign_note};
+use crate::keys::key_file::{KeyFile, KeyFileError, replace_secret};
+use crate::keys::signer::Signer as _;
 
 /// Why a keeper could not be made or opened.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::cosignature::CosignerKey;
 use crate::format::note::{Checkpoint, Note, NoteError, VerifierKey};
+use crate::keys::cosignature::CosignerKey;
 
 /// Longest policy, in bytes: 48 witnesses with ML-DSA-44 keys of 1,800 bytes, and as much again.
 pub const POLICY_BYTES_MAX: usize = 256 * 1024;

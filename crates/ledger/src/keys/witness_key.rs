@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use crate::cosignature::{Algorithm, Cosigner};
 use crate::disk::Disk;
-use crate::key::{KeyError, read_secret, write_secret};
+use crate::keys::cosignature::{Algorithm, Cosigner};
+use crate::keys::key::{KeyError, read_secret, write_secret};
 
 /// First line of a key file; then the name, then the seeds in the order of [`ALGORITHMS`].
 const HEADER: &str = "curfew-witness-key-1";

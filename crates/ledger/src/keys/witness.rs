@@ -22,13 +22,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use crate::cosignature::{COVERED_NAME_BYTES_MAX, Cosigner, CosignerKey};
 use crate::disk::{Disk, DiskLock, read_file, replace_file_durably};
 use crate::format::error::FileError;
 use crate::format::merkle::{Hash, empty_root, verify_growth};
 use crate::format::note::{Checkpoint, Note, NoteError, VerifierKey};
-use crate::key::KeyError;
-use crate::witness_key;
+use crate::keys::cosignature::{COVERED_NAME_BYTES_MAX, Cosigner, CosignerKey};
+use crate::keys::key::KeyError;
+use crate::keys::witness_key;
 
 /// Longest request, in bytes: 63 lines of proof take 2,835, a checkpoint with 16 signatures of the
 /// longest known kind 56,000.
