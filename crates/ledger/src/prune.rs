@@ -6,17 +6,17 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::bundles::full;
 use crate::disk::{Disk, parent, replace_file_durably};
-use crate::entries::Entries;
 use crate::format::checkpoints::{Record, Records};
 use crate::format::error::FileError;
 use crate::format::note::{Checkpoint, VerifierKey};
 use crate::format::segment::list_segments;
 use crate::format::tile::{TILE_WIDTH, TileKind};
-use crate::horizon::{FILE, Horizon};
 use crate::keys::key_chain::KeyChain;
-use crate::milestone::Milestone;
+use crate::read::bundles::full;
+use crate::read::entries::Entries;
+use crate::read::horizon::{FILE, Horizon};
+use crate::read::milestone::Milestone;
 use crate::write_error::PruneError;
 
 impl Horizon {

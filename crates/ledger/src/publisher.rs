@@ -22,7 +22,7 @@ use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
 use crate::keys::signer::{self, Signer};
-use crate::read::{Cursor, Step, TilesAt};
+use crate::read::reader::{Cursor, Step, TilesAt};
 use crate::tile_file;
 use crate::write_error::PublishError;
 

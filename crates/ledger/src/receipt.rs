@@ -15,7 +15,7 @@ use crate::format::merkle::{HEIGHT_MAX, Hash, ProofError, leaf_hash, verify_incl
 use crate::format::note::{
     Checkpoint, NOTE_BYTES_MAX, Note, NoteError, SIGNATURE_PREFIX, VerifierKey,
 };
-use crate::published::{Published, Stamped};
+use crate::read::published::{Published, Stamped};
 
 /// Longest receipt, in bytes: the entry in base64, 64 hashes of 45 bytes, a note; rounded up.
 pub const RECEIPT_BYTES_MAX: usize = 384 * 1024;

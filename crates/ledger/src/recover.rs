@@ -23,7 +23,6 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bundles::builder_at;
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::format::checkpoints::Records;
 use crate::format::error::FileError;
@@ -34,11 +33,12 @@ use crate::format::segment::{
     BLOCK_BYTES, CorruptionKind, FOLDER, FrameHeader, PAYLOAD_BYTES_MAX, Segment, WIDE_WINDOW_BYTES,
 };
 use crate::format::tile::TileBuilder;
-use crate::horizon::Horizon;
 use crate::keys::signer::Signer;
 use crate::options::WRITES_IN_FLIGHT_LIMIT;
-use crate::read::{Cursor, Step, TilesAt};
-use crate::tail::{TornTail, judge_end};
+use crate::read::bundles::builder_at;
+use crate::read::horizon::Horizon;
+use crate::read::reader::{Cursor, Step, TilesAt};
+use crate::read::tail::{TornTail, judge_end};
 use crate::write_error::OpenError;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
@@ -157,7 +157,7 @@ fn read_horizon(disk: &dyn Disk, dir: &Path, sealed: u64) -> Result<Option<Horiz
         return Ok(None);
     };
     let wrong = |problem| OpenError::Horizon {
-        path: dir.join(crate::horizon::FILE),
+        path: dir.join(crate::read::horizon::FILE),
         problem,
     };
     let signed = horizon.milestone().own_checkpoint();

@@ -15,7 +15,7 @@ use crate::format::note::Checkpoint;
 use crate::keys::rotation::{Rotation, RotationError};
 use crate::keys::signer::SignError;
 use crate::options::Options;
-use crate::read::LogReader;
+use crate::read::reader::LogReader;
 use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 use crate::writer::{Observer, Writer, lock};
 

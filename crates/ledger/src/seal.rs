@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::bundles::builder_at;
 use crate::disk::{Disk, OpenMode, parent};
 use crate::format::error::{FileError, ReadError};
 use crate::format::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment_path};
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
-use crate::read::{Cursor, Step};
+use crate::read::bundles::builder_at;
+use crate::read::reader::{Cursor, Step};
 use crate::tile_file;
 use crate::write_error::PublishError;
 use crate::writer::{Shared, lock};

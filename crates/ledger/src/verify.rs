@@ -20,10 +20,10 @@ use crate::format::note::{Checkpoint, VerifierKey};
 use crate::format::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
-use crate::horizon::FILE as HORIZON;
 use crate::keys::key_chain::KeyChain;
-use crate::milestone::Milestone;
-use crate::tail::TornTail;
+use crate::read::horizon::FILE as HORIZON;
+use crate::read::milestone::Milestone;
+use crate::read::tail::TornTail;
 use crate::verify_signed::Signed;
 use crate::verify_tiles::{check_tile, check_tree};
 use crate::verify_walk::Walk;

@@ -8,11 +8,11 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::merkle::{Hash, verify_growth};
 use crate::format::note::Checkpoint;
 use crate::format::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
-use crate::horizon::{self, Horizon};
 use crate::keys::key_chain::KeyChain;
 use crate::keys::signer::Extends;
-use crate::milestone::Milestone;
-use crate::read::TilesAt;
+use crate::read::horizon::{self, Horizon};
+use crate::read::milestone::Milestone;
+use crate::read::reader::TilesAt;
 use crate::verify::{Check, FailureKind};
 use crate::verify_tiles::check_tile;
 

@@ -4,11 +4,11 @@
 //! What the bundles hold is hashed like any other entry, and the tiles of hashes are compared with
 //! that. So nothing is taken from a bundle on trust, and what is signed cannot be missing.
 
-use crate::bundles::full;
 use crate::disk::read_file;
 use crate::format::error::{FileError, ReadError};
 use crate::format::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::format::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
+use crate::read::bundles::full;
 use crate::verify::{Check, FailureKind, Visitor};
 use crate::verify_signed::Signed;
 use crate::verify_walk::{Walk, progress};

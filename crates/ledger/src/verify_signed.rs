@@ -15,7 +15,7 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierKey};
 use crate::format::segment::list_segments;
 use crate::keys::rotation::{Rotation, RotationError};
-use crate::milestone::Milestone;
+use crate::read::milestone::Milestone;
 use crate::verify::{Check, FailureKind};
 use crate::verify_bundles::bundle_at;
 use crate::verify_tiles::check_tile;

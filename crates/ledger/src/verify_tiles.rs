@@ -7,7 +7,7 @@ use crate::disk::read_file;
 use crate::format::error::FileError;
 use crate::format::segment::split_payload;
 use crate::format::tile::{BUNDLE_BYTES_MAX, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind};
-use crate::read::LogReader;
+use crate::read::reader::LogReader;
 use crate::verify::{Check, FailureKind};
 
 /// Deepest a path under `tile/` can be: level, seven groups of three digits for a number below

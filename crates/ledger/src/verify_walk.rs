@@ -1,16 +1,16 @@
 //! The part of verification that goes over the entries: those of the sealed part out of their
 //! bundles, the others out of the segments.
 
-use crate::bundles::Bundle;
 use crate::format::error::ReadError;
 use crate::format::leaves::LeafHashes;
 use crate::format::merkle::Hash;
 use crate::format::note::Checkpoint;
 use crate::format::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
-use crate::milestone::Milestone;
-use crate::read::{Cursor, Step};
-use crate::tail::{TornTail, judge_end};
+use crate::read::bundles::Bundle;
+use crate::read::milestone::Milestone;
+use crate::read::reader::{Cursor, Step};
+use crate::read::tail::{TornTail, judge_end};
 use crate::verify::{Check, Progress, Visitor};
 use crate::verify_bundles::bundle_at;
 use crate::verify_signed::Signed;

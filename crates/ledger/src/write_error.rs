@@ -169,7 +169,7 @@ impl From<ReadError> for OpenError {
             ReadError::Corrupt(error) => error.into(),
             ReadError::Missing { dir } => OpenError::Missing { dir },
             ReadError::Pruned { index, first } => OpenError::Horizon {
-                path: PathBuf::from(crate::horizon::FILE),
+                path: PathBuf::from(crate::read::horizon::FILE),
                 problem: format!("entry {index} is needed, and what is left begins at {first}"),
             },
             ReadError::PastEnd { index, size } => OpenError::File(FileError {

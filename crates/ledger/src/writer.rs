@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
-use crate::entries::Entries;
 use crate::format::checkpoints::record;
 use crate::format::error::FileError;
 use crate::format::merkle::{empty_root, leaf_hash};
@@ -25,7 +24,6 @@ use crate::format::note::Checkpoint;
 use crate::format::segment::{FOLDER, list_segments, segment_path};
 use crate::guard::Guard;
 use crate::hashed::Hashed;
-use crate::horizon::Horizon;
 use crate::keys::signer::{self, SignError};
 use crate::lanes::Lanes;
 use crate::options::Options;
@@ -33,12 +31,14 @@ use crate::prepare::{name_segment, prepare, prepare_segments};
 use crate::publish::{PublisherOrder, run_publisher};
 use crate::publisher::{Publisher, Stage};
 use crate::queue::{Buffers, Queue, Successor};
+use crate::read::entries::Entries;
+use crate::read::horizon::Horizon;
 use crate::recover::{End, recover};
 use crate::seal::{self, Sealer, Sealing};
 use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 
 pub use crate::queue::Space;
-pub use crate::tail::TornTail;
+pub use crate::read::tail::TornTail;
 
 /// Time after which a segment that could not be made, or a checkpoint that could not be published,
 /// is tried again.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, OpenMode, RealDisk, read_file};
-use crate::entries::Entries;
 use crate::format::error::{FileError, ReadError};
 use crate::format::merkle::{self, Hash, Nodes};
 use crate::format::segment::{CorruptionKind, Found, FrameAt, Segment, frame_bytes, list_segments};
 use crate::format::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
-use crate::horizon::Horizon;
 use crate::keys::signer::Extends;
+use crate::read::entries::Entries;
+use crate::read::horizon::Horizon;
 
 /// What the next step over a log gave.
 #[derive(Debug, Clone, Copy)]

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::bundles::Bundle;
 use crate::disk::Disk;
 use crate::format::error::ReadError;
 use crate::format::segment::{list_segments, split_payload};
-use crate::read::{Cursor, Step};
+use crate::read::bundles::Bundle;
+use crate::read::reader::{Cursor, Step};
 
 /// Entries in index order. After an error it ends.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::format::error::FileError;
-use crate::milestone::Milestone;
+use crate::read::milestone::Milestone;
 
 /// The file in the directory of the log.
 pub(crate) const FILE: &str = "horizon";

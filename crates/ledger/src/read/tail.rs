@@ -7,7 +7,7 @@ use crate::format::error::ReadError;
 use crate::format::segment::{
     BLOCK_BYTES, Corruption, CorruptionKind, Found, FrameHeader, list_segments, segment_path,
 };
-use crate::read::Cursor;
+use crate::read::reader::Cursor;
 
 /// The rest of an interrupted write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::merkle::{self, Hash};
 use crate::format::note::NOTE_BYTES_MAX;
 use crate::format::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
-use crate::horizon::{self, HORIZON_BYTES_MAX, Horizon};
 use crate::keys::signer::Extends as _;
-use crate::read::TilesAt;
+use crate::read::horizon::{self, HORIZON_BYTES_MAX, Horizon};
+use crate::read::reader::TilesAt;
 
 /// The folder of timestamp tokens.
 const TIMESTAMPS: &str = "timestamps";

@@ -14,7 +14,7 @@ use crate::format::tile::{
     BUNDLE_BYTES_MAX, HASH_TILE_BYTES, TILE_LEVEL_MAX, TILE_WIDTH, Tile, TileBuilder, TileKind,
     tiles_at,
 };
-use crate::horizon::Horizon;
+use crate::read::horizon::Horizon;
 
 /// A full bundle, and the hashes its entries must have.
 #[derive(Debug)]

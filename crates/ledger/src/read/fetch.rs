@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::bundles::Bundle;
 use crate::disk::{Disk, OpenMode};
 use crate::format::error::ReadError;
 use crate::format::segment::{Found, FrameAt, Segment, list_segments, split_payload};
 use crate::format::tile::TILE_WIDTH;
-use crate::read::{Cursor, LogReader, Step};
+use crate::read::bundles::Bundle;
+use crate::read::reader::{Cursor, LogReader, Step};
 
 /// Reads single entries. It keeps the last frame or bundle read, so that neighbours cost nothing
 /// more.
