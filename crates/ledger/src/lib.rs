@@ -34,7 +34,6 @@
 
 mod commit;
 pub mod disk;
-mod failure;
 pub mod faulty;
 mod format;
 mod guard;
@@ -48,17 +47,11 @@ mod publish;
 mod publisher;
 mod queue;
 mod read;
-pub mod receipt;
 pub mod recover;
 pub mod rotate;
 mod seal;
 mod tile_file;
 pub mod verify;
-mod verify_begin;
-mod verify_bundles;
-mod verify_signed;
-mod verify_tiles;
-mod verify_walk;
 mod write_error;
 pub mod writer;
 
@@ -88,7 +81,7 @@ pub use read::milestone::{Milestone, MilestoneError};
 pub use read::published;
 pub use read::published::{Published, Stamped};
 pub use read::reader::LogReader;
-pub use receipt::{Reached, Receipt};
+pub use verify::receipt::{Reached, Receipt};
 pub use write_error::{AppendError, CloseError, OpenError, PruneError, PublishError, WriteError};
 pub use writer::{Observer, Recovered, Space, TornTail, Writer};
 

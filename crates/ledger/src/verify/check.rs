@@ -24,11 +24,10 @@ use crate::keys::key_chain::KeyChain;
 use crate::read::horizon::FILE as HORIZON;
 use crate::read::milestone::Milestone;
 use crate::read::tail::TornTail;
-use crate::verify_signed::Signed;
-use crate::verify_tiles::{check_tile, check_tree};
-use crate::verify_walk::Walk;
-
-pub use crate::failure::{Failure, FailureKind};
+use crate::verify::failure::{Failure, FailureKind};
+use crate::verify::signed::Signed;
+use crate::verify::tiles::{check_tile, check_tree};
+use crate::verify::walk::Walk;
 
 /// Most failures reported: 100 show the pattern, and a wholly different log would give millions.
 pub const FAILURES_MAX: usize = 100;

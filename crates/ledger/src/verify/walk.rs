@@ -11,10 +11,10 @@ use crate::read::bundles::Bundle;
 use crate::read::milestone::Milestone;
 use crate::read::reader::{Cursor, Step};
 use crate::read::tail::{TornTail, judge_end};
-use crate::verify::{Check, Progress, Visitor};
-use crate::verify_bundles::bundle_at;
-use crate::verify_signed::Signed;
-use crate::verify_tiles::{check_partials, check_tile};
+use crate::verify::bundles::bundle_at;
+use crate::verify::check::{Check, Progress, Visitor};
+use crate::verify::signed::Signed;
+use crate::verify::tiles::{check_partials, check_tile};
 
 /// Entries that are hashed together: their hashes and they themselves stay near the processor.
 const RUN: usize = 64;

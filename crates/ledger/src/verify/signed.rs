@@ -16,10 +16,11 @@ use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierK
 use crate::format::segment::list_segments;
 use crate::keys::rotation::{Rotation, RotationError};
 use crate::read::milestone::Milestone;
-use crate::verify::{Check, FailureKind};
-use crate::verify_bundles::bundle_at;
-use crate::verify_tiles::check_tile;
-use crate::verify_walk::Walk;
+use crate::verify::bundles::bundle_at;
+use crate::verify::check::Check;
+use crate::verify::failure::FailureKind;
+use crate::verify::tiles::check_tile;
+use crate::verify::walk::Walk;
 
 /// The newest signed checkpoint.
 const CURRENT: &str = "checkpoint";

@@ -9,9 +9,10 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::segment::{Corruption, CorruptionKind, payload_is, split_payload};
 use crate::format::tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, Tile, TileKind};
 use crate::read::bundles::full;
-use crate::verify::{Check, FailureKind, Visitor};
-use crate::verify_signed::Signed;
-use crate::verify_walk::{Walk, progress};
+use crate::verify::check::{Check, Visitor};
+use crate::verify::failure::FailureKind;
+use crate::verify::signed::Signed;
+use crate::verify::walk::{Walk, progress};
 
 impl Check<'_> {
     /// Goes over the bundles: all that is signed must be there, and what follows is read as far as

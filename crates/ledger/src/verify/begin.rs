@@ -13,8 +13,9 @@ use crate::keys::signer::Extends;
 use crate::read::horizon::{self, Horizon};
 use crate::read::milestone::Milestone;
 use crate::read::reader::TilesAt;
-use crate::verify::{Check, FailureKind};
-use crate::verify_tiles::check_tile;
+use crate::verify::check::Check;
+use crate::verify::failure::FailureKind;
+use crate::verify::tiles::check_tile;
 
 /// How the earlier verification is called, where a file has its name otherwise.
 const EARLIER: &str = "the earlier verification";

@@ -8,7 +8,8 @@ use crate::format::error::FileError;
 use crate::format::segment::split_payload;
 use crate::format::tile::{BUNDLE_BYTES_MAX, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind};
 use crate::read::reader::LogReader;
-use crate::verify::{Check, FailureKind};
+use crate::verify::check::Check;
+use crate::verify::failure::FailureKind;
 
 /// Deepest a path under `tile/` can be: level, seven groups of three digits for a number below
 /// 2^56, the directory of partials, the width.
