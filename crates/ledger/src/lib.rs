@@ -32,35 +32,19 @@
 //! lock                                  held by the one writer
 //! ```
 
-mod commit;
 pub mod disk;
 pub mod faulty;
 mod format;
-mod guard;
-mod hashed;
 mod keys;
-mod lanes;
-pub mod options;
-mod prepare;
-mod prune;
-mod publish;
-mod publisher;
-mod queue;
 mod read;
-pub mod recover;
-pub mod rotate;
-mod seal;
-mod tile_file;
 pub mod verify;
-mod write_error;
-pub mod writer;
+mod write;
 
 pub use disk::{Disk, RealDisk};
 pub use format::error::{FileError, ReadError};
 pub use format::merkle::Hash;
 pub use format::note::{Checkpoint, VerifierKey};
 pub use format::{merkle, note, segment, tile};
-pub use guard::SwapError;
 pub use keys::cosignature::{Cosigner, CosignerKey};
 pub use keys::keeper::Keeper;
 pub use keys::key::{KeyError, LogKey};
@@ -71,9 +55,6 @@ pub use keys::signer::{SignError, Signer};
 pub use keys::trust::TrustPolicy;
 pub use keys::witness::Witness;
 pub use keys::{cosignature, keeper, key_file, rotation, signer, trust, witness};
-pub use options::Options;
-pub use prune::{Place, Prunable};
-pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
 pub use read::entries::Entries;
 pub use read::fetch::Fetch;
 pub use read::horizon::{HORIZON_BYTES_MAX, Horizon};
@@ -82,8 +63,13 @@ pub use read::published;
 pub use read::published::{Published, Stamped};
 pub use read::reader::LogReader;
 pub use verify::receipt::{Reached, Receipt};
-pub use write_error::{AppendError, CloseError, OpenError, PruneError, PublishError, WriteError};
-pub use writer::{Observer, Recovered, Space, TornTail, Writer};
+pub use write::error::{AppendError, CloseError, OpenError, PruneError, PublishError, WriteError};
+pub use write::guard::SwapError;
+pub use write::options::Options;
+pub use write::prune::{Place, Prunable};
+pub use write::queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
+pub use write::writer::{Observer, Recovered, Space, TornTail, Writer};
+pub use write::{options, recover, rotate, writer};
 
 /// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.
 pub const ENTRY_BYTES_MAX: usize = 65_535;

@@ -1,7 +1,7 @@
 //! Publishing: tiles and signed checkpoints, derived from the segments and off the hot path.
 //!
 //! The publisher reads back from the segments what the committer wrote, so what is published is what
-//! is on disk (see [`crate::hashed`]). At each open it starts from the oldest segment and goes over every tile from there by
+//! is on disk (see [`crate::write::hashed`]). At each open it starts from the oldest segment and goes over every tile from there by
 //! the same code that makes them: a tile that is right is left alone, one that is missing or damaged (they
 //! are never synced, so a power cut may take them) is made again.
 //!
@@ -19,12 +19,12 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::note::Checkpoint;
 use crate::format::segment::POLITE_WINDOW_BYTES;
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
-use crate::guard::Guard;
-use crate::hashed::Hashed;
 use crate::keys::signer::{self, Signer};
 use crate::read::reader::{Cursor, Step, TilesAt};
-use crate::tile_file;
-use crate::write_error::PublishError;
+use crate::write::error::PublishError;
+use crate::write::guard::Guard;
+use crate::write::hashed::Hashed;
+use crate::write::tile_file;
 
 /// Where a tile is written before it gets its name.
 pub(crate) const TILE_TEMPORARY: &str = "tile.tmp";

@@ -7,7 +7,7 @@
 //!
 //! A failed write or sync ends the committer for good: the batch may be on disk, in part, in memory
 //! only, or nowhere, and asking again proves nothing. The log must be opened anew, which reads what
-//! is really there and writes it again before counting on it (see [`crate::recover`]).
+//! is really there and writes it again before counting on it (see [`crate::write::recover`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,30 +15,30 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::commit::Committer;
 use crate::disk::{Disk, DiskLock};
 use crate::format::checkpoints::record;
 use crate::format::error::FileError;
 use crate::format::merkle::{empty_root, leaf_hash};
 use crate::format::note::Checkpoint;
 use crate::format::segment::{FOLDER, list_segments, segment_path};
-use crate::guard::Guard;
-use crate::hashed::Hashed;
 use crate::keys::signer::{self, SignError};
-use crate::lanes::Lanes;
-use crate::options::Options;
-use crate::prepare::{name_segment, prepare, prepare_segments};
-use crate::publish::{PublisherOrder, run_publisher};
-use crate::publisher::{Publisher, Stage};
-use crate::queue::{Buffers, Queue, Successor};
 use crate::read::entries::Entries;
 use crate::read::horizon::Horizon;
-use crate::recover::{End, recover};
-use crate::seal::{self, Sealer, Sealing};
-use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
+use crate::write::commit::Committer;
+use crate::write::error::{AppendError, CloseError, OpenError, PublishError, WriteError};
+use crate::write::guard::Guard;
+use crate::write::hashed::Hashed;
+use crate::write::lanes::Lanes;
+use crate::write::options::Options;
+use crate::write::prepare::{name_segment, prepare, prepare_segments};
+use crate::write::publish::{PublisherOrder, run_publisher};
+use crate::write::publisher::{Publisher, Stage};
+use crate::write::queue::{Buffers, Queue, Successor};
+use crate::write::recover::{End, recover};
+use crate::write::seal::{self, Sealer, Sealing};
 
-pub use crate::queue::Space;
 pub use crate::read::tail::TornTail;
+pub use crate::write::queue::Space;
 
 /// Time after which a segment that could not be made, or a checkpoint that could not be published,
 /// is tried again.

@@ -7,7 +7,7 @@
 //! gap. The newest ones stay: they hold the tail, and the epoch that the next open goes on from.
 //!
 //! **Why a tile is removed when its sync fails.** The kernel marks its pages clean all the same: it
-//! would read well, and a further sync would say `Ok` (see [`crate::recover`]). It is written anew.
+//! would read well, and a further sync would say `Ok` (see [`crate::write::recover`]). It is written anew.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ use crate::format::segment::{FOLDER, POLITE_WINDOW_BYTES, list_segments, segment
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::read::bundles::builder_at;
 use crate::read::reader::{Cursor, Step};
-use crate::tile_file;
-use crate::write_error::PublishError;
-use crate::writer::{Shared, lock};
+use crate::write::error::PublishError;
+use crate::write::tile_file;
+use crate::write::writer::{Shared, lock};
 
 /// Where a tile is written before it gets its name; the publisher has another.
 const TEMPORARY: &str = "sealed-tile.tmp";

@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::format::error::FileError;
-use crate::queue::{Buffers, PATIENCE};
-use crate::write_error::{OpenError, WriteError};
-use crate::writer::{Shared, lock, spawn};
+use crate::write::error::{OpenError, WriteError};
+use crate::write::queue::{Buffers, PATIENCE};
+use crate::write::writer::{Shared, lock, spawn};
 
 /// A frame to be written.
 #[derive(Debug)]

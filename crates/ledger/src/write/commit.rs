@@ -9,12 +9,12 @@ use crate::format::error::FileError;
 use crate::format::merkle::CompactTree;
 use crate::format::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
 use crate::format::tile::HashedBatch;
-use crate::lanes::{Frame, Lanes};
-use crate::prepare::name_segment;
-use crate::queue::{Batch, Ready, Successor};
-use crate::recover::End;
-use crate::write_error::WriteError;
-use crate::writer::Shared;
+use crate::write::error::WriteError;
+use crate::write::lanes::{Frame, Lanes};
+use crate::write::prepare::name_segment;
+use crate::write::queue::{Batch, Ready, Successor};
+use crate::write::recover::End;
+use crate::write::writer::Shared;
 
 /// Makes frames of batches and launches them.
 pub(crate) struct Committer {

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use crate::format::segment::FrameAt;
 use crate::format::tile::HashedBatch;
-use crate::writer::lock;
+use crate::write::writer::lock;
 
 /// Most hashes of entries kept: 64 MiB of memory, two seconds at a million entries a second. The
 /// publisher hashes what is past it.

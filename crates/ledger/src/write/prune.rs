@@ -1,6 +1,6 @@
 //! Pruning: entries past their time are given up, and a [`Horizon`] stands for them.
 //!
-//! Only what is sealed (see [`crate::seal`]) is pruned.
+//! Only what is sealed (see [`crate::write::seal`]) is pruned.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::read::bundles::full;
 use crate::read::entries::Entries;
 use crate::read::horizon::{FILE, Horizon};
 use crate::read::milestone::Milestone;
-use crate::write_error::PruneError;
+use crate::write::error::PruneError;
 
 impl Horizon {
     /// Puts it in place, durably. What it stands for may go from then on; see [`Horizon::clear`].

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::format::merkle::Hash;
 use crate::format::segment::{FRAME_HEADER_BYTES, frame_bytes};
-use crate::options::Options;
-use crate::write_error::{AppendError, WriteError};
+use crate::write::error::{AppendError, WriteError};
+use crate::write::options::Options;
 
 /// Most batches queued, the one being written included: with the default of 1 MiB each, 32 MiB of
 /// memory, which a disk of 200 MB/s writes in 0.2 s.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use crate::format::error::{FileError, ReadError};
 use crate::format::note::NoteError;
 use crate::format::segment::{Corruption, FOLDER};
-use crate::guard::SwapError;
 use crate::keys::signer::SignError;
+use crate::write::guard::SwapError;
 
 /// Why an entry was not taken. None of these leaves a trace in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -12,8 +12,8 @@ use std::sync::PoisonError;
 use crate::disk::{Disk, OpenMode};
 use crate::format::error::FileError;
 use crate::format::segment::{FOLDER, PREPARED};
-use crate::queue::Successor;
-use crate::writer::{RETRY_INTERVAL, Shared};
+use crate::write::queue::Successor;
+use crate::write::writer::{RETRY_INTERVAL, Shared};
 
 /// Zeros are written in pieces of this many bytes, so that the frames under way meanwhile never wait for
 /// more: 256 KiB take 1.3 ms at 200 MB/s.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::format::segment::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use crate::keys::signer::Signer;
-use crate::write_error::OpenError;
+use crate::write::error::OpenError;
 
 /// Default size of a segment, in bytes: 64 MiB, some 200,000 entries of 300 bytes, so that starting
 /// the next one is rare, and reading the last one at open takes well under a second.

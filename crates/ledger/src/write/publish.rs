@@ -4,10 +4,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::guard::SwapError;
-use crate::publisher::Publisher;
-use crate::write_error::{PublishError, WriteError};
-use crate::writer::{RETRY_INTERVAL, Shared, lock};
+use crate::write::error::{PublishError, WriteError};
+use crate::write::guard::SwapError;
+use crate::write::publisher::Publisher;
+use crate::write::writer::{RETRY_INTERVAL, Shared, lock};
 
 /// What the publisher is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! There is no clean shutdown to tell from a crash: every open reads all frames, recomputes the
 //! root after each, and stops at the first place without a whole frame. What is sealed (see
-//! [`crate::seal`]) is not read: its hashes are, which must lead to the roots of the frames after it
+//! [`crate::write::seal`]) is not read: its hashes are, which must lead to the roots of the frames after it
 //! and to what was signed. What is there instead of a whole frame is
 //!
 //! - a *torn tail*, when nothing shows that a frame had been durable there: the write was cut off,
@@ -34,12 +34,12 @@ use crate::format::segment::{
 };
 use crate::format::tile::TileBuilder;
 use crate::keys::signer::Signer;
-use crate::options::WRITES_IN_FLIGHT_LIMIT;
 use crate::read::bundles::builder_at;
 use crate::read::horizon::Horizon;
 use crate::read::reader::{Cursor, Step, TilesAt};
 use crate::read::tail::{TornTail, judge_end};
-use crate::write_error::OpenError;
+use crate::write::error::OpenError;
+use crate::write::options::WRITES_IN_FLIGHT_LIMIT;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
@@ -130,7 +130,7 @@ pub(crate) fn recover(
             dir: dir.to_path_buf(),
         })?;
     settle(&**disk, dir, &mut segment, offset, torn_tail.as_ref())?;
-    crate::guard::settle(&**disk, guard_path, &guarded)?;
+    crate::write::guard::settle(&**disk, guard_path, &guarded)?;
     let newest = signed.into_iter().max_by_key(|s| s.checkpoint.size);
     let newest = newest.ok_or_else(|| OpenError::Missing {
         dir: dir.to_path_buf(),

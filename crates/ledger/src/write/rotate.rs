@@ -14,10 +14,10 @@ use crate::format::error::ReadError;
 use crate::format::note::Checkpoint;
 use crate::keys::rotation::{Rotation, RotationError};
 use crate::keys::signer::SignError;
-use crate::options::Options;
 use crate::read::reader::LogReader;
-use crate::write_error::{AppendError, CloseError, OpenError, PublishError, WriteError};
-use crate::writer::{Observer, Writer, lock};
+use crate::write::error::{AppendError, CloseError, OpenError, PublishError, WriteError};
+use crate::write::options::Options;
+use crate::write::writer::{Observer, Writer, lock};
 
 /// How long the disk and the signer may take to make an entry durable, and to publish a checkpoint. What
 /// is slower than this is reported, and can be tried again.
