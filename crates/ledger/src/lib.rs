@@ -33,7 +33,6 @@
 //! ```
 
 pub mod disk;
-pub mod faulty;
 mod format;
 mod keys;
 mod read;

@@ -10,6 +10,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("curfew-authority", &[]),
     ("curfew-ledger", &[]),
+    // A disk for tests: nothing but tests may depend on it.
+    ("curfew-ledger-faults", &["curfew-ledger"]),
     ("curfew-identity", &["curfew-authority"]),
     ("curfew-timestamp", &[]),
     (

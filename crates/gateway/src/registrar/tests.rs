@@ -18,8 +18,8 @@ use curfew_authority::{
     DeadlineCause, EndCause, EndReason, Entry, Event, Factor, Field, Plane, Presenter, Proof,
     Resource, Verb,
 };
-use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::{LogKey, LogReader, Options, Writer};
+use curfew_ledger_faults::{Fault, FaultyDisk, Op};
 use curfew_values::Store;
 use tokio::time::timeout;
 

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::keeper::{KeepError, Keeper, KeeperError};
 use curfew_ledger::merkle::CompactTree;
 use curfew_ledger::{Checkpoint, Disk, Hash, LogKey, LogReader};
+use curfew_ledger_faults::{Fault, FaultyDisk, Op};
 
 use crate::common::{DIR, create, disk, entry, key, keys, options};
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept};
 use curfew_ledger::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use curfew_ledger::verify::{Report, Verify, verify};
 use curfew_ledger::{
     Checkpoint, Disk, Horizon, KeyChain, LogReader, Milestone, OpenError, Options, Prunable,
     PruneError, Published, ReadError, Rotation, Signer,
 };
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
 use curfew_ledger::keeper::{KeepError, Keeper};
 use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::rotate::{RotateError, begin, complete};
@@ -11,6 +10,7 @@ use curfew_ledger::verify::{Failure, FailureKind, Report, Verify, Visitor, verif
 use curfew_ledger::{
     Checkpoint, Disk, KeyFile, LogKey, Milestone, OpenError, Options, Rotation, VerifierKey,
 };
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
 use crate::common::*;
 use crate::rotation_forged::kinds;

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use curfew_ledger_faults::FaultyDisk;
 use curfew_verify::authority::{
     ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, EndCause, EndReason, Entry,
     Field, Presenter, SessionId, Span, Verb,
 };
 use curfew_verify::ledger::cosignature::Algorithm;
-use curfew_verify::ledger::faulty::FaultyDisk;
 use curfew_verify::ledger::merkle::leaf_hash;
 use curfew_verify::ledger::{
     Checkpoint, Cosigner, Hash, LogKey, Options, Published, RealDisk, Receipt, Rotation,

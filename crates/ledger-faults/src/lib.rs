@@ -21,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use curfew_ledger::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
+
 use self::inode::{Inode, Random};
-use crate::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 
 /// What a disk writes at once or not at all, in bytes.
 const SECTOR_BYTES: usize = 512;
@@ -96,7 +97,7 @@ struct State {
     plan: Option<Plan>,
 }
 
-/// See the module text. Clones are the same disk.
+/// A simulated disk; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct FaultyDisk {
     state: Arc<Mutex<State>>,
