@@ -7,10 +7,24 @@
 //!                    publisher: tile/, guard, checkpoints, checkpoint ─▶ within a second
 //! ```
 //!
+//! The code is in five folders over the disk, each with a page of its own. They form an order: a folder
+//! uses those to its left and no other, which `xtask/tests/tidy` holds.
+//!
+//! ```text
+//! disk ◀── format ◀── keys ◀── read ◀─┬─ verify
+//!                                     └─ write
+//! ```
+//!
+//! - `format/`: the bytes of a log, and how each piece is read.
+//! - `keys/`: who signs, and whose signatures count.
+//! - `read/`: entries and proofs out of a log.
+//! - [`verify`]: is a log whole, and the one that was signed?
+//! - `write/`: the one writer, and what it does to a log.
+//!
 //! The log knows nothing of what its entries mean. Invariants, each held by a test:
 //!
 //! 1. What [`Observer::durable`] has named survives any crash; it is named in index order.
-//! 2. What recovery counts is durable before it is counted ([`recover`]).
+//! 2. What recovery counts is durable before it is counted (`write/recover.rs`).
 //! 3. Nothing is retried as if a failed write or sync had not happened: the writer is over.
 //! 4. Every signed checkpoint is a prefix of the next; the guard holds it before anybody sees it.
 //! 5. Tiles and checkpoints can be made again from the segments by the code that makes them. A segment
@@ -25,7 +39,7 @@
 //! tile/<L>/<N>[.p/<W>]                  C2SP tlog-tiles: hashes
 //! tile/entries/<N>[.p/<W>]              C2SP tlog-tiles: entries
 //! checkpoint                            the newest signed checkpoint (C2SP)
-//! checkpoints                           all of them, see `checkpoints.rs`
+//! checkpoints                           all of them, see `format/checkpoints.rs`
 //! witnessed                             the newest that a quorum of witnesses has cosigned
 //! timestamps/<size>.tsr, .checkpoint    RFC 3161 responses, and the checkpoints they are over
 //! horizon                               where a pruned log begins, in place of what was pruned
@@ -40,6 +54,7 @@ pub mod verify;
 mod write;
 
 pub use disk::{Disk, RealDisk};
+pub use format::ENTRY_BYTES_MAX;
 pub use format::error::{FileError, ReadError};
 pub use format::merkle::Hash;
 pub use format::note::{Checkpoint, VerifierKey};
@@ -53,22 +68,17 @@ pub use keys::rotation::{Rotation, RotationError};
 pub use keys::signer::{SignError, Signer};
 pub use keys::trust::TrustPolicy;
 pub use keys::witness::Witness;
-pub use keys::{cosignature, keeper, key_file, rotation, signer, trust, witness};
+pub use keys::{cosignature, keeper, key_file, signer, trust, witness};
 pub use read::entries::Entries;
 pub use read::fetch::Fetch;
 pub use read::horizon::{HORIZON_BYTES_MAX, Horizon};
 pub use read::milestone::{Milestone, MilestoneError};
-pub use read::published;
 pub use read::published::{Published, Stamped};
 pub use read::reader::LogReader;
 pub use verify::receipt::{Reached, Receipt};
-pub use write::error::{AppendError, CloseError, OpenError, PruneError, PublishError, WriteError};
-pub use write::guard::SwapError;
-pub use write::options::Options;
-pub use write::prune::{Place, Prunable};
-pub use write::queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
-pub use write::writer::{Observer, Recovered, Space, TornTail, Writer};
-pub use write::{options, recover, rotate, writer};
-
-/// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.
-pub const ENTRY_BYTES_MAX: usize = 65_535;
+pub use write::{
+    AppendError, CloseError, Observer, OpenError, Options, Place, Prunable, PruneError,
+    PublishError, QUEUE_BATCHES_MAX, RESERVE_BYTES, Recovered, Space, SwapError, TornTail,
+    WriteError, Writer,
+};
+pub use write::{options, rotate};

@@ -26,8 +26,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::ENTRY_BYTES_MAX;
 use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::format::ENTRY_BYTES_MAX;
 use crate::format::error::{FileError, ReadError};
 use crate::format::merkle::Hash;
 

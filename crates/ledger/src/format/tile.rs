@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::format::ENTRY_BYTES_MAX;
 use crate::format::merkle::{CompactTree, Hash, leaf_hash, perfect_root};
 use crate::format::segment::split_payload;
 
@@ -22,7 +23,7 @@ pub const TILE_LEVEL_MAX: u8 = 7;
 pub const HASH_TILE_BYTES: usize = 256 * 32;
 
 /// Most bytes of an entry bundle: 256 × (2 + 65,535).
-pub const BUNDLE_BYTES_MAX: usize = 256 * (2 + crate::ENTRY_BYTES_MAX);
+pub const BUNDLE_BYTES_MAX: usize = 256 * (2 + ENTRY_BYTES_MAX);
 
 /// What a tile holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -265,7 +266,7 @@ impl TileBuilder {
 
     /// Takes the next entry, of at most 65,535 bytes, and hands over each tile it completes.
     pub fn push(&mut self, entry: &[u8], mut full: impl FnMut(Tile, &[u8])) {
-        debug_assert!(entry.len() <= crate::ENTRY_BYTES_MAX);
+        debug_assert!(entry.len() <= ENTRY_BYTES_MAX);
         self.bundle
             .extend_from_slice(&(entry.len() as u16).to_be_bytes());
         self.bundle.extend_from_slice(entry);

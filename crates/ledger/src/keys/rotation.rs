@@ -27,7 +27,7 @@ use crate::keys::key::{LogKey, sign_note};
 
 /// Longest statement, in bytes: three names of 256 and two verifier keys with 55 bytes more, a size and
 /// a root of 64, two signature lines of 352; rounded up. It fits into an entry, quoted.
-pub const ROTATION_BYTES_MAX: usize = 4096;
+pub(crate) const ROTATION_BYTES_MAX: usize = 4096;
 
 /// First line. It has spaces, so that it cannot be the name of a log.
 const HEADER: &str = "Curfew key rotation v1";

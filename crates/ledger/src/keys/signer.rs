@@ -41,7 +41,7 @@ pub trait Signer: fmt::Debug + Send + Sync {
     fn frame_nonces(&self, epoch: u64) -> Result<Vec<u64>, SignError>;
 
     /// States that a key prepared beforehand takes this one's place after `checkpoint`, which covers
-    /// all of the log and is the newest it has signed: see [`crate::keys::rotation`]. Gives the statement.
+    /// all of the log and is the newest it has signed: see [`crate::Rotation`]. Gives the statement.
     /// This signer must not be asked to sign more; the one that has both keys goes on.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The sealed part of a log: entries that are left only in their bundles (see [`crate::write::seal`]).
+//! The sealed part of a log: entries that are left only in their bundles (see `write/seal.rs`).
 //!
 //! A segment has a checksum in each frame. A bundle has none, but beside it lies the tile with the
 //! hash of each of its entries, and every entry is held to that. Who changed both is found by

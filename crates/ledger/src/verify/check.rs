@@ -50,7 +50,7 @@ pub trait Visitor {
     }
 
     /// The statement on a rotation of the log's key that stands in this entry, see
-    /// [`crate::keys::rotation`]: what entries mean, the log does not know. Called before
+    /// [`crate::Rotation`]: what entries mean, the log does not know. Called before
     /// [`Visitor::entry`].
     fn rotation(&mut self, index: u64, entry: &[u8]) -> Option<Vec<u8>> {
         let _ = (index, entry);

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use crate::ENTRY_BYTES_MAX;
+use crate::format::ENTRY_BYTES_MAX;
 use crate::format::error::ReadError;
 use crate::format::merkle::{HEIGHT_MAX, Hash, ProofError, leaf_hash, verify_inclusion};
 use crate::format::note::{

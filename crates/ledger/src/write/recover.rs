@@ -43,7 +43,7 @@ use crate::write::options::WRITES_IN_FLIGHT_LIMIT;
 
 /// How much of the last segment's end is written again at open, in bytes: the most that can be in
 /// flight, four batches of [`PAYLOAD_BYTES_MAX`] with their headers and padding, rounded up.
-pub const REWRITE_BYTES: u64 = (WRITES_IN_FLIGHT_LIMIT as u64
+pub(crate) const REWRITE_BYTES: u64 = (WRITES_IN_FLIGHT_LIMIT as u64
     * (PAYLOAD_BYTES_MAX as u64 + 2 * BLOCK_BYTES))
     .next_multiple_of(1024 * 1024);
 

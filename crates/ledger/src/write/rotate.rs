@@ -1,5 +1,5 @@
 //! Changing the key of a log that nobody writes to: first the key's holder hands over, then the log
-//! tells of it. See [`crate::keys::key_file`] for the order and [`crate::keys::rotation`] for the statement.
+//! tells of it. See [`crate::keys::key_file`] for the order and [`crate::Rotation`] for the statement.
 //!
 //! Both halves hold the log's lock while they work, so a running writer is never overtaken. Between
 //! them, and whenever the second was cut short, the statement waits where the keys are, and [`complete`]

@@ -42,7 +42,7 @@ pub use crate::write::queue::Space;
 
 /// Time after which a segment that could not be made, or a checkpoint that could not be published,
 /// is tried again.
-pub const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Hears what the writer does. Must return fast, since the next batch waits for it, and must not close
 /// or drop the writer, which would wait for it in turn.
