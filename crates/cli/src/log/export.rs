@@ -12,10 +12,10 @@ use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
 use curfew_gateway::data::DataDir;
 use reqwest::Url;
 
+use super::values;
 use crate::client::{Client, Saved, ServerArgument};
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Doing, Exit, Failure, Outcome};
-use crate::log::values;
 use crate::say;
 
 /// How often progress is told.
