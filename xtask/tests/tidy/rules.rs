@@ -89,6 +89,7 @@ pub(crate) const DIALS: &[&str] = &[
 pub(crate) const LINES_MAX: usize = 600;
 
 /// A source file: its path from the root, and its text before its unit tests.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) path: String,
     pub(crate) text: String,
@@ -104,12 +105,12 @@ impl Source {
     }
 
     /// The code without comments, line by line with their numbers.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let lines = self.text.lines().enumerate();
         lines.map(|(at, line)| (at + 1, line.split("//").next().unwrap_or_default()))
     }
 
-    fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         [
             "/tests/",
             "/benches/",
