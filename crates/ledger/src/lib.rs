@@ -1,7 +1,7 @@
 //! An append-only Merkle log of opaque bytes on local files, and its verification.
 //!
 //! ```text
-//! append ─▶ queue ─▶ committer ─▶ lanes: one write, one sync per batch ─▶ Observer::durable(size)
+//! append ─▶ queue ─▶ committer ─▶ frame writers: one write, one sync per batch ─▶ Observer::durable(size)
 //!                        │ segments/: the truth
 //!                        ▼
 //!                    publisher: tile/, guard, checkpoints, checkpoint ─▶ within a second

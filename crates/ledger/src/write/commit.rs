@@ -10,16 +10,16 @@ use crate::format::merkle::CompactTree;
 use crate::format::segment::{FRAME_HEADER_BYTES, FrameHeader, seal_frame};
 use crate::format::tile::HashedBatch;
 use crate::write::error::WriteError;
-use crate::write::lanes::{Frame, Lanes};
+use crate::write::in_flight::{Frame, FrameWriters};
 use crate::write::prepare::name_segment;
 use crate::write::queue::{Batch, Ready, Successor};
 use crate::write::recover::End;
 use crate::write::writer::Shared;
 
-/// Makes frames of batches and launches them.
+/// Makes frames of batches and submits them.
 pub(crate) struct Committer {
     shared: Arc<Shared>,
-    lanes: Lanes,
+    writers: FrameWriters,
     tree: CompactTree,
     path: PathBuf,
     /// Where the next frame goes.
@@ -30,11 +30,16 @@ pub(crate) struct Committer {
 
 impl Committer {
     /// Goes on from `end` in a new epoch, whose frames are marked with `nonce`.
-    pub(crate) fn new(shared: Arc<Shared>, lanes: Lanes, end: End, nonce: u64) -> Committer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        writers: FrameWriters,
+        end: End,
+        nonce: u64,
+    ) -> Committer {
         let epoch = end.epoch + 1;
         Committer {
             shared,
-            lanes,
+            writers,
             tree: end.tree,
             path: end.segment.path,
             offset: end.offset,
@@ -51,7 +56,7 @@ impl Committer {
             while let Some((batch, alone)) = self.next_batch() {
                 self.commit(batch, alone)?;
             }
-            self.lanes.all_landed();
+            self.writers.wait_until_durable();
             Ok(())
         }));
         match outcome {
@@ -101,7 +106,7 @@ impl Committer {
             epoch: self.epoch,
             nonce: self.nonce,
             first: batch.first,
-            // Frames before it may still be under way.
+            // Frames before it may still be in flight.
             durable: self.shared.durable.load(Ordering::SeqCst),
             count: batch.count,
             // A batch is at most 4 MiB and one entry.
@@ -118,13 +123,13 @@ impl Committer {
             buffers,
             size: header.end(),
         };
-        Ok(self.lanes.launch(frame, alone)?)
+        Ok(self.writers.submit(frame, alone)?)
     }
 
     /// Goes over to the prepared segment once all before is durable. False when the writer has
     /// failed.
     fn rotate(&mut self, first: u64) -> Result<bool, FileError> {
-        if !self.lanes.all_landed() {
+        if !self.writers.wait_until_durable() {
             return Ok(false);
         }
         self.path = name_segment(&*self.shared.disk, &self.shared.dir, first)?;

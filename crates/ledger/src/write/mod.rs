@@ -5,7 +5,7 @@
 //! | `writer` | [`Writer`], its threads and what they share; [`Observer`] |
 //! | [`options`] | how a log is opened |
 //! | `recover` | opening: what is on disk becomes what is counted on |
-//! | `queue`, `commit`, `lanes` | entries gather in batches, become frames, and are written and synced |
+//! | `queue`, `commit`, `in_flight` | entries gather in batches, become frames, and are written and synced |
 //! | `prepare` | segments of zeros, made before they are needed |
 //! | `publisher`, `publish` | tiles and checkpoints out of what is durable; when that is done |
 //! | `hashed` | hashes the committer computed, kept for the publisher |
@@ -16,7 +16,7 @@
 //! | [`rotate`] | another key takes over |
 //! | `error` | why any of this does not work |
 //!
-//! An entry goes from `queue` through `commit` to `lanes`, and is durable from then on. All else
+//! An entry goes from `queue` through `commit` to `in_flight`, and is durable from then on. All else
 //! follows at its own pace: `publisher` makes it provable within a second, `seal` removes the segment
 //! once tiles hold everything in it, and `prune` removes the text once it need not be kept. Each step
 //! is durable before the next begins, so that a crash between two leaves work to be done again and
@@ -28,7 +28,7 @@ mod commit;
 mod error;
 mod guard;
 mod hashed;
-mod lanes;
+mod in_flight;
 pub mod options;
 mod prepare;
 mod prune;

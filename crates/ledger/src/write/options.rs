@@ -22,7 +22,7 @@ pub const BATCH_BYTES_DEFAULT: usize = 1024 * 1024;
 /// Largest bound on the payload of a batch, in bytes; recovery rewrites four batches.
 pub const BATCH_BYTES_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Most frames under way to the disk at once, and the default: as many as recovery writes again.
+/// Most frames in flight at once, and the default: as many as recovery writes again.
 pub const WRITES_IN_FLIGHT_LIMIT: usize = 4;
 
 /// Default time between two checkpoints while entries come in.
@@ -48,7 +48,7 @@ pub struct Options {
     pub queue_entries_max: usize,
     /// Most payload bytes in one batch, 1 to 4 MiB. A longer entry is a batch of its own.
     pub batch_bytes_max: usize,
-    /// Most frames under way to the disk at once, 1 to 4.
+    /// Most frames in flight at once, 1 to 4.
     pub writes_in_flight: usize,
     /// Time between two checkpoints while entries come in, 1 ms or more.
     pub publish_interval: Duration,

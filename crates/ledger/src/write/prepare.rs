@@ -15,7 +15,7 @@ use crate::format::segment::{FOLDER, PREPARED};
 use crate::write::queue::Successor;
 use crate::write::writer::{RETRY_INTERVAL, Shared};
 
-/// Zeros are written in pieces of this many bytes, so that the frames under way meanwhile never wait for
+/// Zeros are written in pieces of this many bytes, so that frames in flight meanwhile never wait for
 /// more: 256 KiB take 1.3 ms at 200 MB/s.
 const PIECE_BYTES: usize = 256 * 1024;
 

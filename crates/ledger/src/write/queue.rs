@@ -22,12 +22,12 @@ pub const QUEUE_BATCHES_MAX: usize = 32;
 /// In segments under 4 MiB it is a quarter of the segment.
 pub const RESERVE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of a batch that is written beside others under way without waiting: what is smaller is better
-/// gathered, as long as the disk is quick.
+/// Bytes of a batch that is written at once while others are in flight: a smaller batch is worth
+/// waiting for more entries, as long as the disk is quick.
 const EAGER_BYTES: usize = 512 * 1024;
 
-/// How long a smaller batch is gathered while others are under way: longer than a good disk takes for
-/// a sync, and much shorter than a slow one.
+/// How long a smaller batch waits for more entries while others are in flight: longer than a sync takes
+/// on a good disk, and much shorter than on a slow one.
 pub(crate) const PATIENCE: Duration = Duration::from_micros(500);
 
 /// Bytes of a frame with one entry of 65,535 bytes: 72 KiB with header and padding.
@@ -87,11 +87,11 @@ impl Batch {
 pub(crate) enum Ready {
     /// Nothing is queued.
     Empty,
-    /// As many frames are under way as may be.
+    /// As many frames are in flight as are allowed.
     Full,
-    /// It is.
+    /// The batch is to be written now.
     Now,
-    /// If nothing lands and no more comes within this time.
+    /// It is to be written after this time, unless a write completes or more entries arrive before.
     Within(Duration),
 }
 
@@ -112,11 +112,11 @@ pub(crate) struct Queue {
     reserve_bytes: u64,
     entries_max: usize,
     batch_bytes_max: usize,
-    /// Frames under way to the disk, and how many there may be.
-    aloft: usize,
-    aloft_max: usize,
-    /// When the last of them was launched.
-    launched: Instant,
+    /// Frames submitted and not acknowledged, and the most there may be.
+    in_flight: usize,
+    in_flight_max: usize,
+    /// When the last of them was submitted.
+    submitted_at: Instant,
     pub(crate) closing: bool,
     pub(crate) failure: Option<Arc<WriteError>>,
 }
@@ -134,9 +134,9 @@ impl Queue {
             reserve_bytes: RESERVE_BYTES.min(options.segment_bytes / 4),
             entries_max: options.queue_entries_max,
             batch_bytes_max: options.batch_bytes_max,
-            aloft: 0,
-            aloft_max: options.writes_in_flight,
-            launched: Instant::now(),
+            in_flight: 0,
+            in_flight_max: options.writes_in_flight,
+            submitted_at: Instant::now(),
             closing: false,
             failure: None,
         }
@@ -231,26 +231,26 @@ impl Queue {
         }
     }
 
-    /// Whether enough is queued to be written beside what is under way.
+    /// Whether enough is queued to be written while other frames are in flight.
     fn eager(&self) -> bool {
         let open = self.open.as_ref();
         let open = open.map_or(0, |open| open.buffers.frame.len());
         !self.closed.is_empty() || open >= EAGER_BYTES
     }
 
-    /// Whether to write a batch now: at once when nothing is under way; beside other frames when it
-    /// is worth one, or when the disk takes its time.
+    /// Whether to write a batch now: at once if nothing is in flight; beside other frames if it is
+    /// large enough, or if the disk is slow.
     pub(crate) fn ready(&self) -> Ready {
         if self.open.is_none() && self.closed.is_empty() {
             return Ready::Empty;
         }
-        if self.aloft == 0 {
+        if self.in_flight == 0 {
             return Ready::Now;
         }
-        if self.aloft >= self.aloft_max {
+        if self.in_flight >= self.in_flight_max {
             return Ready::Full;
         }
-        let left = PATIENCE.saturating_sub(self.launched.elapsed());
+        let left = PATIENCE.saturating_sub(self.submitted_at.elapsed());
         if self.eager() || left.is_zero() {
             Ready::Now
         } else {
@@ -258,27 +258,27 @@ impl Queue {
         }
     }
 
-    /// A frame is under way.
-    pub(crate) fn launched(&mut self) {
-        self.aloft += 1;
-        self.launched = Instant::now();
+    /// A frame was submitted.
+    pub(crate) fn submitted(&mut self) {
+        self.in_flight += 1;
+        self.submitted_at = Instant::now();
     }
 
     /// The oldest batch, which takes no more entries, and whether it is alone: nothing else is queued
-    /// or under way.
+    /// or in flight.
     pub(crate) fn take(&mut self) -> Option<(Batch, bool)> {
         if self.closed.is_empty() {
             self.close_open();
         }
         let batch = self.closed.pop_front()?;
-        let alone = self.aloft == 0 && self.closed.is_empty() && self.open.is_none();
+        let alone = self.in_flight == 0 && self.closed.is_empty() && self.open.is_none();
         Some((batch, alone))
     }
 
     /// Notes that a batch is durable, and keeps its buffer.
     pub(crate) fn done(&mut self, durable: u64, mut buffers: Buffers) {
         self.durable = durable;
-        self.aloft -= 1;
+        self.in_flight -= 1;
         // A few serve the steady state; after a burst the rest is given back.
         if self.spare.len() < 4 {
             buffers.frame.clear();

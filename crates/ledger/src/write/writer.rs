@@ -28,7 +28,7 @@ use crate::write::commit::Committer;
 use crate::write::error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 use crate::write::guard::Guard;
 use crate::write::hashed::Hashed;
-use crate::write::lanes::Lanes;
+use crate::write::in_flight::FrameWriters;
 use crate::write::options::Options;
 use crate::write::prepare::{name_segment, prepare, prepare_segments};
 use crate::write::publish::{PublisherOrder, run_publisher};
@@ -130,7 +130,7 @@ pub(crate) struct Shared {
     pub(crate) segment_bytes: u64,
     pub(crate) durable: AtomicU64,
     /// Held while the observer is told that entries are durable, or that nothing more will be.
-    landing: Mutex<()>,
+    acknowledging: Mutex<()>,
     pub(crate) publish_interval: Duration,
     /// Set while the publisher has nothing to do and must be woken.
     pub(crate) publisher_idle: AtomicBool,
@@ -187,21 +187,21 @@ impl Shared {
     /// Tells that everything below `size` is durable, unless the writer has failed. Called in the
     /// order of the log.
     pub(crate) fn acknowledge(&self, size: u64, buffers: Buffers) {
-        let landing = lock(&self.landing);
+        let acknowledging = lock(&self.acknowledging);
         if self.queue().failure.is_some() {
             return;
         }
         self.durable.store(size, Ordering::SeqCst);
         self.observer.durable(size);
         self.queue().done(size, buffers);
-        drop(landing);
+        drop(acknowledging);
         self.work.notify_one();
         self.wake_publisher();
     }
 
     /// Ends the writer with an error. Later calls change nothing.
     pub(crate) fn fail(&self, error: WriteError) {
-        let _landing = lock(&self.landing);
+        let _acknowledging = lock(&self.acknowledging);
         let error = Arc::new(error);
         {
             let mut queue = self.queue();
@@ -342,7 +342,7 @@ impl Writer {
             prepare: Condvar::new(),
             segment_bytes: options.segment_bytes,
             durable: AtomicU64::new(size),
-            landing: Mutex::new(()),
+            acknowledging: Mutex::new(()),
             publish_interval: options.publish_interval,
             publisher_idle: AtomicBool::new(false),
             publisher: Mutex::new(PublisherOrder::Run),
@@ -365,8 +365,8 @@ impl Writer {
         let sealer = Sealer::new(disk, &options.dir, options.segments_kept);
         // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
         let _ = publisher.finish();
-        let lanes = Lanes::start(&shared, options.writes_in_flight)?;
-        let committer = Committer::new(shared.clone(), lanes, end, nonce);
+        let writers = FrameWriters::start(&shared, options.writes_in_flight)?;
+        let committer = Committer::new(shared.clone(), writers, end, nonce);
         // Held from here on, so that an error below ends the threads started before it.
         let mut writer = Writer {
             shared,
