@@ -85,7 +85,7 @@ type InodeId = usize;
 type NameChange = (PathBuf, Option<InodeId>);
 
 #[derive(Default)]
-struct State {
+struct DiskState {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, InodeId>,
     stored_names: BTreeMap<PathBuf, InodeId>,
@@ -100,7 +100,7 @@ struct State {
 /// A simulated disk; clones are the same disk.
 #[derive(Clone, Default)]
 pub struct FaultyDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 impl fmt::Debug for FaultyDisk {
@@ -116,7 +116,7 @@ impl FaultyDisk {
         FaultyDisk::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -176,13 +176,13 @@ impl FaultyDisk {
         for (path, inode) in state.pending[..kept].iter().flatten() {
             apply(&mut names, path, *inode);
         }
-        let after = State {
+        let after = DiskState {
             inodes,
             stored_names: names.clone(),
             names,
             dirs: state.dirs.clone(),
             capacity_bytes: state.capacity_bytes,
-            ..State::default()
+            ..DiskState::default()
         };
         FaultyDisk {
             state: Arc::new(Mutex::new(after)),
@@ -193,14 +193,14 @@ impl FaultyDisk {
     #[must_use]
     pub fn copy(&self) -> FaultyDisk {
         let state = self.lock();
-        let copy = State {
+        let copy = DiskState {
             inodes: state.inodes.clone(),
             names: state.names.clone(),
             stored_names: state.stored_names.clone(),
             pending: state.pending.clone(),
             dirs: state.dirs.clone(),
             capacity_bytes: state.capacity_bytes,
-            ..State::default()
+            ..DiskState::default()
         };
         FaultyDisk {
             state: Arc::new(Mutex::new(copy)),
@@ -257,7 +257,7 @@ fn apply(names: &mut BTreeMap<PathBuf, InodeId>, path: &Path, inode: Option<Inod
     };
 }
 
-impl State {
+impl DiskState {
     fn used_bytes(&self) -> u64 {
         let ids: BTreeSet<_> = self.names.values().collect();
         ids.into_iter()

@@ -30,15 +30,15 @@ const TEMPORARY: &str = "sealed-tile.tmp";
 /// Time after which sealing is tried again: what stands in its way costs only space.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// What the sealer has to know of the rest of the writer.
+/// What the rest of the writer tells the sealer.
 #[derive(Debug, Default)]
 pub(crate) struct Sealing {
-    state: Mutex<State>,
+    orders: Mutex<Orders>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct State {
+struct Orders {
     /// The size of the newest published checkpoint.
     signed: u64,
     closing: bool,
@@ -48,28 +48,28 @@ struct State {
 impl Sealing {
     /// A checkpoint of this size is published.
     pub(crate) fn signed(&self, size: u64) {
-        lock(&self.state).signed = size;
+        lock(&self.orders).signed = size;
         self.changed.notify_all();
     }
 
     /// Ends the sealer: after the segment it is at or about to begin, or at once.
     pub(crate) fn end(&self, at_once: bool) {
-        let mut state = lock(&self.state);
-        state.closing = true;
-        state.stop |= at_once;
-        drop(state);
+        let mut orders = lock(&self.orders);
+        orders.closing = true;
+        orders.stop |= at_once;
+        drop(orders);
         self.changed.notify_all();
     }
 
-    fn get(&self) -> State {
-        *lock(&self.state)
+    fn get(&self) -> Orders {
+        *lock(&self.orders)
     }
 
     /// Waits until there is more that is signed than `signed`, the end, or `pause`.
-    fn wait(&self, signed: u64, pause: Duration) -> State {
-        let waits = |state: &mut State| state.signed <= signed && !state.closing;
-        let state = lock(&self.state);
-        let waited = self.changed.wait_timeout_while(state, pause, waits);
+    fn wait(&self, signed: u64, pause: Duration) -> Orders {
+        let waits = |orders: &mut Orders| orders.signed <= signed && !orders.closing;
+        let orders = lock(&self.orders);
+        let waited = self.changed.wait_timeout_while(orders, pause, waits);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
