@@ -43,7 +43,7 @@ pub enum Reached {
     /// another history.
     Witnessed,
     /// A timestamping authority (RFC 3161) has said when such a checkpoint existed: nobody can have
-    /// made the entry up later, the log's own keeper included.
+    /// made the entry up later, not even the log's operator.
     Timestamped,
 }
 

@@ -165,7 +165,7 @@ fn published_and_sealed(log: &Log, disk: &FaultyDisk) {
 }
 
 #[test]
-fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
+fn only_what_is_sealed_and_signed_goes_and_only_as_its_owner_says() {
     let disk = sealed();
     let sealed = crate::seal::segments(&disk)[0];
     let most = made(&disk, u64::MAX).unwrap().size();

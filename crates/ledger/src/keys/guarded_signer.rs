@@ -1,8 +1,8 @@
-//! The signing key with a memory of its own, for a process apart from the one that keeps the log.
+//! A signing key that remembers what it signed, for a process apart from the one that writes the log.
 //!
-//! A keeper signs only what goes on from what it signed before, by proof, and knows that from a
-//! file of its own. Whoever has taken over the log's process can have new entries signed, but can
-//! have nothing rewritten, forked or cut off.
+//! A guarded signer signs a checkpoint only if a consistency proof shows that it extends the last one it
+//! signed, which it keeps in a file of its own. An attacker who has taken over the writer's process can
+//! have new entries signed, but can have nothing rewritten, forked or cut off.
 
 use std::fmt;
 use std::io;
@@ -17,100 +17,100 @@ use crate::keys::key::{LogKey, sign_note};
 use crate::keys::key_file::{KeyFile, KeyFileError, replace_secret};
 use crate::keys::signer::Signer as _;
 
-/// Why a keeper could not be made or opened.
+/// Why a guarded signer could not be created or opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeeperError {
-    /// Its file could not be read or written.
+pub enum GuardedSignerError {
+    /// The file with the last checkpoint could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A rotation of the key could not be ended.
+    /// A rotation of the key that is under way could not be completed.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// There is no file yet, or it is gone.
+    /// The file with the last checkpoint does not exist.
     #[error(
         "{} is missing: without it the signer does not know what it has signed, and would sign \
          another history",
         path.display()
     )]
     Missing {
-        /// Where it should be.
+        /// Where the file should be.
         path: PathBuf,
     },
-    /// There is a file already.
+    /// The file exists, and is never replaced by an empty one.
     #[error("{} is already there: what was signed is never forgotten", path.display())]
     AlreadyThere {
         /// The file.
         path: PathBuf,
     },
-    /// Others than the owner may read or change the file.
+    /// Users other than the owner may read or change the file.
     #[error("{} is open to others (mode {mode:03o}); make it 600", path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
-        /// Its permission bits.
+        /// Its permission bits, lower nine.
         mode: u32,
     },
-    /// Another process works with the file.
+    /// Another process holds the lock on the file.
     #[error("another process signs by {}", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// It does not hold a checkpoint that the key has signed.
+    /// The file does not hold a checkpoint signed by the key.
     #[error("{}: {error}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why its content was not accepted.
         error: NoteError,
     },
 }
 
-/// Why a keeper did not sign.
+/// Why a guarded signer refused to sign.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum KeepError {
-    /// Not a checkpoint of this log.
+pub enum SignRefusal {
+    /// The text is not a checkpoint of this log.
     #[error(transparent)]
     Checkpoint(#[from] NoteError),
-    /// It has signed another size than the one that was taken for its last: the proof must go on
-    /// from there.
+    /// The proof starts at another size than the last one signed. The caller can ask again with a
+    /// proof from this size.
     #[error("the last size signed is {size}")]
     Elsewhere {
         /// Number of entries in the last checkpoint it signed.
         size: u64,
     },
-    /// It covers less than was signed before.
+    /// The checkpoint covers fewer entries than the last one signed.
     #[error("it covers {size} entries, but {signed} were signed")]
     Shorter {
-        /// Entries it covers.
+        /// Number of entries in the checkpoint to be signed.
         size: u64,
-        /// Entries signed.
+        /// Number of entries in the last checkpoint signed.
         signed: u64,
     },
-    /// It does not go on from what was signed before.
+    /// The proof does not show that the checkpoint extends the last one signed.
     #[error("it does not go on from the {signed} entries that were signed")]
     Fork {
-        /// Entries signed.
+        /// Number of entries in the last checkpoint signed.
         signed: u64,
     },
-    /// The key is to be changed after a checkpoint that is not the last one it signed.
+    /// A rotation was asked for after another checkpoint than the last one signed.
     #[error("the key can be changed after the {signed} entries that were signed, and no others")]
     NotLast {
-        /// Entries signed.
+        /// Number of entries in the last checkpoint signed.
         signed: u64,
     },
-    /// The key could not be changed.
+    /// The key could not be rotated.
     #[error(transparent)]
     Key(#[from] KeyFileError),
-    /// What was signed could not be remembered, so it is not given away.
+    /// The signed checkpoint could not be stored, so it is not returned.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// A key, and the last checkpoint it has signed.
-pub struct Keeper {
+/// A log's key together with the last checkpoint it signed; see the module text.
+pub struct GuardedSigner {
     name: String,
     disk: Arc<dyn Disk>,
     path: PathBuf,
@@ -123,26 +123,26 @@ struct Held {
     last: Checkpoint,
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for GuardedSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper")
+        f.debug_struct("GuardedSigner")
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
 }
 
-impl Keeper {
-    /// Begins to remember in the new file `path`, 0600: from `from`, the newest checkpoint the key
-    /// has signed, or from nothing, for a key that has signed none.
+impl GuardedSigner {
+    /// Creates the file `path` (mode 0600) with `from`, the newest checkpoint the key has signed, or
+    /// with a checkpoint of no entries for a key that has signed none.
     ///
     /// # Errors
-    /// When the file exists or cannot be made, or `from` is not signed by the key.
+    /// When the file exists or cannot be written, or `from` is not signed by the key.
     pub fn create(
         disk: &dyn Disk,
         path: &Path,
         key: &LogKey,
         from: Option<&[u8]>,
-    ) -> Result<(), KeeperError> {
+    ) -> Result<(), GuardedSignerError> {
         let note = match from {
             Some(note) => {
                 check(&[key.verifier()], note, path)?;
@@ -159,7 +159,7 @@ impl Keeper {
         };
         let file = match disk.open(path, OpenMode::CreateSecret) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(KeeperError::AlreadyThere {
+                return Err(GuardedSignerError::AlreadyThere {
                     path: path.to_path_buf(),
                 });
             }
@@ -173,26 +173,26 @@ impl Keeper {
         Ok(())
     }
 
-    /// Goes on from what the file says.
+    /// Opens the file `path`, locks it, and continues from the checkpoint in it.
     ///
     /// # Errors
-    /// When it is missing, open to others, in use, or not what the key has signed.
+    /// When the file is missing, readable by others, locked, or not signed by the key.
     pub fn open(
         disk: Arc<dyn Disk>,
         path: &Path,
         key: impl Into<KeyFile>,
-    ) -> Result<Keeper, KeeperError> {
+    ) -> Result<GuardedSigner, GuardedSignerError> {
         let mut key = key.into();
         let mode = match disk.permissions(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(KeeperError::Missing {
+                return Err(GuardedSignerError::Missing {
                     path: path.to_path_buf(),
                 });
             }
             mode => mode.map_err(FileError::at("read", path))?,
         };
         if mode & 0o077 != 0 {
-            return Err(KeeperError::Exposed {
+            return Err(GuardedSignerError::Exposed {
                 path: path.to_path_buf(),
                 mode,
             });
@@ -201,7 +201,7 @@ impl Keeper {
         lock.push(".lock");
         let taken = disk.try_lock(Path::new(&lock));
         let taken = taken.map_err(FileError::at("lock", Path::new(&lock)))?;
-        let lock = taken.ok_or_else(|| KeeperError::Locked {
+        let lock = taken.ok_or_else(|| GuardedSignerError::Locked {
             path: path.to_path_buf(),
         })?;
         let note =
@@ -210,7 +210,7 @@ impl Keeper {
         if key.pending().is_some_and(|r| last.size > r.size) {
             key.finish()?;
         }
-        Ok(Keeper {
+        Ok(GuardedSigner {
             name: key.name().to_owned(),
             disk,
             path: path.to_path_buf(),
@@ -231,8 +231,7 @@ impl Keeper {
         self.held().key.verifier()
     }
 
-    /// The newest statement that the key took the place of another, or takes it after so many entries,
-    /// as a signed note.
+    /// The newest rotation statement of the key, complete or under way, as a signed note.
     #[must_use]
     pub fn rotation(&self) -> Option<String> {
         self.held().key.statement().map(str::to_owned)
@@ -254,26 +253,26 @@ impl Keeper {
         self.held().key.frame_nonce(epoch)
     }
 
-    /// States that the key prepared beside this one takes its place after the checkpoint `text`, which
-    /// must be the last one that was signed. Asked again, it states the same. See [`KeyFile`].
+    /// Signs the statement that the prepared key replaces this one after the checkpoint `text`, which
+    /// must be the last one signed. Asking again returns the same statement. See [`KeyFile`].
     ///
     /// # Errors
-    /// See [`KeepError`]. Nothing is stated then, unless a file may have been written all the same.
-    pub fn rotate(&self, text: &str) -> Result<String, KeepError> {
+    /// See [`SignRefusal`]. After a file error the statement may have been stored all the same.
+    pub fn rotate(&self, text: &str) -> Result<String, SignRefusal> {
         let checkpoint = self.parse(text)?;
         let mut held = self.held();
         let signed = held.last.size;
-        // Once the new key has signed, the question is answered by `rotation`.
+        // Once the new key has signed, `rotation` returns the statement.
         if checkpoint != held.last {
-            return Err(KeepError::NotLast { signed });
+            return Err(SignRefusal::NotLast { signed });
         }
         Ok(held.key.hand_over(&checkpoint)?)
     }
 
-    /// Reads a checkpoint of this log, and nothing else.
-    fn parse(&self, text: &str) -> Result<Checkpoint, KeepError> {
+    /// Parses a checkpoint of this log, without extension lines.
+    fn parse(&self, text: &str) -> Result<Checkpoint, SignRefusal> {
         let checkpoint = Checkpoint::parse(text)?;
-        // Extension lines would be signed unread.
+        // Extension lines would be signed without being looked at.
         if checkpoint.to_string() != text {
             return Err(NoteError::Checkpoint("more than origin, size and root").into());
         }
@@ -287,49 +286,49 @@ impl Keeper {
         Ok(checkpoint)
     }
 
-    /// Signs the checkpoint `text`, which `proof` shows to go on from the last one, of `old`
-    /// entries. It is remembered durably before it is given away.
+    /// Signs the checkpoint `text`, given the consistency `proof` from the last one signed, of `old`
+    /// entries. The checkpoint is durable here before its signature is returned.
     ///
     /// # Errors
-    /// See [`KeepError`]. Nothing is signed then.
-    pub fn sign(&self, text: &str, old: u64, proof: &[Hash]) -> Result<String, KeepError> {
+    /// See [`SignRefusal`]; nothing was signed.
+    pub fn sign(&self, text: &str, old: u64, proof: &[Hash]) -> Result<String, SignRefusal> {
         let checkpoint = self.parse(text)?;
         let mut held = self.held();
         let Held { key, last } = &mut *held;
         let signed = last.size;
         if checkpoint.size < signed {
-            return Err(KeepError::Shorter {
+            return Err(SignRefusal::Shorter {
                 size: checkpoint.size,
                 signed,
             });
         }
         if old != signed {
-            return Err(KeepError::Elsewhere { size: signed });
+            return Err(SignRefusal::Elsewhere { size: signed });
         }
         verify_growth(signed, checkpoint.size, proof, &last.root, &checkpoint.root)
-            .map_err(|_| KeepError::Fork { signed })?;
+            .map_err(|_| SignRefusal::Fork { signed })?;
         let by_next = key.pending().is_some_and(|r| checkpoint.size > r.size);
         if by_next {
             key.settle()?;
         }
         let note = key.sign(text, checkpoint.size);
         if checkpoint != *last {
-            // Where this fails it may have happened all the same; what it then remembers goes on
-            // from what it knows, and the same question later leads on.
+            // If this fails, the file may have been replaced all the same. What it then holds extends
+            // `last`, and asking again with the same checkpoint continues from either.
             let replaced = replace_secret(&*self.disk, &self.path, note.as_bytes());
             replaced.map_err(FileError::at("replace", &self.path))?;
             *last = checkpoint;
         }
         if by_next {
-            // The statement is in what was signed. What fails here is made up for at the next start.
+            // The signed checkpoint covers the statement. If this fails, the next open completes it.
             key.finish()?;
         }
         Ok(note)
     }
 }
 
-fn check(keys: &[VerifierKey], note: &[u8], path: &Path) -> Result<Checkpoint, KeeperError> {
-    Checkpoint::verify(note, keys).map_err(|error| KeeperError::Checkpoint {
+fn check(keys: &[VerifierKey], note: &[u8], path: &Path) -> Result<Checkpoint, GuardedSignerError> {
+    Checkpoint::verify(note, keys).map_err(|error| GuardedSignerError::Checkpoint {
         path: path.to_path_buf(),
         error,
     })
