@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use curfew_entry::{quoted, visible};
 use curfew_gateway::data::DataDir;
-use curfew_verify::authority::{quoted, visible};
 use curfew_verify::cli::{EXIT_CODES, Options};
 use serde_json::Value;
 use serde_json::value::RawValue;

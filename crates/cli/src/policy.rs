@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use curfew_authority::{Effect, Explanation, Question, Ruling};
+use curfew_entry::{Aal, Context, Resource, RoleName, SubjectName, Verb};
 use curfew_gateway::config::Config;
 use curfew_gateway::control::Operation;
-use curfew_verify::authority::{
-    Aal, Context, Effect, Explanation, Question, Resource, RoleName, Ruling, SubjectName, Verb,
-};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::{configuration, say, user};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use curfew_authority::{Span, Timestamp};
+use curfew_entry::{Span, Timestamp};
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WantsClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};

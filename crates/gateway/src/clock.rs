@@ -7,7 +7,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use curfew_authority::{Authority, ClockSource, Timestamp, WallClock};
+use curfew_authority::Authority;
+use curfew_entry::{ClockSource, Timestamp, WallClock};
 use rtime_clock::adjtime::{Timex, adjtimex};
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,

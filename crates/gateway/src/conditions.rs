@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{Span, Timestamp};
+use curfew_entry::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{Plane, Policy, PolicyError, Resource};
+use curfew_authority::{Policy, PolicyError};
+use curfew_entry::{Plane, Resource};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;

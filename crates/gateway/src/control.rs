@@ -12,9 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Actor, Command, EndCause, EndReason, Policy, RoleName, SessionId, SessionView, SubjectName,
-};
+use curfew_authority::{Command, EndCause, Policy};
+use curfew_entry::{Actor, EndReason, RoleName, SessionId, SessionView, SubjectName};
 use curfew_identity::Accounts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp};
+use curfew_authority::{Command, Policy, PolicyError};
+use curfew_entry::{Context, Timestamp};
 use curfew_identity::Accounts;
 use curfew_ledger::rotate::RotateError;
 use curfew_values::Store;

@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use curfew_authority::{
-    ClosedBy, Deadline, DeadlineCause, EndReason, Grant, SessionId, Span, Timestamp,
-};
+use curfew_authority::Grant;
+use curfew_entry::{ClosedBy, Deadline, DeadlineCause, EndReason, SessionId, Span, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;

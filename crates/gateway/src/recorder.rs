@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use curfew_authority::RecordLevel;
+use curfew_entry::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
 use curfew_values::Store;
 use tokio::sync::{mpsc, oneshot, watch};

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use curfew_authority::{Auditor, Authority, Entry, ErasureId, Event};
+use curfew_authority::{Auditor, Authority};
+use curfew_entry::{Entry, ErasureId, Event};
 use curfew_ledger::Horizon;
 
 use crate::clock::LastSeen;

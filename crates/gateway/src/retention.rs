@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use curfew_authority::{Auditor, Command, Entry, LogPruned, RecallError, Span, Timestamp};
+use curfew_authority::{Auditor, Command, RecallError};
+use curfew_entry::{Entry, LogPruned, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
 use curfew_ledger::{
     Disk, FileError, Horizon, KeyChain, LogReader, Prunable, PruneError, ReadError, RealDisk,

@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_authority::{Entry, Event};
+use curfew_entry::{Entry, Event};
 use curfew_ledger::disk::replace_file_durably;
 use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError, VerifierKey};

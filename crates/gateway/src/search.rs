@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{SessionId, Timestamp};
+use curfew_entry::{SessionId, Timestamp};
 use curfew_search::{Answer, Asked, Bounds, Follower, Query, Searcher};
 use tokio::sync::Semaphore;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::{CredentialHash, CredentialId, ErasureId, SessionId};
+use curfew_entry::{CredentialHash, CredentialId, ErasureId, SessionId};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use sha2::{Digest, Sha256};

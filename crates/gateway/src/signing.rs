@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use curfew_authority::{Command, SigningFault, SigningNews, Timestamp};
+use curfew_authority::{Command, SigningNews};
+use curfew_entry::{SigningFault, Timestamp};
 use curfew_ledger::{PublishError, ReadError, SignError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};

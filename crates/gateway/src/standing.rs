@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use curfew_authority::{Entry, SigningFault, Span, Timestamp};
+use curfew_entry::{Entry, SigningFault, Span, Timestamp};
 use curfew_identity::Accounts;
 use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_authority::{AccountChange, Actor, Command, Entry, Event, LogPruned, Verb, Verdict};
+use curfew_authority::{Command, Verdict};
+use curfew_entry::{AccountChange, Actor, Entry, Event, LogPruned, Verb};
 use curfew_export::range::{Place, between};
 use curfew_export::{Chunks, Format, Packing, Source};
 use curfew_gateway::config::Config;
@@ -136,7 +137,15 @@ fn exported(reader: &LogReader) -> String {
         assert_eq!(range, first..size);
         let source = Source::of("curfew.test/log");
         let (format, packing) = (Format::Csv, Packing::Plain);
-        let mut chunks = Chunks::new(reader, range, format, packing, source).unwrap();
+        let mut chunks = Chunks::new(
+            reader,
+            range,
+            format,
+            packing,
+            source,
+            curfew_authority::Auditor::sessions_kept,
+        )
+        .unwrap();
         text.clear();
         while let Some(piece) = chunks.piece().unwrap() {
             text.extend(piece);

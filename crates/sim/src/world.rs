@@ -2,9 +2,10 @@
 
 mod commands;
 
-use curfew_authority::{
-    ActionClosed, Authority, ClockSource, ClosedBy, Command, Credential, Deadline, Entry, Event,
-    Limits, SessionId, Span, Timestamp, Verb, Verdict,
+use curfew_authority::{Authority, Command, Verdict};
+use curfew_entry::{
+    ActionClosed, ClockSource, ClosedBy, Credential, Deadline, Entry, Event, Limits, SessionId,
+    Span, Timestamp, Verb,
 };
 
 use crate::prng::Prng;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use curfew_authority::{Auditor, Entry, Event, Finding, SessionId, Timestamp};
+use curfew_authority::{Auditor, Finding};
+use curfew_entry::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::verify::{
     self as ledger, Failure, FailureKind, Progress, Verify, Visitor, verify,
 };
@@ -51,7 +52,7 @@ pub struct Audit<'a> {
 /// Why an entry cannot be judged at all.
 #[derive(Debug, thiserror::Error)]
 #[error("not an entry that Curfew writes: {0}")]
-pub struct Broken(#[from] curfew_authority::EntryError);
+pub struct Broken(#[from] curfew_entry::EntryError);
 
 /// What the pass begins with.
 #[derive(Default)]
@@ -254,7 +255,7 @@ impl Pass<'_> {
         }
         if let Event::SessionEnded { late, .. } = &entry.event {
             self.totals.sessions.ended += 1;
-            let late = late.map(curfew_authority::Span::as_micros);
+            let late = late.map(curfew_entry::Span::as_micros);
             self.totals.sessions.late_us_max = self.totals.sessions.late_us_max.max(late);
         }
     }

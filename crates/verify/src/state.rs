@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use curfew_authority::{AUDITOR_FORM, Auditor, Timestamp};
+use curfew_authority::{AUDITOR_FORM, Auditor};
+use curfew_entry::Timestamp;
 use curfew_ledger::merkle::leaf_hash;
 use curfew_ledger::{Milestone, VerifierKey};
 use serde::{Deserialize, Serialize};

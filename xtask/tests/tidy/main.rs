@@ -75,6 +75,15 @@ fn the_verifier_and_the_leaves_build_without_a_runtime() {
         &closure(&metadata, "curfew-ledger"),
         NOT_IN_LEAVES,
     ));
+    for reader in [
+        "curfew-entry",
+        "curfew-export",
+        "curfew-search",
+        "curfew-values",
+    ] {
+        let found = forbidden(&closure(&metadata, reader), NOT_IN_READERS);
+        assert_eq!(found, [""; 0], "{reader}");
+    }
     let found = forbidden(&closure(&metadata, "curfew-timestamp"), NOT_IN_LEAVES);
     assert_eq!(found, [""; 0], "curfew-timestamp");
     assert!(!forbidden(&closure(&metadata, "curfew-gateway"), NOT_IN_VERIFY).is_empty());

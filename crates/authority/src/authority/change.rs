@@ -6,15 +6,15 @@ use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context, short};
 use super::judge::{Admission, Applicant, ended};
 use super::{Authority, Held, with_gateway};
 use crate::command::{Command, Decision, Denial, Refusal, Verdict};
-use crate::event::{
+use crate::policy::Policy;
+use curfew_entry::Resource;
+use curfew_entry::Timestamp;
+use curfew_entry::{
     AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
     RefusalCause,
 };
-use crate::ids::{RuleId, SessionId, SubjectName};
-use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, LiveSession, Proof};
-use crate::time::Timestamp;
+use curfew_entry::{Credential, CredentialClass, LiveSession, Proof};
+use curfew_entry::{RuleId, SessionId, SubjectName};
 
 impl Authority {
     /// The sessions that ran out while nothing flowed end at their deadlines. What an

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use crate::ids::SessionId;
-use crate::time::Timestamp;
+use curfew_entry::SessionId;
+use curfew_entry::Timestamp;
 
 /// For each session a moment no later than the one at which it runs out.
 ///

@@ -192,7 +192,14 @@ fn offline(arguments: &Export) -> Outcome {
     } else {
         Packing::Plain
     };
-    let chunks = Chunks::new(&reader, range, arguments.format, packing, source);
+    let chunks = Chunks::new(
+        &reader,
+        range,
+        arguments.format,
+        packing,
+        source,
+        curfew_authority::Auditor::sessions_kept,
+    );
     let mut chunks = chunks.doing(&target.doing)?;
     if arguments.reveal {
         chunks = chunks.revealing(opener(arguments)?);

@@ -11,9 +11,9 @@ use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{
-    Aal, Command, Context, Credential, CredentialClass, Entry, Event, Factor, NewCredential, Proof,
-    SessionId, Verdict,
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{
+    Aal, Context, Credential, CredentialClass, Entry, Event, Factor, Proof, SessionId,
 };
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;

@@ -4,7 +4,8 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use curfew_authority::{ArchiveNews, ArchivingFault, Command, LogArchivingFailed, Timestamp};
+use curfew_authority::{ArchiveNews, Command};
+use curfew_entry::{ArchivingFault, LogArchivingFailed, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ArchiveError, Archived};

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
+use curfew_entry::{
     Deadline, Entry, Limits, LiveSession, Plane, ResourceName, RoleName, SessionId, SessionView,
     SubjectName, Timestamp, Verb,
 };
@@ -126,7 +126,7 @@ async fn own_session(
 ) -> Result<Json<OwnSession>, Problem> {
     let viewer = match visit.bearer() {
         Some(token) => {
-            let class = curfew_authority::CredentialClass::Bearer;
+            let class = curfew_entry::CredentialClass::Bearer;
             visit.present(&portal, class, &token).await.map(Some)
         }
         None => visit.signed_in(&portal).await,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{
-    Command, Credential, CredentialClass, Proof, RefusalCause, ResourceName, RoleName, SessionId,
-    Span, SubjectName,
+use curfew_authority::Command;
+use curfew_entry::{
+    Credential, CredentialClass, Proof, RefusalCause, ResourceName, RoleName, SessionId, Span,
+    SubjectName,
 };
 use curfew_identity::{Browser, Origin, SignInError};
 use secrecy::{ExposeSecret, SecretString};

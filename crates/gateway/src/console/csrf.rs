@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use axum::http::header::ORIGIN;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::SessionId;
+use curfew_entry::SessionId;
 use subtle::ConstantTimeEq;
 
 use crate::secret::{self, MasterKey};

@@ -8,10 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
-    Command, ErasureId, ErasureRefusal, ErasureStep, Refusal as Refused, SubjectName, Timestamp,
-    Verb, Verdict,
-};
+use curfew_authority::{Command, ErasureRefusal, ErasureStep, Refusal as Refused, Verdict};
+use curfew_entry::{ErasureId, SubjectName, Timestamp, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::Portal;
@@ -176,7 +174,7 @@ async fn api_request(
 ) -> Result<Json<Taken>, Problem> {
     let subject: SubjectName = name
         .parse()
-        .map_err(|error: curfew_authority::IdError| Problem::bad_request(error.to_string()))?;
+        .map_err(|error: curfew_entry::IdError| Problem::bad_request(error.to_string()))?;
     match take(&portal, &viewer, Step::Request(subject)).await {
         Ok(erasure) => Ok(Json(Taken { erasure })),
         Err(not) => Err(problem(&portal, &not)),
@@ -277,7 +275,7 @@ pub(super) async fn request(
     match sent.subject.parse() {
         Ok(subject) => taken(&portal, viewer, Step::Request(subject)).await,
         Err(wrong) => {
-            let wrong: curfew_authority::IdError = wrong;
+            let wrong: curfew_entry::IdError = wrong;
             shown(&portal, &mut viewer, Some(wrong.to_string())).await
         }
     }

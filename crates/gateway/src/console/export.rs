@@ -22,7 +22,7 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use curfew_authority::{ClosedBy, Verb};
+use curfew_entry::{ClosedBy, Verb};
 use curfew_export::range::{self, Place};
 use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
 use curfew_values::{Held, Shown, Store};
@@ -274,7 +274,14 @@ async fn begin(portal: &Portal, asked: Asked) -> Option<(Box<Chunks>, Range<u64>
         let range = range::between(&reader, asked.from, asked.to, size);
         let range = range.map_err(|error| failed(&error))?;
         let source = Source::of(&origin);
-        let chunks = Chunks::new(&reader, range.clone(), asked.format, asked.packing, source);
+        let chunks = Chunks::new(
+            &reader,
+            range.clone(),
+            asked.format,
+            asked.packing,
+            source,
+            curfew_authority::Auditor::sessions_kept,
+        );
         let mut chunks = chunks.map_err(|error| failed(&error))?;
         if asked.reveal {
             chunks = chunks.revealing(opener(values));

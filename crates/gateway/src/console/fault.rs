@@ -3,7 +3,8 @@
 use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Denial, EndReason};
+use curfew_authority::Denial;
+use curfew_entry::EndReason;
 
 use super::cookies;
 use super::frame::{Frame, page};
@@ -328,7 +329,7 @@ mod tests {
     fn forbidden() -> Denial {
         Denial {
             session: None,
-            cause: curfew_authority::DenialCause::Forbidden,
+            cause: curfew_entry::DenialCause::Forbidden,
             rules: Vec::new(),
             reasons: vec!["Nothing is changed on <Fridays>.".to_owned()],
         }

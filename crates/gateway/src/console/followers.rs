@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use curfew_authority::{Timestamp, Verb};
+use curfew_entry::{Timestamp, Verb};
 
 use super::Portal;
 use super::viewer::Caller;

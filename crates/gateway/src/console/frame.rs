@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{DeadlineCause, LiveSession, Span};
+use curfew_entry::{DeadlineCause, LiveSession, Span};
 use serde::Deserialize;
 
 use super::viewer::Viewer;

@@ -6,7 +6,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
+use curfew_entry::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
 use secrecy::ExposeSecret;
 
 use super::fault::{Fault, Limit};
@@ -134,7 +134,7 @@ async fn databases(portal: &Portal, viewer: &Viewer) -> Result<Vec<Database>, Re
 }
 
 /// Roles as one line.
-pub(super) fn roles_text(roles: &std::collections::BTreeSet<curfew_authority::RoleName>) -> String {
+pub(super) fn roles_text(roles: &std::collections::BTreeSet<curfew_entry::RoleName>) -> String {
     if roles.is_empty() {
         return "none".to_owned();
     }

@@ -1,9 +1,7 @@
 //! Database passwords: made for one session and one database, shown once, gone with the session.
 
-use curfew_authority::{
-    Command, Credential, CredentialClass, NewCredential, ResourceName, Span, Timestamp, Verb,
-    Verdict,
-};
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{Credential, CredentialClass, ResourceName, Span, Timestamp, Verb};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Portal;

@@ -1,7 +1,7 @@
 //! Where a sign-in comes from and goes back to: a page of the portal, or an app.
 
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{Aal, EndReason, ResourceName, SessionId};
+use curfew_entry::{Aal, EndReason, ResourceName, SessionId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 

@@ -6,7 +6,7 @@ use axum::extract::{Query as Fields, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::Verb;
+use curfew_entry::Verb;
 use curfew_search::{Answer, Asked, Query, QueryError};
 use serde_json::Value;
 

@@ -6,10 +6,8 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{
-    Actor, Command, EndCause, EndReason, SessionId, SessionView, Span, SubjectName, Timestamp,
-    Verb, Verdict,
-};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{Actor, EndReason, SessionId, SessionView, Span, SubjectName, Timestamp, Verb};
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
@@ -110,7 +108,7 @@ async fn rows(portal: &Portal, viewer: &mut Viewer) -> Result<(Vec<Row>, bool), 
         Ok(permit) => {
             let views = live(portal, None).await?;
             viewer.settle(portal, permit).await?;
-            let gateway = curfew_authority::ResourceName::gateway();
+            let gateway = curfew_entry::ResourceName::gateway();
             let access = viewer.access(portal, Verb::SessionEnd, &gateway).await?;
             let may_end = !access.is_closed();
             let rows = views

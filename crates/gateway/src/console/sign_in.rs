@@ -7,7 +7,8 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::Response;
-use curfew_authority::{Command, EndCause, EndReason, SessionId, Verdict};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{EndReason, SessionId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 

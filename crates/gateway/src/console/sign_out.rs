@@ -7,7 +7,8 @@ use axum::extract::{Form, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use curfew_authority::{EndCause, EndReason, SessionId};
+use curfew_authority::EndCause;
+use curfew_entry::{EndReason, SessionId};
 use serde::Deserialize;
 
 use super::fault::Fault;

@@ -10,7 +10,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{CredentialClass, DeadlineCause, EndReason, LiveSession, Timestamp};
+use curfew_entry::{CredentialClass, DeadlineCause, EndReason, LiveSession, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;

@@ -13,7 +13,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{ResourceName, SessionId, Span, Timestamp, Verb};
+use curfew_entry::{ResourceName, SessionId, Span, Timestamp, Verb};
 use curfew_ledger::Published;
 use curfew_ledger::tile::{Tile, TileKind};
 use tokio::sync::Semaphore;

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{Entry, Field, Verb, visible};
+use curfew_entry::{Entry, Field, Verb, visible};
 use curfew_values::{Fields, Shown};
 use serde::Serialize;
 

@@ -7,9 +7,10 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
-use curfew_authority::{
-    ActionDetail, Ask, Command, Context, CredentialClass, CredentialHash, Denial, LiveSession,
-    Plane, Presenter, ResourceName, SessionId, Timestamp, Verb, Verdict,
+use curfew_authority::{Ask, Command, Denial, Presenter, Verdict};
+use curfew_entry::{
+    ActionDetail, Context, CredentialClass, CredentialHash, LiveSession, Plane, ResourceName,
+    SessionId, Timestamp, Verb,
 };
 
 use super::fault::{Fault, SignIn};

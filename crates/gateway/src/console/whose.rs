@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use curfew_authority::{Entry, Event, SessionId, SubjectName};
+use curfew_entry::{Entry, Event, SessionId, SubjectName};
 
 use super::Portal;
 use crate::Refusal;

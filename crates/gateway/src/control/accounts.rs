@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{AccountChange, Actor, Command, RoleName, SubjectName};
+use curfew_authority::Command;
+use curfew_entry::{AccountChange, Actor, RoleName, SubjectName};
 use curfew_identity::{AccountView, Accounts, IdentityError, TotpEnrollment};
 use secrecy::ExposeSecret;
 

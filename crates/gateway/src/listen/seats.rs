@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use curfew_authority::SessionId;
+use curfew_entry::SessionId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{SessionId, Span, Timestamp};
+use curfew_entry::{SessionId, Span, Timestamp};
 use curfew_identity::rate::network_of;
 use sha2::{Digest, Sha256};
 

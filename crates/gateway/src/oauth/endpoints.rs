@@ -8,9 +8,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
-    Command, Credential, CredentialClass, NewCredential, SessionId, Span, Verdict,
-};
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{Credential, CredentialClass, SessionId, Span};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 

@@ -4,7 +4,8 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Aal, Denial, DenialCause, EndReason, RecordLevel, Span, StepUp};
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{Aal, DenialCause, EndReason, RecordLevel, Span};
 use serde::Serialize;
 
 use crate::{Refusal, Unavailable};
@@ -237,7 +238,7 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_authority::SessionId;
+    use curfew_entry::SessionId;
 
     fn session() -> SessionId {
         SessionId::from_random([1; 12])

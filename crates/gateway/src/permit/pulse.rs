@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::Timestamp;
+use curfew_entry::Timestamp;
 
 /// The activity of one session, noted by all its planes.
 #[derive(Debug)]

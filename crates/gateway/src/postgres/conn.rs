@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::{
-    ActionDetail, Ask, CredentialClass, CredentialHash, CredentialId, Plane as Kind, Presenter,
-    ResourceName, SubjectName,
+use curfew_authority::{Ask, Presenter};
+use curfew_entry::{
+    ActionDetail, CredentialClass, CredentialHash, CredentialId, Plane as Kind, ResourceName,
+    SubjectName,
 };
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Plane;
@@ -588,7 +588,7 @@ fn hangup(client: &Client) -> relay::Hangup {
 fn close(plane: &Plane, permit: Permit) {
     let by = match permit.cut().now() {
         Some(cut) => cut.cause.closed_by(),
-        None => curfew_authority::ClosedBy::Upstream,
+        None => curfew_entry::ClosedBy::Upstream,
     };
     let closed = plane.gateway.registrar.now();
     permit.close(Closing {

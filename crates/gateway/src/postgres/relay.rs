@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::{ActionDetail, ClosedBy, Context, Presenter, SessionId};
+use curfew_authority::Presenter;
+use curfew_entry::{ActionDetail, ClosedBy, Context, SessionId};
 use futures_util::future::select_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 

@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::AccountClass;
+use curfew_entry::AccountClass;
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 

@@ -1,9 +1,9 @@
 //! What clients are told: refusals and ends, each with its SQLSTATE, the circumstances and how to
 //! go on. Nothing of addresses, paths or anybody's credentials is in here.
 
-use curfew_authority::{
-    AccountClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, ResourceName, StepUp,
-    Verb,
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{
+    AccountClass, DeadlineCause, DenialCause, EndReason, RecordLevel, ResourceName, Verb,
 };
 
 use super::frame::{Complaint, Severity};
@@ -346,7 +346,7 @@ fn end_reason(reason: EndReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_authority::Span;
+    use curfew_entry::Span;
 
     fn words() -> Words {
         Words {

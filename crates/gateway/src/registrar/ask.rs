@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use curfew_authority::{
-    AccountClass, Ask, Command, Grant, Presenter, Refusal as Refused, SessionId, Verb, Verdict,
-};
+use curfew_authority::{Ask, Command, Grant, Presenter, Refusal as Refused, Verdict};
+use curfew_entry::{AccountClass, SessionId, Verb};
 
 use super::live::AccountUse;
 use super::task::{Task, Urgency};

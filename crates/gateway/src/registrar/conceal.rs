@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use curfew_authority::{Authority, Event, Field, SALT_BYTES};
+use curfew_authority::Authority;
+use curfew_entry::{Event, Field, SALT_BYTES};
 use curfew_values::{Record, Store, ValuesError};
 
 /// What is concealed, and where the values go.

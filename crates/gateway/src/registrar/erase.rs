@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use curfew_authority::{Command, ErasureId, ErasureStep, Event, SubjectName};
+use curfew_authority::{Command, ErasureStep};
+use curfew_entry::{ErasureId, Event, SubjectName};
 use curfew_values::{Store, Wiped};
 use tokio::task::JoinHandle;
 

@@ -7,9 +7,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use curfew_authority::{
-    AccountClass, Authority, Context, Deadline, EndReason, Limits, LiveSession, ResourceName,
-    SessionId, Span, Timestamp, Verb,
+use curfew_authority::Authority;
+use curfew_entry::{
+    AccountClass, Context, Deadline, EndReason, Limits, LiveSession, ResourceName, SessionId, Span,
+    Timestamp, Verb,
 };
 
 use crate::permit::{Cut, CutCause, CutSignal, PermitId, Pulse};
@@ -69,7 +70,7 @@ fn newer_activity(session: &LiveSession, pulse: &Pulse, now: Timestamp) -> Optio
 }
 
 fn limit_of(limits: &Limits, deadline: Deadline) -> Span {
-    use curfew_authority::DeadlineCause;
+    use curfew_entry::DeadlineCause;
     match deadline.cause {
         DeadlineCause::Idle => limits.idle,
         DeadlineCause::Reauth => limits.reauth,
@@ -342,7 +343,7 @@ impl Live {
 mod tests {
     use std::collections::BTreeSet;
 
-    use curfew_authority::{Aal, Entry, Event, Proof};
+    use curfew_entry::{Aal, Entry, Event, Proof};
 
     use super::*;
 

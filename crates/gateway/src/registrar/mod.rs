@@ -23,9 +23,9 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{
-    AccountClass, Ask, Authority, Command, Denial, DenialCause, EndCause, EndReason, RecordLevel,
-    RuleId, SessionId, StepUp, Timestamp, Verdict,
+use curfew_authority::{Ask, Authority, Command, Denial, EndCause, StepUp, Verdict};
+use curfew_entry::{
+    AccountClass, DenialCause, EndReason, RecordLevel, RuleId, SessionId, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 

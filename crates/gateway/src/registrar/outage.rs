@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use curfew_authority::{Command, SessionId, Span, Timestamp};
+use curfew_authority::Command;
+use curfew_entry::{SessionId, Span, Timestamp};
 
 use super::Unavailable;
 

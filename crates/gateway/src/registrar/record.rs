@@ -1,6 +1,7 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
-use curfew_authority::{Command, Decision, Entry, Event, SessionId, Timestamp};
+use curfew_authority::{Command, Decision};
+use curfew_entry::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::{AppendError, Space, Writer};
 
 use super::outage::Outage;

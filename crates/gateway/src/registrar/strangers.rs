@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{
-    Attempts, AttemptsSummarized, Event, RefusalCause, SessionId, Span, Timestamp,
-};
+use curfew_entry::{Attempts, AttemptsSummarized, Event, RefusalCause, SessionId, Span, Timestamp};
 use curfew_identity::rate::{Bucket, Networks, Rate, network_of};
 
 /// Entries that one address may cause: 20 at once, then one every ten seconds.

@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    ActionClosed, Authority, ClosedBy, Command, Decision, EXPIRED_MAX, SessionId, Timestamp,
-    Verdict,
-};
+use curfew_authority::{Authority, Command, Decision, EXPIRED_MAX, Verdict};
+use curfew_entry::{ActionClosed, ClosedBy, SessionId, Timestamp};
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

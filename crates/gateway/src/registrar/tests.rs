@@ -13,10 +13,10 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use curfew_authority::{
-    Aal, ActionDetail, Actor, Ask, Auditor, ClosedBy, Context, Credential, CredentialClass,
-    DeadlineCause, EndCause, EndReason, Entry, Event, Factor, Field, Plane, Presenter, Proof,
-    Resource, Verb,
+use curfew_authority::{Ask, Auditor, EndCause, Presenter};
+use curfew_entry::{
+    Aal, ActionDetail, Actor, ClosedBy, Context, Credential, CredentialClass, DeadlineCause,
+    EndReason, Entry, Event, Factor, Field, Plane, Proof, Resource, Verb,
 };
 use curfew_ledger::{LogKey, LogReader, Options, Writer};
 use curfew_ledger_faults::{Fault, FaultyDisk, Op};
@@ -154,7 +154,7 @@ async fn bench_of(fields: &[Field], policy: &str) -> Bench {
         },
         Command::StartGateway {
             version: "0".into(),
-            clock: curfew_authority::ClockSource::Wall,
+            clock: curfew_entry::ClockSource::Wall,
             boot_id: "b".into(),
             boot_us: 1,
             wall: None,

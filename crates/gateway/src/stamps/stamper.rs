@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, LogTimestamped, StampNews, Timestamp};
+use curfew_authority::{Command, StampNews};
+use curfew_entry::{LogTimestamped, Timestamp};
 use curfew_ledger::{FileError, KeyChain, Published, Stamped};
 use curfew_timestamp::{Roots, Token, verify};
 use sha2::{Digest, Sha256};

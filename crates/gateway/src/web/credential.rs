@@ -4,7 +4,7 @@
 //! token counts: a program put it there on purpose, while a browser sends cookies by itself. An
 //! `Authorization` that is not one of Curfew's tokens belongs to the resource and is forwarded.
 
-use curfew_authority::{CredentialClass, CredentialHash};
+use curfew_entry::{CredentialClass, CredentialHash};
 use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use curfew_authority::ClosedBy;
+use curfew_entry::ClosedBy;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{ClosedBy, ResourceName};
+use curfew_entry::{ClosedBy, ResourceName};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Version};

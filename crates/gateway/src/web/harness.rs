@@ -8,10 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Aal, Command, Credential, CredentialClass, EndCause, EndReason, Factor, Proof, SessionId,
-    Verdict,
-};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{Aal, Credential, CredentialClass, EndReason, Factor, Proof, SessionId};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;

@@ -45,9 +45,8 @@ mod wire_guard;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{
-    ActionDetail, Ask, CLIENT_BYTES_MAX, CredentialClass, PATH_BYTES_MAX, Plane, Presenter, marked,
-};
+use curfew_authority::{Ask, CLIENT_BYTES_MAX, PATH_BYTES_MAX, Presenter, marked};
+use curfew_entry::{ActionDetail, CredentialClass, Plane};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Version};

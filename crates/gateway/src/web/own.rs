@@ -1,10 +1,8 @@
 //! Curfew's own paths on a resource's host: arriving with a session, and signing out.
 
 use axum::extract::Query;
-use curfew_authority::{
-    Authority, Command, Credential, CredentialClass, EndCause, EndReason, NewCredential,
-    Refusal as NotDone, SessionId, Verdict,
-};
+use curfew_authority::{Authority, Command, EndCause, NewCredential, Refusal as NotDone, Verdict};
+use curfew_entry::{Credential, CredentialClass, EndReason, SessionId};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use curfew_authority::{
-    CredentialClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, StepUp,
-};
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{CredentialClass, DeadlineCause, DenialCause, EndReason, RecordLevel};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -239,7 +238,7 @@ impl Visit<'_> {
     }
 
     /// The permit was taken back before the answer came.
-    pub(super) fn cut(&self, session: &curfew_authority::SessionId, cut: Cut) -> Response<Body> {
+    pub(super) fn cut(&self, session: &curfew_entry::SessionId, cut: Cut) -> Response<Body> {
         let session = session.clone();
         let refusal = match cut.cause {
             CutCause::SessionEnded(reason) => Refusal::Ended { session, reason },

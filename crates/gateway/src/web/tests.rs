@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{
-    Aal, CredentialClass, Deadline, DeadlineCause, Grant, Limits, Proof, SessionId, Span,
-    Timestamp, Verb,
+use curfew_authority::Grant;
+use curfew_entry::{
+    Aal, CredentialClass, Deadline, DeadlineCause, Limits, Proof, SessionId, Span, Timestamp, Verb,
 };
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use curfew_authority::{ClosedBy, DeadlineCause, EndReason};
+use curfew_entry::{ClosedBy, DeadlineCause, EndReason};
 use futures_util::FutureExt;
 use futures_util::future::join;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -340,7 +340,7 @@ fn farewell(cut: Cut) -> (u16, String) {
 
 #[cfg(test)]
 mod tests {
-    use curfew_authority::Span;
+    use curfew_entry::Span;
 
     use super::super::frames::REASON_BYTES_MAX;
     use super::*;

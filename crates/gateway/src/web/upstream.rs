@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{ResourceName, SessionId};
+use curfew_entry::{ResourceName, SessionId};
 use http::header;
 use http::request::Parts;
 use http::{Request, Response, Uri, Version};

@@ -5,7 +5,8 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, Timestamp, WitnessNews, Witnessed};
+use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, WitnessNews, Witnessed};
+use curfew_entry::Timestamp;
 use curfew_ledger::trust::TrustPolicy;
 use curfew_ledger::{Published, VerifierKey};
 use futures_util::StreamExt as _;

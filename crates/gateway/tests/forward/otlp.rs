@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use curfew_authority::Verb;
+use curfew_entry::Verb;
 use curfew_ledger::{Horizon, RealDisk};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 

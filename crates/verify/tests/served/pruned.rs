@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_verify::authority::{Auditor, Command, Entry, LogPruned, Span};
+use curfew_authority::{Auditor, Command};
+use curfew_entry::{Entry, LogPruned, Span};
 use curfew_verify::ledger::{Disk, Horizon, KeyChain, Prunable, RealDisk};
 
 use crate::history::Log;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::ClosedBy;
+use curfew_entry::ClosedBy;
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 

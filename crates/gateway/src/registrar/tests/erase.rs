@@ -1,6 +1,7 @@
 //! Erasures that a failing disk or a crash cut short.
 
-use curfew_authority::{ErasureStep, SubjectName};
+use curfew_authority::ErasureStep;
+use curfew_entry::SubjectName;
 use curfew_ledger_faults::Kept;
 use curfew_values::Shown;
 

@@ -1,6 +1,6 @@
 //! What clients without a live session may have recorded.
 
-use curfew_authority::{Attempts, AttemptsSummarized, RefusalCause};
+use curfew_entry::{Attempts, AttemptsSummarized, RefusalCause};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::SessionId;
+use curfew_entry::SessionId;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::h1::H1;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use curfew_authority::AccountClass;
+use curfew_entry::AccountClass;
 use curfew_gateway::config::{Config, PostgresResource};
 use curfew_gateway::secret;
 use curfew_gateway::setup::{Options, Setup};

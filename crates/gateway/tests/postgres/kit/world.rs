@@ -6,9 +6,10 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Aal, Actor, Auditor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Entry,
-    Event, Factor, NewCredential, Proof, SessionId, Verdict,
+use curfew_authority::{Auditor, Command, EndCause, NewCredential, Verdict};
+use curfew_entry::{
+    Aal, Actor, Context, Credential, CredentialClass, EndReason, Entry, Event, Factor, Proof,
+    SessionId,
 };
 use curfew_gateway::data::DataDir;
 use curfew_gateway::secret::{self, MasterKey};

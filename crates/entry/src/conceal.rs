@@ -128,7 +128,7 @@ impl ActionDetail {
     }
 
     /// Whether a field is both told and concealed, which no gateway writes.
-    pub(crate) fn tells_what_it_conceals(&self) -> bool {
+    pub fn tells_what_it_conceals(&self) -> bool {
         self.concealed.keys().any(|field| match field {
             Field::Path => self.path.is_some(),
             Field::Statement => self.statement.is_some(),

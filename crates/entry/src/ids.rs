@@ -278,7 +278,7 @@ fn hex(bytes: &[u8]) -> String {
 
 impl SessionId {
     /// The first of its bytes.
-    pub(crate) fn first_byte(&self) -> u8 {
+    pub fn first_byte(&self) -> u8 {
         // Its 96 bits are the last of these sixteen bytes.
         self.0.to_be_bytes()[4]
     }
@@ -314,7 +314,7 @@ impl PolicyDigest {
 
 impl ValueDigest {
     /// The digest with these bytes.
-    pub(crate) fn from_sha256(bytes: [u8; 32]) -> Self {
+    pub fn from_sha256(bytes: [u8; 32]) -> Self {
         Self(hex(&bytes).into())
     }
 }

@@ -122,7 +122,7 @@ impl LiveSession {
 
     /// What a re-authentication at `now` does to the clocks. Neither moves backwards, and an
     /// authentication in the future counts as of now.
-    pub(crate) fn renew(&mut self, proof: &Proof, now: Timestamp) {
+    pub fn renew(&mut self, proof: &Proof, now: Timestamp) {
         self.authenticated_at = self.authenticated_at.max(proof.at.min(now));
         self.active_at = self.active_at.max(now);
         self.proof = proof.clone();
@@ -158,4 +158,13 @@ pub struct SessionView {
     /// Set when the session is over.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended: Option<EndReason>,
+}
+
+/// The sessions that a pruned log still knows of.
+#[derive(Clone, Debug, Default)]
+pub struct SessionsKept {
+    /// Those that lived when the entries before this point were given up.
+    pub live: Vec<SessionView>,
+    /// Those that had ended within the day before.
+    pub ended: Vec<SessionView>,
 }

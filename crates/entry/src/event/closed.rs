@@ -30,17 +30,17 @@ pub struct ActionClosed {
 }
 
 /// What is wrong where [`ActionClosed::agrees`] does not hold.
-pub(crate) const CLOSE_DISAGREES: &str = "its moment, deadline and lateness do not agree";
+pub const CLOSE_DISAGREES: &str = "its moment, deadline and lateness do not agree";
 
 impl ActionClosed {
     /// How long after the deadline that cut it the last byte could flow.
-    pub(crate) fn lateness(&self) -> Option<Span> {
+    pub fn lateness(&self) -> Option<Span> {
         let deadline = self.deadline?;
         Some(self.closed.saturating_since(deadline.at))
     }
 
     /// Whether it does not contradict itself, told at `now`.
-    pub(crate) fn agrees(&self, now: Timestamp) -> bool {
+    pub fn agrees(&self, now: Timestamp) -> bool {
         let cut = self.by == ClosedBy::Limit;
         self.late == self.lateness() && self.closed <= now && (!cut || self.deadline.is_some())
     }

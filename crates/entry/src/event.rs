@@ -24,7 +24,7 @@ use crate::time::{Span, Timestamp};
 
 pub use attempts::{Attempts, AttemptsSummarized};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
-pub(crate) use closed::CLOSE_DISAGREES;
+pub use closed::CLOSE_DISAGREES;
 pub use closed::{ActionClosed, ClosedBy};
 use notes::is_default;
 pub use notes::{
