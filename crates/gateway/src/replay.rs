@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use curfew_authority::{Auditor, Authority};
 use curfew_entry::{Entry, ErasureId, Event};
-use curfew_ledger::Horizon;
+use curfew_ledger::PrunePoint;
 
 use crate::clock::LastSeen;
 use crate::gateway::StartError;
@@ -25,12 +25,12 @@ pub(crate) struct Replayed {
 
 /// Folds the ledger into the authority's state.
 pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
-    let (mut authority, mut approved) = begin(recovered.horizon.as_ref())?;
-    let mut rotations = match &recovered.horizon {
+    let (mut authority, mut approved) = begin(recovered.prune_point.as_ref())?;
+    let mut rotations = match &recovered.prune_point {
         Some(horizon) => horizon.milestone().statements(),
         None => Vec::new(),
     };
-    let mut unproven = recovered.horizon.as_ref().map(Horizon::digest);
+    let mut unproven = recovered.prune_point.as_ref().map(PrunePoint::digest);
     for item in recovered.entries() {
         let failed = |index, problem| StartError::Replay { index, problem };
         let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
@@ -71,7 +71,9 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
 }
 
 /// The state before the first entry that is left.
-fn begin(horizon: Option<&Horizon>) -> Result<(Authority, BTreeMap<ErasureId, u64>), StartError> {
+fn begin(
+    horizon: Option<&PrunePoint>,
+) -> Result<(Authority, BTreeMap<ErasureId, u64>), StartError> {
     let Some(horizon) = horizon else {
         return Ok((Authority::new(), BTreeMap::new()));
     };

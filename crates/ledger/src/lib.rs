@@ -42,7 +42,7 @@
 //! checkpoints                           all of them, see `format/checkpoints.rs`
 //! witnessed                             the newest that a quorum of witnesses has cosigned
 //! timestamps/<size>.tsr, .checkpoint    RFC 3161 responses, and the checkpoints they are over
-//! horizon                               where a pruned log begins, in place of what was pruned
+//! horizon                               the prune point of a pruned log: where it begins
 //! lock                                  held by the one writer
 //! ```
 
@@ -71,8 +71,8 @@ pub use keys::witness::Witness;
 pub use keys::{cosignature, guarded_signer, key_file, signer, trust, witness};
 pub use read::entries::Entries;
 pub use read::fetch::Fetch;
-pub use read::horizon::{HORIZON_BYTES_MAX, Horizon};
 pub use read::milestone::{Milestone, MilestoneError};
+pub use read::prune_point::{PRUNE_POINT_BYTES_MAX, PrunePoint};
 pub use read::published::{Published, Stamped};
 pub use read::reader::LogReader;
 pub use verify::receipt::{Reached, Receipt};

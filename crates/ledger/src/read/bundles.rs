@@ -14,7 +14,7 @@ use crate::format::tile::{
     BUNDLE_BYTES_MAX, HASH_TILE_BYTES, TILE_LEVEL_MAX, TILE_WIDTH, Tile, TileBuilder, TileKind,
     tiles_at,
 };
-use crate::read::horizon::Horizon;
+use crate::read::prune_point::PrunePoint;
 
 /// A full bundle, and the hashes its entries must have.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl Bundle {
 
 /// That it was pruned, if it was.
 fn pruned(disk: &dyn Disk, dir: &Path, index: u64) -> Option<ReadError> {
-    let first = Horizon::size_at(disk, dir).ok()?;
+    let first = PrunePoint::size_at(disk, dir).ok()?;
     (index < first).then_some(ReadError::Pruned { index, first })
 }
 

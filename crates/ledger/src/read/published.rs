@@ -10,7 +10,7 @@ use crate::format::merkle::{self, Hash};
 use crate::format::note::NOTE_BYTES_MAX;
 use crate::format::tile::{BUNDLE_BYTES_MAX, HASH_TILE_BYTES, Tile, TileKind};
 use crate::keys::signer::Extends as _;
-use crate::read::horizon::{self, HORIZON_BYTES_MAX, Horizon};
+use crate::read::prune_point::{self, PRUNE_POINT_BYTES_MAX, PrunePoint};
 use crate::read::reader::TilesAt;
 
 /// The folder of timestamp tokens.
@@ -169,15 +169,15 @@ impl Published {
     /// # Errors
     /// When that cannot be read.
     pub fn first(&self) -> Result<u64, FileError> {
-        Horizon::size_at(&*self.disk, &self.dir)
+        PrunePoint::size_at(&*self.disk, &self.dir)
     }
 
     /// The file that stands for what was pruned; `None` where nothing was.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn horizon(&self) -> Result<Option<Vec<u8>>, FileError> {
-        self.read(horizon::FILE, HORIZON_BYTES_MAX)
+    pub fn prune_point(&self) -> Result<Option<Vec<u8>>, FileError> {
+        self.read(prune_point::FILE, PRUNE_POINT_BYTES_MAX)
     }
 
     /// The root of the first `size` entries.

@@ -11,7 +11,7 @@ use crate::format::segment::{CorruptionKind, Found, FrameAt, Segment, frame_byte
 use crate::format::tile::{HASH_TILE_BYTES, TILE_HEIGHT, TILE_WIDTH, Tile, TileKind, tiles_at};
 use crate::keys::signer::Extends;
 use crate::read::entries::Entries;
-use crate::read::horizon::Horizon;
+use crate::read::prune_point::PrunePoint;
 
 /// What the next step over a log gave.
 #[derive(Debug, Clone, Copy)]
@@ -239,7 +239,7 @@ impl LogReader {
     }
 
     /// Index of the first entry that the log still holds: 0 unless earlier ones were pruned (see
-    /// [`crate::Horizon`]).
+    /// [`crate::PrunePoint`]).
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
@@ -250,8 +250,8 @@ impl LogReader {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn horizon(&self) -> Result<Option<Horizon>, FileError> {
-        Horizon::read(&*self.disk, &self.dir)
+    pub fn prune_point(&self) -> Result<Option<PrunePoint>, FileError> {
+        PrunePoint::read(&*self.disk, &self.dir)
     }
 
     /// Looks again how far the log goes, and gives its size.
@@ -259,7 +259,7 @@ impl LogReader {
     /// # Errors
     /// When it cannot be read.
     pub fn refresh(&mut self) -> Result<u64, ReadError> {
-        self.first = Horizon::size_at(&*self.disk, &self.dir)?;
+        self.first = PrunePoint::size_at(&*self.disk, &self.dir)?;
         self.end.refresh();
         while let Step::Frame(_) = self.end.step()? {}
         let newest = list_segments(&*self.disk, &self.dir)?.last().copied();

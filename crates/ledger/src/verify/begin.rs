@@ -1,4 +1,4 @@
-//! The part of verification that finds where to begin: at the first entry, at the horizon of a pruned
+//! The part of verification that finds where to begin: at the first entry, at the prune point of a pruned
 //! log, or where an earlier verification had come to, whichever is the latest.
 
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::format::note::Checkpoint;
 use crate::format::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::keys::key_chain::KeyChain;
 use crate::keys::signer::Extends;
-use crate::read::horizon::{self, Horizon};
 use crate::read::milestone::Milestone;
+use crate::read::prune_point::{self, PrunePoint};
 use crate::read::reader::TilesAt;
 use crate::verify::check::Check;
 use crate::verify::failure::FailureKind;
@@ -28,27 +28,30 @@ impl Check<'_> {
             None => None,
         };
         self.start_at(self.what.from.cloned());
-        let horizon = match Horizon::read(&*self.what.disk, self.what.dir) {
-            Ok(horizon) => horizon,
+        let prune_point = match PrunePoint::read(&*self.what.disk, self.what.dir) {
+            Ok(prune_point) => prune_point,
             Err(error) => {
                 self.fail_file(&error);
                 return None;
             }
         };
-        let Some(horizon) = horizon else {
+        let Some(prune_point) = prune_point else {
             return Some(0);
         };
-        let path = self.what.dir.join(horizon::FILE);
-        self.hold(horizon.milestone(), &path)?;
-        if earlier.as_ref().is_some_and(|e| e.size >= horizon.size()) {
-            return Some(horizon.size());
+        let path = self.what.dir.join(prune_point::FILE);
+        self.hold(prune_point.milestone(), &path)?;
+        if earlier
+            .as_ref()
+            .is_some_and(|e| e.size >= prune_point.size())
+        {
+            return Some(prune_point.size());
         }
-        self.start_at(Some(horizon.milestone().clone()));
+        self.start_at(Some(prune_point.milestone().clone()));
         if let Some(earlier) = earlier {
             self.goes_on(&earlier, Path::new(EARLIER))?;
         }
-        self.check_pruned(horizon.milestone())?;
-        Some(horizon.size())
+        self.check_pruned(prune_point.milestone())?;
+        Some(prune_point.size())
     }
 
     /// Begins there, with the keys that had signed until then.
@@ -126,12 +129,12 @@ impl Check<'_> {
 
     /// Makes sure that the hashes of what was pruned are those that were signed: proofs rest on them.
     /// Where only tiles are there, whoever serves them is not asked for those as well.
-    fn check_pruned(&mut self, horizon: &Milestone) -> Option<()> {
+    fn check_pruned(&mut self, prune_point: &Milestone) -> Option<()> {
         if self.is_tiles() {
             return Some(());
         }
         let mut builder = TileBuilder::new();
-        while builder.size() < horizon.size() {
+        while builder.size() < prune_point.size() {
             let tile = Tile {
                 kind: TileKind::Hashes(0),
                 n: builder.size() / u64::from(TILE_WIDTH),
@@ -145,7 +148,7 @@ impl Check<'_> {
                     return None;
                 }
             };
-            let left = usize::try_from(horizon.size() - builder.size()).unwrap_or(usize::MAX);
+            let left = usize::try_from(prune_point.size() - builder.size()).unwrap_or(usize::MAX);
             let hashes = bytes.as_chunks::<32>().0;
             if hashes.len() != usize::from(TILE_WIDTH) {
                 self.fail(&path, None, tile.first_leaf(), FailureKind::Tile);
@@ -159,14 +162,14 @@ impl Check<'_> {
                 });
             }
         }
-        if builder.root() != horizon.builder.root() {
+        if builder.root() != prune_point.builder.root() {
             let kind = FailureKind::Root {
-                size: horizon.size(),
-                signed: horizon.builder.root(),
+                size: prune_point.size(),
+                signed: prune_point.builder.root(),
                 computed: builder.root(),
             };
             let path = self.what.dir.join("tile/0");
-            self.fail(&path, None, Some(horizon.size()), kind);
+            self.fail(&path, None, Some(prune_point.size()), kind);
             return None;
         }
         Some(())

@@ -21,8 +21,8 @@ use crate::format::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
 use crate::keys::key_chain::KeyChain;
-use crate::read::horizon::FILE as HORIZON;
 use crate::read::milestone::Milestone;
+use crate::read::prune_point::FILE as PRUNE_POINT_FILE;
 use crate::read::tail::TornTail;
 use crate::verify::failure::{Failure, FailureKind};
 use crate::verify::signed::Signed;
@@ -191,7 +191,7 @@ impl Check<'_> {
             ReadError::Pruned { index, first } => {
                 let problem =
                     format!("entry {index} is needed, and what is left begins at {first}");
-                let path = Path::new(HORIZON);
+                let path = Path::new(PRUNE_POINT_FILE);
                 self.fail(path, None, None, FailureKind::Unreadable(problem));
             }
             ReadError::PastEnd { index, size } => {

@@ -3,7 +3,7 @@
 //! | module | part |
 //! |---|---|
 //! | `check` | [`verify()`] itself: what is verified, against which keys, and the report |
-//! | `begin` | where to begin: at the first entry, at the horizon, or where an earlier run had come to |
+//! | `begin` | where to begin: at the first entry, at the prune point, or where an earlier run had come to |
 //! | `walk`, `bundles` | the pass over the entries: out of segments and bundles; out of tiles alone |
 //! | `signed` | the pass over the signed checkpoints, alongside |
 //! | `tiles` | the comparison of tiles with what the entries make |

@@ -76,7 +76,7 @@ pub enum OpenError {
     },
     /// Where the log begins after pruning is not as it must be.
     #[error("{}: {problem}", path.display())]
-    Horizon {
+    PrunePoint {
         /// The file that says where.
         path: PathBuf,
         /// What is wrong.
@@ -168,8 +168,8 @@ impl From<ReadError> for OpenError {
             ReadError::File(error) => error.into(),
             ReadError::Corrupt(error) => error.into(),
             ReadError::Missing { dir } => OpenError::Missing { dir },
-            ReadError::Pruned { index, first } => OpenError::Horizon {
-                path: PathBuf::from(crate::read::horizon::FILE),
+            ReadError::Pruned { index, first } => OpenError::PrunePoint {
+                path: PathBuf::from(crate::read::prune_point::FILE),
                 problem: format!("entry {index} is needed, and what is left begins at {first}"),
             },
             ReadError::PastEnd { index, size } => OpenError::File(FileError {

@@ -12,7 +12,7 @@
 //! | `guard` | the last signed checkpoint, kept apart from the log, changed by compare-and-swap |
 //! | `tile_file` | tiles put in their places |
 //! | `seal` | segments give way to the bundles made from them |
-//! | `prune` | bundles past their time give way to a horizon |
+//! | `prune` | bundles past their time give way to a prune point |
 //! | [`rotate`] | another key takes over |
 //! | `error` | why any of this does not work |
 //!

@@ -1,4 +1,4 @@
-//! Pruning: entries past their time are given up, and a [`Horizon`] stands for them.
+//! Pruning: entries past their time are given up, and a [`PrunePoint`] stands for them.
 //!
 //! Only what is sealed (see [`crate::write::seal`]) is pruned.
 
@@ -15,12 +15,12 @@ use crate::format::tile::{TILE_WIDTH, TileKind};
 use crate::keys::key_chain::KeyChain;
 use crate::read::bundles::full;
 use crate::read::entries::Entries;
-use crate::read::horizon::{FILE, Horizon};
 use crate::read::milestone::Milestone;
+use crate::read::prune_point::{FILE, PrunePoint};
 use crate::write::error::PruneError;
 
-impl Horizon {
-    /// Puts it in place, durably. What it stands for may go from then on; see [`Horizon::clear`].
+impl PrunePoint {
+    /// Puts it in place, durably. What it stands for may go from then on; see [`PrunePoint::clear`].
     ///
     /// # Errors
     /// Whatever the disk reports. It may be in place all the same.
@@ -62,8 +62,8 @@ pub struct Prunable<'a> {
     pub disk: &'a Arc<dyn Disk>,
     /// The keys of the log, with all changes from one to the next.
     pub keys: &'a KeyChain,
-    /// Its present horizon.
-    pub horizon: Option<&'a Horizon>,
+    /// Its present prune point.
+    pub prune_point: Option<&'a PrunePoint>,
 }
 
 impl Prunable<'_> {
@@ -75,7 +75,7 @@ impl Prunable<'_> {
     pub fn checkpoint(&self, most: u64) -> Result<Option<Place>, PruneError> {
         let sealed = list_segments(&**self.disk, self.dir)?.first().copied();
         let most = most.min(sealed.unwrap_or_default());
-        let start = self.horizon.map(|horizon| &horizon.milestone);
+        let start = self.prune_point.map(|prune_point| &prune_point.milestone);
         let path = self.dir.join("checkpoints");
         let Some(mut records) = Records::open(&**self.disk, &path)? else {
             return Ok(None);
@@ -109,7 +109,7 @@ impl Prunable<'_> {
         }))
     }
 
-    /// Goes over the entries from the present horizon to `place`, which was found in the same state.
+    /// Goes over the entries from the present prune point to `place`, which was found in the same state.
     /// `visit` sees each of them and may end it by saying no.
     ///
     /// # Errors
@@ -120,8 +120,8 @@ impl Prunable<'_> {
         mut visit: impl FnMut(u64, &[u8]) -> bool,
     ) -> Result<Milestone, PruneError> {
         let start = self
-            .horizon
-            .map(|horizon| horizon.milestone.builder.clone());
+            .prune_point
+            .map(|prune_point| prune_point.milestone.builder.clone());
         let mut builder = start.unwrap_or_default();
         let size = place.checkpoint.size;
         let range = builder.size()..size;

@@ -35,7 +35,7 @@ use crate::format::segment::{
 use crate::format::tile::TileBuilder;
 use crate::keys::signer::Signer;
 use crate::read::bundles::builder_at;
-use crate::read::horizon::Horizon;
+use crate::read::prune_point::PrunePoint;
 use crate::read::reader::{Cursor, Step, TilesAt};
 use crate::read::tail::{TornTail, judge_end};
 use crate::write::error::OpenError;
@@ -63,7 +63,7 @@ pub(crate) struct End {
     /// The epoch of the last frame, 0 when there is none.
     pub(crate) epoch: u64,
     pub(crate) torn_tail: Option<TornTail>,
-    pub(crate) horizon: Option<Horizon>,
+    pub(crate) prune_point: Option<PrunePoint>,
     /// The newest signed checkpoint.
     pub(crate) signed: (Checkpoint, String),
     /// The note that the guard holds.
@@ -99,7 +99,7 @@ pub(crate) fn recover(
     let mut cursor = cursor.reading(WIDE_WINDOW_BYTES)?;
     let first = cursor.segment.first;
     let base = builder_at(&**disk, dir, first)?;
-    let horizon = read_horizon(&**disk, dir, first)?;
+    let prune_point = read_prune_point(&**disk, dir, first)?;
     let mut scan = Scan::new(base.tree().clone());
     for size in signed.iter().map(|s| s.checkpoint.size) {
         if size < first {
@@ -142,7 +142,7 @@ pub(crate) fn recover(
         offset,
         epoch: scan.epoch,
         torn_tail,
-        horizon,
+        prune_point,
         signed: (newest.checkpoint, newest.note),
         guarded,
         published,
@@ -152,15 +152,19 @@ pub(crate) fn recover(
 /// Where the log begins; `sealed` is where what is sealed ends. Its checkpoint may be an earlier key's,
 /// which is not at hand here: that it is of this log, the hashes show, and whoever makes use of what else
 /// is in it looks for the entry that names its digest.
-fn read_horizon(disk: &dyn Disk, dir: &Path, sealed: u64) -> Result<Option<Horizon>, OpenError> {
-    let Some(horizon) = Horizon::read(disk, dir)? else {
+fn read_prune_point(
+    disk: &dyn Disk,
+    dir: &Path,
+    sealed: u64,
+) -> Result<Option<PrunePoint>, OpenError> {
+    let Some(prune_point) = PrunePoint::read(disk, dir)? else {
         return Ok(None);
     };
-    let wrong = |problem| OpenError::Horizon {
-        path: dir.join(crate::read::horizon::FILE),
+    let wrong = |problem| OpenError::PrunePoint {
+        path: dir.join(crate::read::prune_point::FILE),
         problem,
     };
-    let signed = horizon.milestone().own_checkpoint();
+    let signed = prune_point.milestone().own_checkpoint();
     let signed = signed.map_err(|error| wrong(error.to_string()))?;
     let size = signed.size;
     if size > sealed {
@@ -172,7 +176,7 @@ fn read_horizon(disk: &dyn Disk, dir: &Path, sealed: u64) -> Result<Option<Horiz
     if found.root() != signed.root {
         return Err(wrong("the log does not go on from it".to_owned()));
     }
-    Ok(Some(horizon))
+    Ok(Some(prune_point))
 }
 
 fn read_guard(disk: &dyn Disk, path: &Path, keys: &[VerifierKey]) -> Result<Signed, OpenError> {

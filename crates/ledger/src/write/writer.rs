@@ -23,7 +23,7 @@ use crate::format::note::Checkpoint;
 use crate::format::segment::{FOLDER, list_segments, segment_path};
 use crate::keys::signer::{self, SignError};
 use crate::read::entries::Entries;
-use crate::read::horizon::Horizon;
+use crate::read::prune_point::PrunePoint;
 use crate::write::commit::Committer;
 use crate::write::error::{AppendError, CloseError, OpenError, PublishError, WriteError};
 use crate::write::guard::Guard;
@@ -96,7 +96,7 @@ pub struct Recovered {
     /// and is wiped by now.
     pub torn_tail: Option<TornTail>,
     /// Where the log begins, if earlier entries were pruned.
-    pub horizon: Option<Horizon>,
+    pub prune_point: Option<PrunePoint>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
 }
@@ -105,7 +105,7 @@ impl Recovered {
     /// All entries that are left, in order, for replay. Works while the writer runs.
     #[must_use]
     pub fn entries(&self) -> Entries {
-        let first = self.horizon.as_ref().map_or(0, Horizon::size);
+        let first = self.prune_point.as_ref().map_or(0, PrunePoint::size);
         self.range(first..self.size)
     }
 
@@ -302,11 +302,11 @@ impl Writer {
         let end = recover(&disk, &dir, &options.guard, &*options.signer)?;
         let size = end.tree.size();
         let torn_tail = end.torn_tail.clone();
-        let horizon = end.horizon.clone();
+        let prune_point = end.prune_point.clone();
         let recovered = Recovered {
             size,
             torn_tail,
-            horizon,
+            prune_point,
             disk: disk.clone(),
             dir,
         };

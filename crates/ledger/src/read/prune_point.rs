@@ -1,14 +1,13 @@
-//! Where a pruned log begins: what stands for entries that are no longer there.
+//! Prune points: where a pruned log begins, and what stands for the entries that are gone.
 //!
-//! Of entries past their time the log keeps the hashes and gives up the text. The file `horizon` says
-//! where what is left begins: at a signed checkpoint, with what it takes to go on computing hashes from
-//! there, and with whatever its writer must know of the entries before. It is put in place, durably,
-//! before the first bundle goes, so that a crash leaves either all entries or a horizon. All hash tiles
-//! stay: proofs for what is left, and for what is not, go on working.
+//! When entries expire, the log drops their text and keeps their hashes. The file `horizon` holds the
+//! prune point: a signed checkpoint, the state of the tree there, from which hashes of later entries can
+//! be computed, and whatever the log's user needs to know of the entries before. It is durable before
+//! the first bundle is removed, so that a crash leaves either all entries or a prune point. All hash
+//! tiles stay, so proofs still work for the entries that are left and for those that are gone.
 //!
-//! The file is text: a line that names its form,
-//! its size and the size of the horizon before it; a line with the [`Milestone`]; and then the writer's
-//! bytes, which this crate does not look into.
+//! The file is text: a line with the version of the format, the size at the prune point and the size at
+//! the previous one; a line with the [`Milestone`]; then the user's bytes, opaque to this crate.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,49 +18,49 @@ use crate::disk::{Disk, OpenMode, read_file};
 use crate::format::error::FileError;
 use crate::read::milestone::Milestone;
 
-/// The file in the directory of the log.
+/// Name of the file in the directory of the log; it is older than the term.
 pub(crate) const FILE: &str = "horizon";
 
-/// Begins its first line.
+/// Start of the first line: the version of the format.
 const HEAD: &str = "curfew horizon 1 ";
 
 /// Longest first line, in bytes: the head, two numbers of up to 20 digits, a space, a newline.
 const HEAD_BYTES_MAX: usize = HEAD.len() + 42;
 
-/// The largest file that is read, in bytes: 256 MiB are some hundred thousand live sessions.
-pub const HORIZON_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Largest file that is read, in bytes: 256 MiB, some hundred thousand live sessions.
+pub const PRUNE_POINT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Where a pruned log begins.
+/// The point at which a log was pruned; see the module text.
 #[derive(Debug, Clone)]
-pub struct Horizon {
+pub struct PrunePoint {
     pub(crate) milestone: Milestone,
-    /// The size of the horizon before this one: bundles between the two may not be gone yet.
+    /// Size at the previous prune point, 0 if there is none: bundles between the two may still exist.
     pub(crate) before: u64,
     state: Vec<u8>,
 }
 
-impl Horizon {
-    /// The horizon of the log in `dir`; `None` where nothing was pruned.
+impl PrunePoint {
+    /// The prune point of the log in `dir`; `None` if nothing was pruned.
     ///
     /// # Errors
-    /// When the file cannot be read or is not one.
-    pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Horizon>, FileError> {
+    /// When the file cannot be read or is malformed.
+    pub fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<PrunePoint>, FileError> {
         let path = dir.join(FILE);
-        let bytes = match read_file(disk, &path, HORIZON_BYTES_MAX as u64) {
+        let bytes = match read_file(disk, &path, PRUNE_POINT_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FileError::at("read", &path)(error)),
         };
-        match Horizon::decode(&bytes) {
-            Some(horizon) => Ok(Some(horizon)),
+        match PrunePoint::decode(&bytes) {
+            Some(prune_point) => Ok(Some(prune_point)),
             None => Err(malformed(&path)),
         }
     }
 
-    /// How many entries the log in `dir` has given up; 0 where there are all.
+    /// Number of entries pruned from the log in `dir`; 0 if all are there.
     ///
     /// # Errors
-    /// When the file cannot be read or is not one.
+    /// When the file cannot be read or is malformed.
     pub fn size_at(disk: &dyn Disk, dir: &Path) -> Result<u64, FileError> {
         let path = dir.join(FILE);
         let file = match disk.open(&path, OpenMode::Read) {
@@ -77,55 +76,56 @@ impl Horizon {
         sizes.map(|(size, _)| size).ok_or_else(|| malformed(&path))
     }
 
-    /// The horizon at a milestone after `earlier`, with what the log's writer must know of the entries
-    /// before it.
+    /// A prune point at `milestone`, after the prune point `earlier`. `state` is what the log's user
+    /// needs to know of the entries before it.
     #[must_use]
-    pub fn new(milestone: Milestone, earlier: Option<&Horizon>, state: Vec<u8>) -> Horizon {
-        Horizon {
+    pub fn new(milestone: Milestone, earlier: Option<&PrunePoint>, state: Vec<u8>) -> PrunePoint {
+        PrunePoint {
             milestone,
-            before: earlier.map_or(0, Horizon::size),
+            before: earlier.map_or(0, PrunePoint::size),
             state,
         }
     }
 
-    /// Number of entries before it: the index of the first entry that is left.
+    /// Number of entries before it, which is the index of the first entry that is left.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.milestone.size()
     }
 
-    /// Where verification goes on from.
+    /// The point from which verification continues.
     #[must_use]
     pub fn milestone(&self) -> &Milestone {
         &self.milestone
     }
 
-    /// What the log's writer keeps of the entries before it.
+    /// What the log's user keeps of the entries before it, as it was given to [`PrunePoint::new`].
     #[must_use]
     pub fn state(&self) -> &[u8] {
         &self.state
     }
 
-    /// SHA-256 of the whole file, in lower-case hexadecimal: what an entry after it is to name.
+    /// SHA-256 of the whole file, in lower-case hexadecimal. A later entry should name it, so that the
+    /// log itself vouches for the prune point.
     #[must_use]
     pub fn digest(&self) -> String {
         let digest: [u8; 32] = Sha256::digest(self.encode()).into();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The whole file.
+    /// The content of the file.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let head = format!("{HEAD}{} {}\n", self.size(), self.before);
         let milestone = format!("{}\n", self.milestone.encode());
         [head.as_bytes(), milestone.as_bytes(), &self.state].concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Horizon> {
+    fn decode(bytes: &[u8]) -> Option<PrunePoint> {
         let (head, rest) = split_line(bytes)?;
         let (milestone, state) = split_line(rest)?;
         let (size, before) = parse_head(head)?;
         let milestone = Milestone::decode(std::str::from_utf8(milestone).ok()?).ok()?;
-        (milestone.size() == size && before < size).then(|| Horizon {
+        (milestone.size() == size && before < size).then(|| PrunePoint {
             milestone,
             before,
             state: state.to_vec(),
@@ -142,11 +142,14 @@ fn parse_head(line: &[u8]) -> Option<(u64, u64)> {
     let sizes = std::str::from_utf8(line).ok()?.strip_prefix(HEAD)?;
     let (size, before) = sizes.split_once(' ')?;
     let sizes = (size.parse().ok()?, before.parse().ok()?);
-    // One pair of sizes, one text.
+    // Only the canonical form is accepted.
     (format!("{HEAD}{} {}", sizes.0, sizes.1).as_bytes() == line).then_some(sizes)
 }
 
 fn malformed(path: &Path) -> FileError {
-    let source = std::io::Error::new(ErrorKind::InvalidData, "this says no horizon of a log");
+    let source = std::io::Error::new(
+        ErrorKind::InvalidData,
+        "this is not the prune point of a log",
+    );
     FileError::at("make sense of", path)(source)
 }
