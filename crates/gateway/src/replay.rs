@@ -27,7 +27,7 @@ pub(crate) struct Replayed {
 pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
     let (mut authority, mut approved) = begin(recovered.prune_point.as_ref())?;
     let mut rotations = match &recovered.prune_point {
-        Some(horizon) => horizon.milestone().statements(),
+        Some(horizon) => horizon.verified_state().statements(),
         None => Vec::new(),
     };
     let mut unproven = recovered.prune_point.as_ref().map(PrunePoint::digest);

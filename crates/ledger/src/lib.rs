@@ -71,10 +71,10 @@ pub use keys::witness::Witness;
 pub use keys::{cosignature, guarded_signer, key_file, signer, trust, witness};
 pub use read::entries::Entries;
 pub use read::fetch::Fetch;
-pub use read::milestone::{Milestone, MilestoneError};
 pub use read::prune_point::{PRUNE_POINT_BYTES_MAX, PrunePoint};
 pub use read::published::{Published, Stamped};
 pub use read::reader::LogReader;
+pub use read::verified_state::{VerifiedState, VerifiedStateError};
 pub use verify::receipt::{Reached, Receipt};
 pub use write::{
     AppendError, CloseError, Observer, OpenError, Options, Place, Prunable, PruneError,

@@ -422,7 +422,7 @@ pub fn audit_onward(
     let mut milestone = None;
     match verified {
         Ok(ledger) => {
-            milestone = ledger.milestone;
+            milestone = ledger.verified_state;
             report.keys = KeyChange::all(&ledger.keys);
             report.chain = Some(ledger.keys);
             report.size = ledger.size;

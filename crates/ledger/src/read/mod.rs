@@ -7,7 +7,7 @@
 //! | `bundles` | entries of the sealed part, each held to its hash |
 //! | `tail` | what is behind the last whole frame: an interrupted write, or damage |
 //! | `prune_point` | where a pruned log begins |
-//! | `milestone` | where a verification has come to, and what the next one goes on from |
+//! | `verified_state` | where a verification has come to, and what the next one goes on from |
 //! | `published` | what others are given: checkpoints, tiles, cosigned and timestamped checkpoints |
 //!
 //! The older part of a log is sealed: its entries are left in bundles alone. The newer part is in
@@ -21,8 +21,8 @@
 pub(crate) mod bundles;
 pub(crate) mod entries;
 pub(crate) mod fetch;
-pub(crate) mod milestone;
 pub(crate) mod prune_point;
 pub(crate) mod published;
 pub(crate) mod reader;
 pub(crate) mod tail;
+pub(crate) mod verified_state;

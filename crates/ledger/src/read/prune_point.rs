@@ -7,7 +7,7 @@
 //! tiles stay, so proofs still work for the entries that are left and for those that are gone.
 //!
 //! The file is text: a line with the version of the format, the size at the prune point and the size at
-//! the previous one; a line with the [`Milestone`]; then the user's bytes, opaque to this crate.
+//! the previous one; a line with the [`VerifiedState`]; then the user's bytes, opaque to this crate.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::disk::{Disk, OpenMode, read_file};
 use crate::format::error::FileError;
-use crate::read::milestone::Milestone;
+use crate::read::verified_state::VerifiedState;
 
 /// Name of the file in the directory of the log; it is older than the term.
 pub(crate) const FILE: &str = "horizon";
@@ -33,7 +33,7 @@ pub const PRUNE_POINT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The point at which a log was pruned; see the module text.
 #[derive(Debug, Clone)]
 pub struct PrunePoint {
-    pub(crate) milestone: Milestone,
+    pub(crate) verified_state: VerifiedState,
     /// Size at the previous prune point, 0 if there is none: bundles between the two may still exist.
     pub(crate) before: u64,
     state: Vec<u8>,
@@ -76,12 +76,16 @@ impl PrunePoint {
         sizes.map(|(size, _)| size).ok_or_else(|| malformed(&path))
     }
 
-    /// A prune point at `milestone`, after the prune point `earlier`. `state` is what the log's user
+    /// A prune point at `verified_state`, after the prune point `earlier`. `state` is what the log's user
     /// needs to know of the entries before it.
     #[must_use]
-    pub fn new(milestone: Milestone, earlier: Option<&PrunePoint>, state: Vec<u8>) -> PrunePoint {
+    pub fn new(
+        verified_state: VerifiedState,
+        earlier: Option<&PrunePoint>,
+        state: Vec<u8>,
+    ) -> PrunePoint {
         PrunePoint {
-            milestone,
+            verified_state,
             before: earlier.map_or(0, PrunePoint::size),
             state,
         }
@@ -90,13 +94,13 @@ impl PrunePoint {
     /// Number of entries before it, which is the index of the first entry that is left.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.milestone.size()
+        self.verified_state.size()
     }
 
     /// The point from which verification continues.
     #[must_use]
-    pub fn milestone(&self) -> &Milestone {
-        &self.milestone
+    pub fn verified_state(&self) -> &VerifiedState {
+        &self.verified_state
     }
 
     /// What the log's user keeps of the entries before it, as it was given to [`PrunePoint::new`].
@@ -116,17 +120,18 @@ impl PrunePoint {
     /// The content of the file.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let head = format!("{HEAD}{} {}\n", self.size(), self.before);
-        let milestone = format!("{}\n", self.milestone.encode());
-        [head.as_bytes(), milestone.as_bytes(), &self.state].concat()
+        let verified_state = format!("{}\n", self.verified_state.encode());
+        [head.as_bytes(), verified_state.as_bytes(), &self.state].concat()
     }
 
     fn decode(bytes: &[u8]) -> Option<PrunePoint> {
         let (head, rest) = split_line(bytes)?;
-        let (milestone, state) = split_line(rest)?;
+        let (verified_state, state) = split_line(rest)?;
         let (size, before) = parse_head(head)?;
-        let milestone = Milestone::decode(std::str::from_utf8(milestone).ok()?).ok()?;
-        (milestone.size() == size && before < size).then(|| PrunePoint {
-            milestone,
+        let verified_state =
+            VerifiedState::decode(std::str::from_utf8(verified_state).ok()?).ok()?;
+        (verified_state.size() == size && before < size).then(|| PrunePoint {
+            verified_state,
             before,
             state: state.to_vec(),
         })

@@ -10,9 +10,9 @@ use crate::format::note::Checkpoint;
 use crate::format::tile::{HASH_TILE_BYTES, TILE_WIDTH, Tile, TileBuilder, TileKind};
 use crate::keys::key_chain::KeyChain;
 use crate::keys::signer::Extends;
-use crate::read::milestone::Milestone;
 use crate::read::prune_point::{self, PrunePoint};
 use crate::read::reader::TilesAt;
+use crate::read::verified_state::VerifiedState;
 use crate::verify::check::Check;
 use crate::verify::failure::FailureKind;
 use crate::verify::tiles::check_tile;
@@ -39,49 +39,49 @@ impl Check<'_> {
             return Some(0);
         };
         let path = self.what.dir.join(prune_point::FILE);
-        self.hold(prune_point.milestone(), &path)?;
+        self.hold(prune_point.verified_state(), &path)?;
         if earlier
             .as_ref()
             .is_some_and(|e| e.size >= prune_point.size())
         {
             return Some(prune_point.size());
         }
-        self.start_at(Some(prune_point.milestone().clone()));
+        self.start_at(Some(prune_point.verified_state().clone()));
         if let Some(earlier) = earlier {
             self.goes_on(&earlier, Path::new(EARLIER))?;
         }
-        self.check_pruned(prune_point.milestone())?;
+        self.check_pruned(prune_point.verified_state())?;
         Some(prune_point.size())
     }
 
     /// Begins there, with the keys that had signed until then.
-    fn start_at(&mut self, from: Option<Milestone>) {
+    fn start_at(&mut self, from: Option<VerifiedState>) {
         if let Some(from) = &from {
             self.chain = KeyChain::resume(self.what.keys, &from.rotations, &from.signing);
         }
         self.from = from;
     }
 
-    /// Makes sure that a milestone found with the log is one by keys that follow on each other. Whether
+    /// Makes sure that a verified state found with the log is one by keys that follow on each other. Whether
     /// one of them is known is seen at the end: what comes after may lead to it.
-    fn hold(&mut self, milestone: &Milestone, path: &Path) -> Option<Checkpoint> {
-        match milestone.own_checkpoint() {
+    fn hold(&mut self, verified_state: &VerifiedState, path: &Path) -> Option<Checkpoint> {
+        match verified_state.own_checkpoint() {
             Ok(checkpoint) => Some(checkpoint),
             Err(error) => {
-                let kind = FailureKind::Milestone(error.to_string());
-                self.fail(path, None, Some(milestone.size()), kind);
+                let kind = FailureKind::VerifiedState(error.to_string());
+                self.fail(path, None, Some(verified_state.size()), kind);
                 None
             }
         }
     }
 
-    /// The checkpoint of a milestone that is signed as it must be.
-    fn trust(&mut self, milestone: &Milestone, path: &Path) -> Option<Checkpoint> {
-        match milestone.checkpoint(self.what.keys) {
+    /// The checkpoint of a verified state that is signed as it must be.
+    fn trust(&mut self, verified_state: &VerifiedState, path: &Path) -> Option<Checkpoint> {
+        match verified_state.checkpoint(self.what.keys) {
             Ok(checkpoint) => Some(checkpoint),
             Err(error) => {
-                let kind = FailureKind::Milestone(error.to_string());
-                self.fail(path, None, Some(milestone.size()), kind);
+                let kind = FailureKind::VerifiedState(error.to_string());
+                self.fail(path, None, Some(verified_state.size()), kind);
                 None
             }
         }
@@ -92,7 +92,7 @@ impl Check<'_> {
         &mut self,
         remembered: Option<Checkpoint>,
     ) -> Option<Option<Checkpoint>> {
-        let start = self.from.as_ref().map_or(0, Milestone::size);
+        let start = self.from.as_ref().map_or(0, VerifiedState::size);
         match remembered {
             Some(earlier) if earlier.size < start => {
                 self.goes_on(&earlier, Path::new("the remembered checkpoint"))?;
@@ -115,7 +115,7 @@ impl Check<'_> {
             }
         };
         if verify_growth(earlier.size, size, &proof, &earlier.root, &root).is_err() {
-            let kind = FailureKind::Milestone("the log does not go on from it".to_owned());
+            let kind = FailureKind::VerifiedState("the log does not go on from it".to_owned());
             self.fail(path, None, Some(earlier.size), kind);
             return None;
         }
@@ -129,7 +129,7 @@ impl Check<'_> {
 
     /// Makes sure that the hashes of what was pruned are those that were signed: proofs rest on them.
     /// Where only tiles are there, whoever serves them is not asked for those as well.
-    fn check_pruned(&mut self, prune_point: &Milestone) -> Option<()> {
+    fn check_pruned(&mut self, prune_point: &VerifiedState) -> Option<()> {
         if self.is_tiles() {
             return Some(());
         }

@@ -21,9 +21,9 @@ use crate::format::segment::{
     Corruption, CorruptionKind, FOLDER, PREPARED, parse_segment_name, segment_path,
 };
 use crate::keys::key_chain::KeyChain;
-use crate::read::milestone::Milestone;
 use crate::read::prune_point::FILE as PRUNE_POINT_FILE;
 use crate::read::tail::TornTail;
+use crate::read::verified_state::VerifiedState;
 use crate::verify::failure::{Failure, FailureKind};
 use crate::verify::signed::Signed;
 use crate::verify::tiles::{check_tile, check_tree};
@@ -91,7 +91,7 @@ pub struct Report {
     /// The keys that have signed one after the other, as the entries tell of them.
     pub keys: KeyChain,
     /// From where the next verification can go on: the newest checkpoint.
-    pub milestone: Option<Milestone>,
+    pub verified_state: Option<VerifiedState>,
 }
 
 impl Report {
@@ -115,7 +115,7 @@ pub struct Verify<'a> {
     pub remembered: Option<&'a [u8]>,
     /// Where an earlier verification had come to: only what comes after it is verified, and that it
     /// does come after it.
-    pub from: Option<&'a Milestone>,
+    pub from: Option<&'a VerifiedState>,
     /// Where the directory is.
     pub disk: Arc<dyn Disk>,
 }
@@ -143,7 +143,7 @@ pub fn verify(what: &Verify<'_>, visitor: &mut dyn Visitor) -> Result<Report, Ve
 pub(crate) struct Check<'a> {
     pub(crate) what: &'a Verify<'a>,
     /// Where it begins, unless at the first entry.
-    pub(crate) from: Option<Milestone>,
+    pub(crate) from: Option<VerifiedState>,
     pub(crate) failures: Vec<Failure>,
     /// The size of the newest checkpoint.
     pub(crate) newest: u64,
@@ -239,7 +239,7 @@ impl Check<'_> {
             pruned,
             tiles_only,
             keys: self.chain.clone(),
-            milestone: walk.milestone,
+            verified_state: walk.verified_state,
         })
     }
 

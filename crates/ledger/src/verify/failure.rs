@@ -93,7 +93,7 @@ pub enum FailureKind {
     ForeignKeys,
     /// What an earlier verification is said to have come to cannot be gone on from.
     #[error("{0}")]
-    Milestone(String),
+    VerifiedState(String),
     /// Something cannot be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),

@@ -15,7 +15,7 @@ use crate::format::error::{FileError, ReadError};
 use crate::format::note::{Checkpoint, NOTE_BYTES_MAX, Note, NoteError, VerifierKey};
 use crate::format::segment::list_segments;
 use crate::keys::rotation::{Rotation, RotationError};
-use crate::read::milestone::Milestone;
+use crate::read::verified_state::VerifiedState;
 use crate::verify::bundles::bundle_at;
 use crate::verify::check::Check;
 use crate::verify::failure::FailureKind;
@@ -308,7 +308,7 @@ impl Check<'_> {
             self.compare(&path, Some(offset), size, root, walk.builder.root());
             let signing = self.chain.signing().filter(|_| size == signed.newest);
             if let Some(signing) = signing {
-                walk.milestone = Some(Milestone {
+                walk.verified_state = Some(VerifiedState {
                     note: signed.note.clone(),
                     signing: signing.clone(),
                     rotations: self.chain.rotations().to_vec(),

@@ -8,9 +8,9 @@ use crate::format::note::Checkpoint;
 use crate::format::segment::{CorruptionKind, FrameAt, list_segments, split_payload};
 use crate::format::tile::{TILE_WIDTH, Tile, TileBuilder};
 use crate::read::bundles::Bundle;
-use crate::read::milestone::Milestone;
 use crate::read::reader::{Cursor, Step};
 use crate::read::tail::{TornTail, judge_end};
+use crate::read::verified_state::VerifiedState;
 use crate::verify::bundles::bundle_at;
 use crate::verify::check::{Check, Progress, Visitor};
 use crate::verify::signed::Signed;
@@ -29,7 +29,7 @@ pub(crate) struct Walk {
     /// First indexes of the segments gone over.
     pub(crate) segments: Vec<u64>,
     /// Where the newest checkpoint was reached.
-    pub(crate) milestone: Option<Milestone>,
+    pub(crate) verified_state: Option<VerifiedState>,
     /// Whole bundles are read as they lie: there is nothing to compare them with.
     pub(crate) from_bundles: bool,
     pub(crate) remembered: Option<Checkpoint>,
@@ -38,20 +38,23 @@ pub(crate) struct Walk {
 
 impl Walk {
     /// At the first entry, or where an earlier verification had come to.
-    pub(crate) fn from(milestone: Option<&Milestone>, remembered: Option<Checkpoint>) -> Walk {
+    pub(crate) fn from(
+        verified_state: Option<&VerifiedState>,
+        remembered: Option<Checkpoint>,
+    ) -> Walk {
         let (mut builder, mut bundle, mut epoch) = (TileBuilder::new(), Vec::new(), 0);
-        if let Some(milestone) = milestone {
-            let (entries, levels) = milestone.builder.parts();
-            builder = TileBuilder::from_parts(milestone.size(), Vec::new(), levels.to_vec());
+        if let Some(verified_state) = verified_state {
+            let (entries, levels) = verified_state.builder.parts();
+            builder = TileBuilder::from_parts(verified_state.size(), Vec::new(), levels.to_vec());
             bundle = entries.to_vec();
-            epoch = milestone.epoch;
+            epoch = verified_state.epoch;
         }
         Walk {
             builder,
             bundle,
             epoch,
             segments: Vec::new(),
-            milestone: None,
+            verified_state: None,
             from_bundles: false,
             remembered,
             remembered_done: false,

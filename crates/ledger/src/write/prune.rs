@@ -15,8 +15,8 @@ use crate::format::tile::{TILE_WIDTH, TileKind};
 use crate::keys::key_chain::KeyChain;
 use crate::read::bundles::full;
 use crate::read::entries::Entries;
-use crate::read::milestone::Milestone;
 use crate::read::prune_point::{FILE, PrunePoint};
+use crate::read::verified_state::VerifiedState;
 use crate::write::error::PruneError;
 
 impl PrunePoint {
@@ -75,7 +75,9 @@ impl Prunable<'_> {
     pub fn checkpoint(&self, most: u64) -> Result<Option<Place>, PruneError> {
         let sealed = list_segments(&**self.disk, self.dir)?.first().copied();
         let most = most.min(sealed.unwrap_or_default());
-        let start = self.prune_point.map(|prune_point| &prune_point.milestone);
+        let start = self
+            .prune_point
+            .map(|prune_point| &prune_point.verified_state);
         let path = self.dir.join("checkpoints");
         let Some(mut records) = Records::open(&**self.disk, &path)? else {
             return Ok(None);
@@ -97,7 +99,7 @@ impl Prunable<'_> {
             found = Some((size, record_at, before, note));
             before += 1;
         }
-        let had = start.map_or(0, Milestone::size);
+        let had = start.map_or(0, VerifiedState::size);
         let Some((_, record_at, before, note)) = found.filter(|found| found.0 > had) else {
             return Ok(None);
         };
@@ -118,10 +120,10 @@ impl Prunable<'_> {
         &self,
         place: &Place,
         mut visit: impl FnMut(u64, &[u8]) -> bool,
-    ) -> Result<Milestone, PruneError> {
+    ) -> Result<VerifiedState, PruneError> {
         let start = self
             .prune_point
-            .map(|prune_point| prune_point.milestone.builder.clone());
+            .map(|prune_point| prune_point.verified_state.builder.clone());
         let mut builder = start.unwrap_or_default();
         let size = place.checkpoint.size;
         let range = builder.size()..size;
@@ -142,7 +144,7 @@ impl Prunable<'_> {
         // It was verified by one of them.
         let signing = signing.iter().find(signed).cloned();
         let rotations = self.keys.rotations().iter();
-        Ok(Milestone {
+        Ok(VerifiedState {
             note: place.note.clone(),
             signing: signing.ok_or(PruneError::Root { size })?,
             rotations: rotations.filter(|r| r.size < size).cloned().collect(),

@@ -164,7 +164,7 @@ fn read_prune_point(
         path: dir.join(crate::read::prune_point::FILE),
         problem,
     };
-    let signed = prune_point.milestone().own_checkpoint();
+    let signed = prune_point.verified_state().own_checkpoint();
     let signed = signed.map_err(|error| wrong(error.to_string()))?;
     let size = signed.size;
     if size > sealed {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use curfew_ledger::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use curfew_ledger::verify::{Report, Verify, verify};
 use curfew_ledger::{
-    Checkpoint, Disk, KeyChain, LogReader, Milestone, OpenError, Options, Prunable, PruneError,
-    PrunePoint, Published, ReadError, Rotation, Signer,
+    Checkpoint, Disk, KeyChain, LogReader, OpenError, Options, Prunable, PruneError, PrunePoint,
+    Published, ReadError, Rotation, Signer, VerifiedState,
 };
 use curfew_ledger_faults::{Fault, FaultyDisk, Kept};
 
@@ -54,7 +54,7 @@ fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<PrunePoint> 
     };
     let place = log.checkpoint(most).unwrap()?;
     let mut next = earlier.as_ref().map_or(0, PrunePoint::size);
-    let milestone = log.advance(&place, |index, bytes| {
+    let verified_state = log.advance(&place, |index, bytes| {
         assert!(bytes == entry(index) || bytes.starts_with(b"rotated "));
         assert_eq!(index, next);
         next += 1;
@@ -63,7 +63,7 @@ fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<PrunePoint> 
     assert_eq!(next, place.size());
     let state = format!("what there was up to {next}\nand more");
     Some(PrunePoint::new(
-        milestone.unwrap(),
+        verified_state.unwrap(),
         earlier.as_ref(),
         state.into(),
     ))
@@ -85,7 +85,7 @@ fn bundles(disk: &FaultyDisk) -> Vec<PathBuf> {
 
 fn from(
     disk: &FaultyDisk,
-    from: &Milestone,
+    from: &VerifiedState,
 ) -> Result<Report, Vec<curfew_ledger::verify::Failure>> {
     let keys = keys();
     let what = Verify {
@@ -201,8 +201,8 @@ fn only_what_is_sealed_and_signed_goes_and_only_as_its_owner_says() {
 fn what_was_verified_or_remembered_before_is_gone_on_from() {
     let disk = sealed();
     let remembered = note(&disk, 2_000);
-    let early = made(&disk, 4_000).unwrap().milestone().clone();
-    let late = check(&disk).unwrap().milestone.unwrap();
+    let early = made(&disk, 4_000).unwrap().verified_state().clone();
+    let late = check(&disk).unwrap().verified_state.unwrap();
     let first = prune(&disk, 9_000);
     check_with(&disk, Some(&remembered)).unwrap();
     check_with(&disk, Some(&note(&disk, 12_000))).unwrap();
@@ -389,7 +389,7 @@ fn a_log_whose_key_was_changed_is_pruned_before_and_after_that() {
     let chain = KeyChain::of(&[new.verifier()], [said.as_str()]).unwrap();
     for (most, told) in [(9_000, 0), (40_000, 1)] {
         let prune_point = made_by(&disk, most, &chain).unwrap();
-        assert_eq!(prune_point.milestone().statements().len(), told);
+        assert_eq!(prune_point.verified_state().statements().len(), told);
         prune_point.put(&disk, Path::new(DIR)).unwrap();
         prune_point.clear(&disk, Path::new(DIR)).unwrap();
         for key in [key().verifier(), new.verifier()] {

@@ -8,7 +8,7 @@ use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::verify::{Failure, FailureKind, Report, Verify, Visitor, verify};
 use curfew_ledger::{
-    Checkpoint, Disk, KeyFile, LogKey, Milestone, OpenError, Options, Rotation, VerifierKey,
+    Checkpoint, Disk, KeyFile, LogKey, OpenError, Options, Rotation, VerifiedState, VerifierKey,
 };
 use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
@@ -112,7 +112,7 @@ pub(crate) fn prove_from(
     disk: &FaultyDisk,
     keys: &[VerifierKey],
     remembered: Option<&[u8]>,
-    from: Option<&Milestone>,
+    from: Option<&VerifiedState>,
 ) -> Result<Report, Vec<Failure>> {
     let what = Verify {
         dir: Path::new(DIR),
@@ -185,11 +185,12 @@ fn a_log_goes_on_under_another_key_and_proves_by_any_one_of_them() {
 #[test]
 fn what_was_remembered_of_an_earlier_key_still_counts() {
     let (disk, first) = log();
-    let (early, milestone) = (
+    let (early, verified_state) = (
         checkpoint(&disk),
         prove(&disk, std::slice::from_ref(&first)).unwrap(),
     );
-    let milestone = Milestone::decode(&milestone.milestone.unwrap().encode()).unwrap();
+    let verified_state =
+        VerifiedState::decode(&verified_state.verified_state.unwrap().encode()).unwrap();
     change(&disk).unwrap();
     let later = checkpoint(&disk);
     write(&disk, 40);
@@ -200,15 +201,27 @@ fn what_was_remembered_of_an_earlier_key_still_counts() {
             prove_from(&disk, keys, Some(remembered), None).unwrap();
         }
     }
-    // From the milestone on, by the key it was made with; and then by either.
-    let report = prove_from(&disk, std::slice::from_ref(&first), None, Some(&milestone)).unwrap();
-    let milestone = Milestone::decode(&report.milestone.unwrap().encode()).unwrap();
+    // From the verified state on, by the key it was made with; and then by either.
+    let report = prove_from(
+        &disk,
+        std::slice::from_ref(&first),
+        None,
+        Some(&verified_state),
+    )
+    .unwrap();
+    let verified_state = VerifiedState::decode(&report.verified_state.unwrap().encode()).unwrap();
     write(&disk, 45);
     for key in [&first, &new] {
-        let report = prove_from(&disk, std::slice::from_ref(key), None, Some(&milestone)).unwrap();
+        let report = prove_from(
+            &disk,
+            std::slice::from_ref(key),
+            None,
+            Some(&verified_state),
+        )
+        .unwrap();
         assert_eq!((report.size, report.keys.rotations().len()), (45, 1));
     }
-    let foreign = prove_from(&disk, &[other(9).verifier()], None, Some(&milestone));
+    let foreign = prove_from(&disk, &[other(9).verifier()], None, Some(&verified_state));
     assert!(foreign.is_err());
 }
 

@@ -1,8 +1,8 @@
-//! Where a verification has come to, and what the next one needs to go on from there.
+//! The state of a verified log at a signed checkpoint, from which the next verification continues.
 //!
-//! A milestone stands at a signed checkpoint. It holds what the tree and its incomplete tiles are made
-//! of there, so that the hashes of all later entries can be computed without the earlier ones; and since
-//! these lead to the roots that are signed later, what comes later continues what was verified.
+//! It holds the tree and its incomplete tiles at the checkpoint, so that the hashes of all later entries
+//! can be computed without the earlier ones. Since these hashes must lead to the roots signed later, a
+//! log that verifies from here on extends the one that was verified.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,79 +14,82 @@ use crate::format::tile::{TILE_LEVEL_MAX, TileBuilder, TileKind, tiles_at};
 use crate::keys::key_chain::KeyChain;
 use crate::keys::rotation::{Rotation, is_chain};
 
-/// A signed checkpoint of a log that was verified up to there.
+/// A signed checkpoint up to which a log was verified, with the tree there.
 ///
-/// Whoever goes on from it believes that: it must come from where nobody else could change it.
+/// A verification that starts here trusts it, so it must be kept where nobody else can change it.
 #[derive(Debug, Clone)]
-pub struct Milestone {
+pub struct VerifiedState {
     /// The signed checkpoint.
     pub(crate) note: Vec<u8>,
-    /// The key that has signed it, and the rotations before.
+    /// The key that signed it.
     pub(crate) signing: VerifierKey,
+    /// The rotations before it, in the order of the log.
     pub(crate) rotations: Vec<Rotation>,
+    /// The tree and the incomplete tiles.
     pub(crate) builder: TileBuilder,
-    /// The epoch of the newest frame.
+    /// The epoch of the newest frame; 0 if no frame was read.
     pub(crate) epoch: u64,
-    /// Where the record of the checkpoint starts in `checkpoints`; 0 without that file.
+    /// Byte offset of the checkpoint's record in `checkpoints`; 0 without that file.
     pub(crate) record_at: u64,
-    /// How many checkpoints came before it.
+    /// Number of checkpoints before it.
     pub(crate) before: u64,
 }
 
-/// Why a milestone is none to go on from.
+/// Why a verification cannot continue from a verified state.
 #[derive(Debug, thiserror::Error)]
-pub enum MilestoneError {
-    /// It is not what [`Milestone::encode`] gave.
+pub enum VerifiedStateError {
+    /// The text was not written by [`VerifiedState::encode`].
     #[error("malformed")]
     Malformed,
-    /// Its checkpoint is not one of this log, or not rightly signed.
+    /// Its checkpoint is of another log, or its signature does not verify.
     #[error("its checkpoint: {0}")]
     Note(#[from] NoteError),
-    /// Its tree is not the one that its checkpoint is over.
+    /// Its tree does not have the root in its checkpoint.
     #[error("its tree is not the one that was signed")]
     Root,
 }
 
-impl Milestone {
-    /// Number of entries it is over.
+impl VerifiedState {
+    /// Number of entries it covers.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.builder.size()
     }
 
-    /// The signed checkpoint it stands at.
+    /// The signed checkpoint, verified by `keys`.
     ///
     /// # Errors
-    /// When that is not signed by one of these keys or one that the log's rotations lead to from
-    /// there, or is over another tree.
-    pub fn checkpoint(&self, keys: &[VerifierKey]) -> Result<Checkpoint, MilestoneError> {
+    /// When it is signed neither by one of `keys` nor by a key that rotations connect with one of them,
+    /// or has another root than the tree.
+    pub fn checkpoint(&self, keys: &[VerifierKey]) -> Result<Checkpoint, VerifiedStateError> {
         let chain = KeyChain::resume(keys, &self.rotations, &self.signing);
         if !chain.is_anchored() {
-            // Says what is wrong with it by these keys.
+            // For its error, which says what is wrong by these keys.
             Checkpoint::verify(&self.note, keys)?;
-            return Err(MilestoneError::Malformed);
+            return Err(VerifiedStateError::Malformed);
         }
         self.own_checkpoint()
     }
 
-    /// The same by the key it names itself, whoever that is.
-    pub(crate) fn own_checkpoint(&self) -> Result<Checkpoint, MilestoneError> {
+    /// The signed checkpoint, verified by the key that the state itself names: shows that the state is
+    /// consistent, not whose it is.
+    pub(crate) fn own_checkpoint(&self) -> Result<Checkpoint, VerifiedStateError> {
         let checkpoint = Checkpoint::verify(&self.note, std::slice::from_ref(&self.signing))?;
         let (size, root): (u64, Hash) = (self.builder.size(), self.builder.root());
         if (checkpoint.size, checkpoint.root) == (size, root) {
             Ok(checkpoint)
         } else {
-            Err(MilestoneError::Root)
+            Err(VerifiedStateError::Root)
         }
     }
 
-    /// The statements on the changes of the log's key before it, in the order of the log.
+    /// The rotation statements before it as signed notes, in the order of the log.
     #[must_use]
     pub fn statements(&self) -> Vec<String> {
         self.rotations.iter().map(|r| r.note.clone()).collect()
     }
 
-    /// As text, to be kept.
+    /// The state as base64 text, for storage.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut bytes = Vec::new();
@@ -107,15 +110,16 @@ impl Milestone {
         STANDARD.encode(bytes)
     }
 
-    /// What [`Milestone::encode`] gave.
+    /// Reads what [`VerifiedState::encode`] wrote.
     ///
     /// # Errors
-    /// When it is anything else.
-    pub fn decode(text: &str) -> Result<Milestone, MilestoneError> {
+    /// [`VerifiedStateError::Malformed`] for anything else. Signatures are not checked here, except those
+    /// of rotations.
+    pub fn decode(text: &str) -> Result<VerifiedState, VerifiedStateError> {
         let bytes = STANDARD
             .decode(text)
-            .map_err(|_| MilestoneError::Malformed)?;
-        parse(&bytes).ok_or(MilestoneError::Malformed)
+            .map_err(|_| VerifiedStateError::Malformed)?;
+        parse(&bytes).ok_or(VerifiedStateError::Malformed)
     }
 }
 
@@ -138,14 +142,14 @@ fn take(rest: &mut &[u8]) -> Option<Vec<u8>> {
     Some(bytes.to_vec())
 }
 
-fn parse(mut rest: &[u8]) -> Option<Milestone> {
+fn parse(mut rest: &[u8]) -> Option<VerifiedState> {
     let rest = &mut rest;
     let [size, epoch, record_at, before] =
         [number(rest)?, number(rest)?, number(rest)?, number(rest)?];
     let note = take(rest)?;
     let signing = String::from_utf8(take(rest)?).ok()?;
     let signing = VerifierKey::parse(&signing).ok()?;
-    // It may come from whoever has the log: each of them is held to its signatures, and to the one before.
+    // The text may come from whoever holds the log: each rotation is verified, and must follow the last.
     let mut rotations = Vec::new();
     for _ in 0..number(rest)? {
         rotations.push(Rotation::verify(&take(rest)?).ok()?);
@@ -162,7 +166,7 @@ fn parse(mut rest: &[u8]) -> Option<Milestone> {
     while !rest.is_empty() {
         levels.push(take(rest)?);
     }
-    // Each holds the hashes that are not in a full tile yet, and none is left out.
+    // Each level holds exactly the hashes that are not in a full tile yet.
     for level in 0..=TILE_LEVEL_MAX {
         let (n, width) = tiles_at(TileKind::Hashes(level), size);
         match levels.get(usize::from(level)) {
@@ -174,7 +178,7 @@ fn parse(mut rest: &[u8]) -> Option<Milestone> {
     if levels.len() > usize::from(TILE_LEVEL_MAX) + 1 {
         return None;
     }
-    Some(Milestone {
+    Some(VerifiedState {
         note,
         signing,
         rotations,
