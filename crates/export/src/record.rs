@@ -177,7 +177,7 @@ impl Stream {
     /// When what stands for the entries that are gone cannot be read.
     pub fn before(log: &LogReader, recall: Recall) -> Result<Self, HorizonError> {
         let mut stream = Self::new();
-        if let Some(horizon) = log.horizon()? {
+        if let Some(horizon) = log.prune_point()? {
             let kept = recall(horizon.state()).map_err(HorizonError::Recall)?;
             stream.inherit(kept);
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use curfew_authority::{Auditor, Authority};
 use curfew_entry::{Entry, ErasureId, Event};
-use curfew_ledger::Horizon;
+use curfew_ledger::PrunePoint;
 
 use crate::clock::LastSeen;
 use crate::registrar::Approved;
@@ -25,7 +25,7 @@ pub enum ReplayError {
     },
     /// What stands for entries that were pruned.
     #[error("what stands for the pruned part of the ledger: {0}")]
-    Horizon(String),
+    PrunePoint(String),
 }
 
 /// What the ledger leads to.
@@ -45,12 +45,12 @@ pub struct Replayed {
 /// # Errors
 /// At the first entry that this program cannot read.
 pub fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, ReplayError> {
-    let (mut authority, mut approved) = begin(recovered.horizon.as_ref())?;
-    let mut rotations = match &recovered.horizon {
-        Some(horizon) => horizon.milestone().statements(),
+    let (mut authority, mut approved) = begin(recovered.prune_point.as_ref())?;
+    let mut rotations = match &recovered.prune_point {
+        Some(pruned) => pruned.verified_state().statements(),
         None => Vec::new(),
     };
-    let mut unproven = recovered.horizon.as_ref().map(Horizon::digest);
+    let mut unproven = recovered.prune_point.as_ref().map(PrunePoint::digest);
     for item in recovered.entries() {
         let failed = |index, problem| ReplayError::Entry { index, problem };
         let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
@@ -69,7 +69,7 @@ pub fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, ReplayEr
         }
     }
     if unproven.is_some() {
-        return Err(ReplayError::Horizon(
+        return Err(ReplayError::PrunePoint(
             "no entry names its digest: it is not the one that was recorded".to_owned(),
         ));
     }
@@ -91,12 +91,14 @@ pub fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, ReplayEr
 }
 
 /// The state before the first entry that is left.
-fn begin(horizon: Option<&Horizon>) -> Result<(Authority, BTreeMap<ErasureId, u64>), ReplayError> {
-    let Some(horizon) = horizon else {
+fn begin(
+    pruned: Option<&PrunePoint>,
+) -> Result<(Authority, BTreeMap<ErasureId, u64>), ReplayError> {
+    let Some(pruned) = pruned else {
         return Ok((Authority::new(), BTreeMap::new()));
     };
-    let auditor = Auditor::inherit(horizon.state());
-    let auditor = auditor.map_err(|error| ReplayError::Horizon(error.to_string()))?;
+    let auditor = Auditor::inherit(pruned.state());
+    let auditor = auditor.map_err(|error| ReplayError::PrunePoint(error.to_string()))?;
     let approved = auditor.erasures_approved().clone();
     Ok((auditor.into_authority(), approved))
 }

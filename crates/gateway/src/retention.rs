@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Whatever is not so far stays: nothing here is in a hurry, and each step can be done again. The log's
-//! hashes stay for ever, so that proofs go on working; see [`curfew_ledger::Horizon`].
+//! hashes stay for ever, so that proofs go on working; see [`curfew_ledger::PrunePoint`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use curfew_authority::{Auditor, Command, RecallError};
 use curfew_entry::{Entry, LogPruned, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
 use curfew_ledger::{
-    Disk, FileError, Horizon, KeyChain, LogReader, Prunable, PruneError, ReadError, RealDisk,
+    Disk, FileError, KeyChain, LogReader, Prunable, PruneError, PrunePoint, ReadError, RealDisk,
     RotationError,
 };
 use curfew_values::{Store, ValuesError};
@@ -176,7 +176,7 @@ impl Setup {
     }
 
     /// Removes what `horizon`, which is in place, stands for, as far as it is still there.
-    fn clear(&self, horizon: &Horizon, values: Option<&Store>) -> Result<(), Trouble> {
+    fn clear(&self, horizon: &PrunePoint, values: Option<&Store>) -> Result<(), Trouble> {
         horizon.clear(&*self.disk, &self.dir)?;
         if let Some(values) = values {
             values.forget(horizon.size())?;
@@ -187,10 +187,10 @@ impl Setup {
     /// What stands for all entries that may go at `now`, after `earlier`; `None` where none may.
     fn prepare(
         &self,
-        earlier: Option<&Horizon>,
+        earlier: Option<&PrunePoint>,
         now: Timestamp,
         stop: &AtomicBool,
-    ) -> Result<Option<Horizon>, Trouble> {
+    ) -> Result<Option<PrunePoint>, Trouble> {
         let log = LogReader::open_on(&self.dir, Arc::clone(&self.disk))?;
         let Some(past) = now.as_micros().checked_sub(self.keep.as_micros()) else {
             return Ok(None);
@@ -203,7 +203,7 @@ impl Setup {
             dir: &self.dir,
             disk: &self.disk,
             keys: &self.keys,
-            horizon: earlier,
+            prune_point: earlier,
         };
         let Some(place) = prunable.checkpoint(most)? else {
             return Ok(None);
@@ -229,7 +229,7 @@ impl Setup {
             return Ok(None);
         }
         let state = auditor.bequeath()?;
-        Ok(Some(Horizon::new(milestone, earlier, state)))
+        Ok(Some(PrunePoint::new(milestone, earlier, state)))
     }
 }
 
@@ -259,7 +259,7 @@ impl Pruner {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let prepared = tokio::task::spawn_blocking(move || {
-            let earlier = Horizon::read(&*setup.disk, &setup.dir)?;
+            let earlier = PrunePoint::read(&*setup.disk, &setup.dir)?;
             if let Some(earlier) = &earlier {
                 // What an interruption has left.
                 setup.clear(earlier, values.as_deref())?;
@@ -290,7 +290,11 @@ impl Pruner {
     }
 
     /// Says it in the log, and waits until that is signed: then it cannot be taken back unseen.
-    async fn record(&self, horizon: &Horizon, mut checkpoints: Checkpoints) -> Result<(), Trouble> {
+    async fn record(
+        &self,
+        horizon: &PrunePoint,
+        mut checkpoints: Checkpoints,
+    ) -> Result<(), Trouble> {
         let told = LogPruned {
             size: horizon.size(),
             digest: horizon.digest(),

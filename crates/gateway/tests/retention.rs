@@ -21,7 +21,7 @@ use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_gateway::{Running, StartError};
 use curfew_ledger::verify::{Report, Verify, verify};
-use curfew_ledger::{Horizon, LogReader, RealDisk, VerifierKey};
+use curfew_ledger::{LogReader, PrunePoint, RealDisk, VerifierKey};
 use person::Person;
 
 const POLICY: &str = r#"
@@ -61,7 +61,7 @@ impl World {
     }
 
     fn horizon(&self) -> u64 {
-        Horizon::size_at(&RealDisk, &self.dir()).unwrap()
+        PrunePoint::size_at(&RealDisk, &self.dir()).unwrap()
     }
 
     fn reader(&self) -> LogReader {
@@ -186,7 +186,7 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     exported(&world.reader());
     let told = world.pruned();
     let last = told.iter().find(|told| told.size == horizon).unwrap();
-    let kept = Horizon::read(&RealDisk, &world.dir()).unwrap().unwrap();
+    let kept = PrunePoint::read(&RealDisk, &world.dir()).unwrap().unwrap();
     assert_eq!(last.digest, kept.digest());
     assert_eq!((last.keep.as_micros(), last.archived), (1_000_000, false));
     assert!(!world.dir().join("tile/entries/000").exists());

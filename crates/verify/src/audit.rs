@@ -11,7 +11,7 @@ use curfew_entry::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::verify::{
     self as ledger, Failure, FailureKind, Progress, Verify, Visitor, verify,
 };
-use curfew_ledger::{Disk, Horizon, VerifierKey};
+use curfew_ledger::{Disk, PrunePoint, VerifierKey};
 
 use crate::place::place_of;
 use crate::report::{Fault, Found, Outcome, Report};
@@ -72,8 +72,8 @@ impl Start {
     /// earlier verification had come to.
     fn of(what: &Audit<'_>) -> Result<Self, Fault> {
         // A file that cannot be read is found by whoever proves integrity.
-        let horizon = Horizon::read(&*what.disk, what.dir).ok().flatten();
-        let pruned = horizon.as_ref().map_or(0, Horizon::size);
+        let horizon = PrunePoint::read(&*what.disk, what.dir).ok().flatten();
+        let pruned = horizon.as_ref().map_or(0, PrunePoint::size);
         // What it was read from is known to be good.
         let known = what.state.filter(|state| state.size() >= pruned);
         if let Some((state, auditor)) = known.and_then(|state| Some((state, state.auditor().ok()?)))
@@ -422,7 +422,7 @@ pub fn audit_onward(
     let mut milestone = None;
     match verified {
         Ok(ledger) => {
-            milestone = ledger.milestone;
+            milestone = ledger.verified_state;
             report.keys = KeyChange::all(&ledger.keys);
             report.chain = Some(ledger.keys);
             report.size = ledger.size;

@@ -18,8 +18,8 @@ use curfew_entry::{
     Aal, ActionDetail, Actor, ClosedBy, Context, Credential, CredentialClass, DeadlineCause,
     EndReason, Entry, Event, Factor, Field, Plane, Proof, Resource, Verb,
 };
-use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::{LogKey, LogReader, Options, Writer};
+use curfew_ledger_faults::{Fault, FaultyDisk, Op};
 use curfew_values::Store;
 use tokio::time::timeout;
 

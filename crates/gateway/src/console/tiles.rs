@@ -146,7 +146,7 @@ pub(super) async fn witnessed(_: Reader, State(portal): State<Arc<Portal>>) -> R
 
 /// `GET /log/horizon`: what stands for entries that were pruned.
 pub(super) async fn horizon(_: Reader, State(portal): State<Arc<Portal>>) -> Response {
-    let read = |log: &Published| log.horizon();
+    let read = |log: &Published| log.prune_point();
     answer(&portal, "text/plain; charset=utf-8", NEVER, read).await
 }
 

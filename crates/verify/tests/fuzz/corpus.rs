@@ -8,8 +8,8 @@ use curfew_authority::{Ask, Authority, Command, EndCause, Presenter};
 use curfew_entry::{
     ActionClosed, ActionDetail, ClosedBy, EndReason, Entry, Field, SessionId, Span, Verb,
 };
+use curfew_ledger_faults::FaultyDisk;
 use curfew_verify::ledger::cosignature::Algorithm;
-use curfew_verify::ledger::faulty::FaultyDisk;
 use curfew_verify::ledger::merkle::leaf_hash;
 use curfew_verify::ledger::{
     Checkpoint, Cosigner, Hash, LogKey, Options, Published, RealDisk, Receipt, Rotation,

@@ -1,6 +1,6 @@
 //! Values that the log only commits to.
 
-use curfew_ledger::faulty::Kept;
+use curfew_ledger_faults::Kept;
 use curfew_values::Shown;
 
 use super::outages::outage_of;

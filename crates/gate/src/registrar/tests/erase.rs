@@ -2,7 +2,7 @@
 
 use curfew_authority::ErasureStep;
 use curfew_entry::SubjectName;
-use curfew_ledger::faulty::Kept;
+use curfew_ledger_faults::Kept;
 use curfew_values::Shown;
 
 use super::*;
