@@ -7,7 +7,7 @@ use curfew_export::visible;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
 use curfew_gateway::standing::{Follower, Status as Standing};
-use curfew_gateway::{DatabaseState, DatabaseStatus};
+use curfew_postgres::{DatabaseState, DatabaseStatus};
 
 use crate::configuration::{self, ConfigArgument};
 use crate::failure::{Exit, Failure, Outcome};

@@ -27,6 +27,11 @@ pub mod signing;
 pub mod site;
 pub mod tls;
 
+pub use curfew_authority::{
+    Ask, CLIENT_BYTES_MAX, Command, Denial, EndCause, Grant, NewCredential, PATH_BYTES_MAX,
+    Presenter, Refusal as NotDone, StepUp, Verdict, marked,
+};
+
 pub use clock::{Clock, is_clock_synced};
 pub use permit::{Activity, Busy, Closing, Cut, CutCause, CutSignal, Permit};
 pub use recorder::{Durability, Unrecorded};

@@ -6,8 +6,6 @@
 mod archive;
 mod forward;
 mod log;
-mod postgres;
-mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,10 +23,10 @@ use curfew_gate::clients::Places;
 pub use curfew_gate::clients::{ClientHeader, Listen, Listener};
 pub use curfew_gate::settings::{Complaint, Duration, RecordWhen};
 use curfew_gate::site::Site;
+pub use curfew_postgres::config::{Access, Account, Accounts, PostgresResource, UpstreamTls};
+pub use curfew_web::config::{CachePolicy, Patterns, WebKind, WebResource};
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
 pub use log::{Log, Timestamps, Witnesses};
-pub use postgres::{Access, Account, Accounts, PostgresResource, UpstreamTls};
-pub use web::{CachePolicy, Patterns, WebKind, WebResource};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -235,7 +233,7 @@ impl Config {
             .origin_problem()
             .or_else(|| self.name_problem())
             .or_else(|| self.host_problem())
-            .or_else(|| web::problem(&self.web, &self.portal))
+            .or_else(|| curfew_web::config::problem(&self.web, &self.portal))
             .or_else(|| self.listen.problem())
             .or_else(|| self.postgres_problem())
             .or_else(|| self.log.problem())
@@ -376,6 +374,9 @@ impl Config {
         web.chain(postgres).collect()
     }
 }
+
+#[cfg(test)]
+mod postgres_tests;
 
 /// The least that a test's gateway is told.
 #[cfg(test)]

@@ -22,13 +22,11 @@ use crate::control;
 use crate::data::{DataDir, DataError};
 use crate::forward;
 use crate::listen;
-use crate::postgres;
 use crate::retention;
 use crate::search::Search;
 use crate::signing;
 use crate::stamps;
 use crate::standing::Standing;
-use crate::web;
 use crate::witness;
 use curfew_gate::clock::{self, Clock};
 use curfew_gate::conditions::Conditions;
@@ -40,6 +38,8 @@ use curfew_gate::replay::{ReplayError, replay};
 use curfew_gate::secret::MasterKey;
 use curfew_gate::site::Site;
 use curfew_gate::tls::TlsError;
+use curfew_postgres as postgres;
+use curfew_web::{Upstreams, WebPlane};
 
 /// How long connections may take to finish once everything live has been cut.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -48,12 +48,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Gateway {
     pub(crate) config: Config,
-    pub(crate) site: Site,
+    pub(crate) site: Arc<Site>,
     pub(crate) registrar: Registrar,
     pub(crate) accounts: Arc<Accounts>,
-    pub(crate) master: MasterKey,
-    pub(crate) handover: Handover,
-    pub(crate) upstreams: web::Upstreams,
+    pub(crate) master: Arc<MasterKey>,
+    pub(crate) handover: Arc<Handover>,
+    pub(crate) web: WebPlane,
     pub(crate) data: DataDir,
     /// What entries only commit to, where there is any.
     pub(crate) values: Option<Arc<Store>>,
@@ -123,7 +123,7 @@ pub struct Core {
     pub registrar: Registrar,
     /// Local accounts.
     pub accounts: Arc<Accounts>,
-    pub(crate) master: MasterKey,
+    pub(crate) master: Arc<MasterKey>,
     pub(crate) data: DataDir,
     pub(crate) durability: Arc<Durability>,
     pub(crate) values: Option<Arc<Store>>,
@@ -174,7 +174,7 @@ impl Core {
     ) -> Result<Self, StartError> {
         config.check_policy(&Policy::parse(policy_name, policy)?)?;
         let data = DataDir::of(config);
-        let master = data.master()?;
+        let master = Arc::new(data.master()?);
         let accounts = Arc::new(data.accounts(&master)?);
         let (failures, failed) = mpsc::unbounded_channel();
         let durability = Durability::new(0, failures);
@@ -280,9 +280,9 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let shown = Shown::read(&config.tls)?;
     let tls = listen::tls(&shown)?;
     let upstreams =
-        web::Upstreams::new(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
-    let databases =
-        postgres::databases(&config).map_err(|error| StartError::Upstream(error.to_string()))?;
+        Upstreams::new(&config.web).map_err(|error| StartError::Upstream(error.to_string()))?;
+    let databases = postgres::databases(&config.postgres)
+        .map_err(|error| StartError::Upstream(error.to_string()))?;
     let mut followers = Followers::of(&config)?;
     let core = Core::open(&config, policy_name, policy).await?;
     followers.follow(&core.rotations)?;
@@ -296,18 +296,20 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     let search = Search::start(&config, &core)?;
     let standing = followers.standing(&core).with(databases.clone());
     let standing = Arc::new(standing);
-    let durability = core.durability;
+    let durability = Arc::clone(&core.durability);
+    let site = Arc::new(config.site(seen_as(config.listen.public_port, web)));
+    let handover = Arc::new(Handover::new());
     let gateway = Arc::new(Gateway {
+        web: web_plane(&core, &site, &handover, upstreams),
         registrar: core.registrar,
         accounts: core.accounts,
         master: core.master,
-        handover: Handover::new(),
-        upstreams,
+        handover,
         data: core.data,
         values: core.values,
         search,
         standing,
-        site: config.site(seen_as(config.listen.public_port, web)),
+        site,
         postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),
         config,
     });
@@ -320,12 +322,11 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         stopping.clone(),
     ));
     if let Some((listener, _)) = database {
-        let gateway = Arc::clone(&gateway);
         tasks.spawn(postgres::serve(
             listener,
             tls.postgres,
             databases,
-            gateway,
+            database_plane(&gateway),
             stopping.clone(),
         ));
     }
@@ -484,6 +485,35 @@ async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: 
     let desk = control::Desk::new(&gateway.registrar, &gateway.accounts, &gateway.config);
     let desk = desk.with(Arc::clone(&gateway.standing));
     control::serve(listener, desk, stopping).await;
+}
+
+/// What the web plane gets of all this.
+pub(crate) fn web_plane(
+    core: &Core,
+    site: &Arc<Site>,
+    handover: &Arc<Handover>,
+    upstreams: Upstreams,
+) -> WebPlane {
+    WebPlane {
+        registrar: core.registrar.clone(),
+        master: Arc::clone(&core.master),
+        site: Arc::clone(site),
+        handover: Arc::clone(handover),
+        upstreams,
+    }
+}
+
+/// What the postgres plane gets of all this.
+fn database_plane(gateway: &Gateway) -> postgres::Setup {
+    let tuning = &gateway.config.tuning;
+    postgres::Setup {
+        registrar: gateway.registrar.clone(),
+        master: Arc::clone(&gateway.master),
+        site: Arc::clone(&gateway.site),
+        listen: gateway.config.listen.clone(),
+        connections_max: tuning.connections_max,
+        connections_per_person: tuning.database_connections_per_person,
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

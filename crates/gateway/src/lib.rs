@@ -20,7 +20,6 @@ pub mod forward;
 mod gateway;
 mod listen;
 mod oauth;
-mod postgres;
 pub mod reload;
 mod retention;
 pub mod rotation;
@@ -29,8 +28,8 @@ pub mod signer;
 mod signing;
 pub mod stamps;
 pub mod standing;
-mod web;
+#[cfg(test)]
+mod wire;
 pub mod witness;
 
 pub use gateway::{Core, Gateway, Running, StartError, start};
-pub use postgres::{DatabaseState, DatabaseStatus, rights, setup};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,10 +24,12 @@ use tower_service::Service;
 
 use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
 use crate::certificate::Shown;
+use crate::console;
 use crate::gateway::Gateway;
-use crate::{console, web};
 use curfew_gate::clients::{self, Listener, OpenRequest, Peer, Seat, Seats, accepted, introduce};
 use curfew_gate::tls::TlsError;
+use curfew_web as web;
+pub(crate) use curfew_web::{Body, BoxError};
 
 /// From the first byte to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -44,11 +46,6 @@ const H2_STREAMS_MAX: u32 = 128;
 const H2_PING: Duration = Duration::from_secs(30);
 /// How long clients may take to go once the gateway stops.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// An error of a body; it ends the stream and says no more than that.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// A body of an answer.
-pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// What each listener shows its clients.
 pub(crate) struct Acceptors {
@@ -218,7 +215,7 @@ impl Site {
             .find(|web| host.eq_ignore_ascii_case(&web.host));
         match found {
             Some(resource) => {
-                web::respond(&self.gateway, resource, peer, &client.seat, request).await
+                web::respond(&self.gateway.web, resource, peer, &client.seat, request).await
             }
             // RFC 9110 section 15.5.20: this server does not speak for that host.
             None => plain(

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::gateway::Core;
-use crate::postgres::{Database, DatabaseStatus, Databases};
 use curfew_gate::clock;
 pub use curfew_gate::conditions::{Condition, Part as ConditionPart};
 use curfew_gate::conditions::{Conditions, Part};
 use curfew_gate::problem::Problem;
 use curfew_gate::recorder::Durability;
+use curfew_postgres::{Database, DatabaseStatus, Databases};
 
 /// What kind of follower.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -123,16 +123,6 @@ fn every_clippy_file_repeats_the_common_keys() {
 }
 
 #[test]
-fn planes_do_not_import_each_other() {
-    clean(planes_that_meet(&sources()));
-    found_in(
-        planes_that_meet,
-        "crates/gateway/src/web/x.rs",
-        "use crate::postgres::relay;",
-    );
-}
-
-#[test]
 fn nothing_dials_but_the_upstream_modules() {
     clean(dials_elsewhere(&sources()));
     found_in(

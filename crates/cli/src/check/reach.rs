@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_gate::problem::Problem;
 use curfew_gateway::config::{Account, Config, PostgresResource, UpstreamTls, WebResource};
-use curfew_gateway::rights;
+use curfew_postgres::rights;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio_postgres::NoTls;

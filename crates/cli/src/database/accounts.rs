@@ -3,8 +3,8 @@
 
 use clap::{Args, Subcommand};
 use curfew_gateway::config::{Config, PostgresResource};
-use curfew_gateway::rights::{self, Problem, Severity};
-use curfew_gateway::setup::{Administrator, Options, Setup, SetupError};
+use curfew_postgres::rights::{self, Problem, Severity};
+use curfew_postgres::setup::{Administrator, Options, Setup, SetupError};
 use serde::Serialize;
 
 use super::passfile;

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use curfew_gateway::config::PostgresResource;
-use curfew_gateway::rights;
-use curfew_gateway::setup::{Options, Setup};
+use curfew_postgres::rights;
+use curfew_postgres::setup::{Options, Setup};
 use tokio::process::Command;
 use tokio_postgres::{Config, NoTls};
 

@@ -63,10 +63,8 @@ struct Metadata {
 
 /// The public keys by which an upstream checks `Curfew-Assertion` (RFC 7517 section 5).
 async fn keys(State(oauth): State<Arc<OAuth>>) -> Response {
-    let Gateway {
-        upstreams, master, ..
-    } = &*oauth.gateway;
-    match upstreams.jwks(master) {
+    let gateway = &oauth.gateway;
+    match gateway.web.upstreams.jwks(&gateway.master) {
         Some(keys) => {
             let media = [(header::CONTENT_TYPE, "application/jwk-set+json")];
             (media, keys.to_owned()).into_response()

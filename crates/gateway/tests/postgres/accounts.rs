@@ -231,11 +231,11 @@ async fn with_trust_in_the_classifier_it_is_served_all_the_same() {
         "trust = \"classifier\"\n",
     );
     std::fs::copy(estate.password_file(Read), lenient.password_file(Read)).unwrap();
-    let found = curfew_gateway::rights::check(&lenient.config).await;
+    let found = curfew_postgres::rights::check(&lenient.config).await;
     let worst = found.iter().map(|one| one.severity).max();
     assert_eq!(
         worst,
-        Some(curfew_gateway::rights::Severity::Warning),
+        Some(curfew_postgres::rights::Severity::Warning),
         "{found:?}"
     );
     let world = lenient.open(POLICY).await;
@@ -280,7 +280,7 @@ async fn a_server_that_is_down_is_said_to_be_and_asked_again() {
     };
     let away = Estate::of(&server, &estate.database, &[Read], "");
     std::fs::copy(estate.password_file(Read), away.password_file(Read)).unwrap();
-    let found = curfew_gateway::rights::check(&away.config).await;
+    let found = curfew_postgres::rights::check(&away.config).await;
     assert!(
         found[0]
             .what
@@ -318,7 +318,7 @@ async fn passwords_are_made_once_and_only_their_verifiers_go_to_the_server() {
     let password = std::fs::read_to_string(&file).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     assert!(password.trim_end().len() >= 43, "256 bits");
-    let setup = curfew_gateway::setup::Setup::new(&estate.config).unwrap();
+    let setup = curfew_postgres::setup::Setup::new(&estate.config).unwrap();
     assert!(setup.made().is_empty());
     let sql = setup.sql(&Default::default());
     assert!(sql.contains("SCRAM-SHA-256$") && !sql.contains(password.trim_end()));

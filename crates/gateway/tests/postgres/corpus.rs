@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 use curfew_entry::AccountClass::{self, Connect, Ddl, Read, Write};
 use curfew_entry::{Event, Verb};
-use curfew_gateway::setup::Options;
+use curfew_postgres::setup::Options;
 use postgres_protocol::message::frontend;
 use tokio_postgres::AsyncMessage;
 
@@ -276,7 +276,7 @@ impl Scene {
             leave_tables: false,
         };
         estate.set_up(&options).await;
-        let problems = curfew_gateway::rights::check(&estate.config).await;
+        let problems = curfew_postgres::rights::check(&estate.config).await;
         assert!(problems.is_empty(), "{problems:#?}");
         let world = estate.open(&format!("{POLICY}{GUESTS}")).await;
         let people = BTreeMap::from([

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use curfew_entry::AccountClass::{self, Connect, Ddl, Read, Write};
-use curfew_gateway::rights::{Problem, Severity, check};
-use curfew_gateway::setup::Options;
+use curfew_postgres::rights::{Problem, Severity, check};
+use curfew_postgres::setup::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use curfew_entry::AccountClass;
 use curfew_gate::secret;
 use curfew_gateway::config::{Config, PostgresResource};
-use curfew_gateway::setup::{Options, Setup};
+use curfew_postgres::setup::{Options, Setup};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
