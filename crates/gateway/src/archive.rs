@@ -27,9 +27,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::registrar::Registrar;
 use crate::standing::{Kind, Progress};
 use alarm::Alarm;
+use curfew_gate::registrar::Registrar;
 
 pub use place::{Access, PlaceError};
 

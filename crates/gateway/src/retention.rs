@@ -26,12 +26,12 @@ use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::NotCarriedOut;
-use crate::conditions::{Conditions, Part};
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
-use crate::registrar::Registrar;
 use crate::standing::Progress;
+use curfew_gate::NotCarriedOut;
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::registrar::Registrar;
 
 /// How often it is looked whether anything is past its time: a sixteenth of the time that entries are
 /// kept, at most a day, so that what stands for the pruned part is not made for a handful of entries.
@@ -302,8 +302,12 @@ impl Pruner {
             archived: self.setup.archived,
         };
         self.registrar.carry_out(Command::Prune(told)).await?;
-        let entries = self.registrar.query(|authority, _| authority.entries());
-        let entries = entries.await.map_err(NotCarriedOut::from)?;
+        let entries = self
+            .registrar
+            .log()
+            .await
+            .map_err(NotCarriedOut::from)?
+            .entries;
         let covers = |newest: &Option<(u64, Arc<str>)>| {
             newest.as_ref().is_some_and(|(size, _)| *size >= entries)
         };

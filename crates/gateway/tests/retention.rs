@@ -198,10 +198,7 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     // Eve is disabled by an entry that is gone.
     let running = world.start().await.unwrap();
     world.wait("what was left goes", || !left.exists()).await;
-    let disabled = running.registrar().query(|authority, _| {
-        let subject = "eve".parse().unwrap();
-        authority.is_disabled(&subject)
-    });
+    let disabled = running.registrar().is_disabled("eve".parse().unwrap());
     assert!(disabled.await.unwrap());
     // Whose session this is, an entry says that is gone too.
     let refused = ana.ask(running.registrar(), Verb::WebRead, "nothing").await;

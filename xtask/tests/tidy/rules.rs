@@ -27,11 +27,22 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("curfew-search", &["curfew-entry", "curfew-ledger"]),
     ("curfew-export", &["curfew-entry", "curfew-ledger"]),
     (
+        "curfew-gate",
+        &[
+            "curfew-authority",
+            "curfew-entry",
+            "curfew-identity",
+            "curfew-ledger",
+            "curfew-values",
+        ],
+    ),
+    (
         "curfew-gateway",
         &[
             "curfew-authority",
             "curfew-entry",
             "curfew-export",
+            "curfew-gate",
             "curfew-identity",
             "curfew-ledger",
             "curfew-search",
@@ -45,6 +56,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "curfew-authority",
             "curfew-entry",
             "curfew-export",
+            "curfew-gate",
             "curfew-gateway",
             "curfew-search",
             "curfew-timestamp",
@@ -285,6 +297,13 @@ pub(crate) fn planes_that_meet(sources: &[Source]) -> Vec<String> {
     found
 }
 
+/// Whether this is of the crates that serve.
+fn is_shell(source: &Source) -> bool {
+    ["gate", "gateway", "web", "postgres", "portal", "custody"]
+        .iter()
+        .any(|name| source.path.starts_with(&format!("crates/{name}/src/")))
+}
+
 pub(crate) fn dials_elsewhere(sources: &[Source]) -> Vec<String> {
     let needles = [
         "TcpStream::connect",
@@ -295,9 +314,7 @@ pub(crate) fn dials_elsewhere(sources: &[Source]) -> Vec<String> {
         "UdpSocket",
     ];
     let here = |source: &Source| {
-        source.path.starts_with("crates/gateway/src/")
-            && !DIALS.contains(&source.path.as_str())
-            && !source.is_test()
+        is_shell(source) && !DIALS.contains(&source.path.as_str()) && !source.is_test()
     };
     complaints(
         sources,
@@ -309,7 +326,7 @@ pub(crate) fn dials_elsewhere(sources: &[Source]) -> Vec<String> {
 
 pub(crate) fn permits_minted_elsewhere(sources: &[Source]) -> Vec<String> {
     let here =
-        |source: &Source| source.path != "crates/gateway/src/registrar/ask.rs" && !source.is_test();
+        |source: &Source| source.path != "crates/gate/src/registrar/ask.rs" && !source.is_test();
     complaints(
         sources,
         here,
@@ -320,14 +337,14 @@ pub(crate) fn permits_minted_elsewhere(sources: &[Source]) -> Vec<String> {
 
 pub(crate) fn writers_elsewhere(sources: &[Source]) -> Vec<String> {
     let here = |source: &Source| {
-        source.path.starts_with("crates/gateway/src/")
-            && !source.path.starts_with("crates/gateway/src/registrar/")
+        is_shell(source)
+            && !source.path.starts_with("crates/gate/src/registrar/")
             && !source.is_test()
     };
     let needles = [".append(&", ".append_reserved(", "authority.apply("];
     let mut found = complaints(sources, here, &needles, "only the registrar writes");
     // Start-up folds the ledger into the state with the same `apply`.
-    found.retain(|line| !line.starts_with("crates/gateway/src/replay.rs"));
+    found.retain(|line| !line.starts_with("crates/gate/src/replay.rs"));
     found
 }
 

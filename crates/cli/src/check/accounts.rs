@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use curfew_authority::Policy;
 use curfew_entry::RoleName;
+use curfew_gate::problem::Problem;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::problem::Problem;
 
 use crate::configuration::Loaded;
 

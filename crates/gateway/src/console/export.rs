@@ -34,8 +34,8 @@ use tokio::time::timeout;
 use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use crate::permit::{Cut, CutSignal};
-use crate::{Closing, Permit, Refusal, Registrar};
+use curfew_gate::permit::{Cut, CutSignal};
+use curfew_gate::{Closing, Permit, Refusal, Registrar};
 
 /// Exports at once. Each holds what it knows of sessions, 13 MB of ended ones at most, and a piece:
 /// 0.1 MB, or a Parquet row group of up to 24 MB.
@@ -159,7 +159,7 @@ pub(super) async fn api(
     let asked = Asked::of(sent, &viewer.visit.headers)?;
     let permits = permitted(&portal, &viewer, &asked)
         .await
-        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     let turn = Arc::clone(&portal.exports.0).try_acquire_owned();
     let turn = turn.map_err(|_| {
         let text = "Too many exports are under way; try again later";
@@ -514,8 +514,8 @@ mod tests {
         use futures_util::StreamExt;
         let (pieces, mut flow) = flow();
         assert!(pieces.send(Piece::Bytes("late".into())).await.is_ok());
-        let cause = crate::permit::CutCause::Shutdown;
-        flow.cut.0[1].fire(crate::permit::Cut::of(cause));
+        let cause = curfew_gate::permit::CutCause::Shutdown;
+        flow.cut.0[1].fire(curfew_gate::permit::Cut::of(cause));
         assert!(flow.next().await.unwrap().is_err());
         assert_eq!(flow.seen.bytes_out.load(Ordering::Relaxed), 0);
     }

@@ -10,7 +10,7 @@ use super::cookies;
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use crate::oauth::{OUTAGE_RETRY_SECS, denial_text, end_text, outage_text};
-use crate::{Refusal, Unavailable};
+use curfew_gate::{Refusal, Unavailable};
 
 /// Why a page is not shown. Its texts are for the person at the browser.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -158,7 +158,7 @@ fn content_security_policy(portal: &Portal) -> String {
         .config
         .web
         .iter()
-        .map(|web| format!(" {}", portal.gateway.web_url(web)))
+        .map(|web| format!(" {}", portal.gateway.site.url(&web.host)))
         .collect();
     format!(
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \

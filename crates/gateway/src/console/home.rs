@@ -16,7 +16,7 @@ use super::sessions::{Row, own_rows};
 use super::sign_out::Token;
 use super::viewer::{Access, Viewer};
 use super::{Portal, text};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "home.html")]
@@ -108,7 +108,7 @@ async fn apps(portal: &Portal, viewer: &Viewer) -> Result<Vec<App>, Refusal> {
             apps.push(App {
                 name: web.name.to_string(),
                 environment: web.environment.to_string(),
-                url: portal.gateway.web_url(web),
+                url: portal.gateway.site.url(&web.host),
                 after_sign_in: access == Access::AfterSignIn,
             });
         }

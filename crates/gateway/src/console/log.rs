@@ -235,7 +235,7 @@ pub(super) async fn show(
 /// Why the newest entries cannot be shown.
 enum Failed {
     Unread(Unread),
-    Refused(crate::Refusal),
+    Refused(curfew_gate::Refusal),
 }
 
 impl LogPage {

@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::Portal;
 use super::viewer::{Access, Viewer};
 use crate::gateway::Gateway;
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// What a database client needs.
 #[derive(Debug)]

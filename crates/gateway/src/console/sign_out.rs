@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::viewer::Visit;
 use super::{Portal, cookies};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "sign_out.html")]

@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 
 use super::Portal;
 use super::viewer::{Access, Caller, Viewer, Visit};
-use crate::Refusal;
 use crate::oauth::Problem;
+use curfew_gate::Refusal;
 
 /// How long one entry stands for a session's reading, at most. A session that may be idle for less
 /// than twice as long has half of that, so that its reading counts as activity in time.
@@ -98,7 +98,7 @@ impl FromRequestParts<Arc<Portal>> for Reader {
         parts: &mut Parts,
         portal: &Arc<Portal>,
     ) -> Result<Self, Self::Rejection> {
-        let refused = |refusal| Problem::refused(&refusal, &portal.gateway.portal_url());
+        let refused = |refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url());
         let Ok(visit) = Visit::from_request_parts(parts, portal).await else {
             return Err(Problem::unavailable("Curfew could not finish this"));
         };

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
 use super::{Receiver, Room, Trouble};
-use crate::secret;
 use crate::standing::Progress;
+use curfew_gate::secret;
 
 /// How long a receiver that failed is left alone: twice as long each time, less up to half of it,
 /// so that many gateways do not come back all at once.

@@ -8,7 +8,7 @@ use curfew_authority::{Denial, StepUp};
 use curfew_entry::{Aal, DenialCause, EndReason, RecordLevel, Span};
 use serde::Serialize;
 
-use crate::{Refusal, Unavailable};
+use curfew_gate::{Refusal, Unavailable};
 
 /// How long a client is asked to wait while the ledger takes no entries, in seconds: about the
 /// time a full disk or a failed sync takes to be looked at again.

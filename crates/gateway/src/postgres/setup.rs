@@ -21,7 +21,7 @@ use super::direct::Direct;
 use super::rights::withheld;
 use super::upstream::{ConnectError, Target};
 use crate::config::{Accounts, PostgresResource};
-use crate::secret;
+use curfew_gate::secret;
 
 /// Who else needs what is taken from PUBLIC.
 #[derive(Clone, Debug, Default)]

@@ -7,8 +7,8 @@ use curfew_entry::{
 };
 
 use super::frame::{Complaint, Severity};
-use crate::permit::{Cut, CutCause};
-use crate::registrar::{Refusal, Unavailable};
+use curfew_gate::permit::{Cut, CutCause};
+use curfew_gate::registrar::{Refusal, Unavailable};
 
 /// What the texts need to know.
 #[derive(Clone, Debug)]

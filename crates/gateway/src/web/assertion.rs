@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::head::acr;
-use crate::secret::MasterKey;
+use curfew_gate::secret::MasterKey;
 
 /// How long an assertion is good for, in seconds.
 const LIFE_SECONDS: u64 = 60;

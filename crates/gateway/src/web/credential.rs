@@ -10,8 +10,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::head::Unfit;
-use crate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
-use crate::secret;
+use curfew_gate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
+use curfew_gate::secret;
 
 /// The cookie of a session on one host.
 pub(super) const SESSION_COOKIE: &str = "__Host-curfew";

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use super::fields;
 use super::upstream::{Answer, Lease};
 use super::{Body, BoxError};
-use crate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
-use crate::registrar::Registrar;
+use curfew_gate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
+use curfew_gate::registrar::Registrar;
 
 /// The body was stopped by Curfew.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -13,7 +13,7 @@ use http::{Request, Version};
 use super::fields::{self, Trusted};
 use super::head::{self, Shape, Unfit};
 use super::{credential, named_authority, own, public_authority, readable};
-use crate::secret;
+use curfew_gate::secret;
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
     let builder = Request::builder()

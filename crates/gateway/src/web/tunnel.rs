@@ -17,8 +17,8 @@ use super::flow::Flow;
 use super::frames::{Messages, Part, Splitter, close_frame};
 use super::upstream::Lease;
 use crate::config::Patterns;
-use crate::permit::{Cut, CutCause, CutSignal, Permit};
-use crate::secret;
+use curfew_gate::permit::{Cut, CutCause, CutSignal, Permit};
+use curfew_gate::secret;
 
 /// Bytes in flight in each direction: two buffers of 16 kB for each of 10,000 WebSockets are
 /// 330 MB.

@@ -3,7 +3,7 @@
 
 use curfew_authority::Auditor;
 use curfew_entry::{ClosedBy, Entry, Event, RecordLevel, Verb};
-use curfew_gateway::{Refusal, Unavailable, Unrecorded};
+use curfew_gate::{Refusal, Unavailable, Unrecorded};
 use curfew_ledger::LogReader;
 
 use crate::person::Person;

@@ -11,8 +11,8 @@ use curfew_entry::{
     Aal, Actor, Context, Credential, CredentialClass, EndReason, Entry, Event, Factor, Proof,
     SessionId,
 };
+use curfew_gate::secret::{self, MasterKey};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::secret::{self, MasterKey};
 use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;

@@ -7,6 +7,7 @@ mod ask;
 mod conceal;
 mod erase;
 mod live;
+mod lookup;
 mod outage;
 mod record;
 mod stop;
@@ -23,7 +24,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{Ask, Authority, Command, Denial, EndCause, StepUp, Verdict};
+use curfew_authority::{Ask, Command, Denial, EndCause, StepUp, Verdict};
 use curfew_entry::{
     AccountClass, DenialCause, EndReason, RecordLevel, RuleId, SessionId, Timestamp,
 };
@@ -33,10 +34,12 @@ use crate::clock::Clock;
 use crate::permit::{Cut, CutCause, Permit};
 use crate::recorder::Unrecorded;
 
-pub(crate) use conceal::Concealer;
-pub(crate) use erase::Approved;
+pub use conceal::Concealer;
+pub use erase::Approved;
+use lookup::Lookup;
+pub use lookup::{CredentialFound, LogState, SessionFound};
 use strangers::Strangers;
-pub(crate) use task::{Ledger, Reopen, Start, start};
+pub use task::{Ledger, Reopen, Start, start};
 
 /// Questions that may wait for the registrar. One takes about 10 µs, so a full queue is about
 /// 40 ms of work; whoever comes later waits in the sender.
@@ -120,7 +123,6 @@ pub struct Registrar {
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
-type Query = Box<dyn FnOnce(&Authority, Timestamp) + Send>;
 
 /// What came of several questions that were asked together.
 #[derive(Debug)]
@@ -144,7 +146,7 @@ enum Message {
         command: Box<Command>,
         answer: Answer<Verdict>,
     },
-    Query(Query),
+    Lookup(Lookup),
     Stop {
         answer: Answer<()>,
     },
@@ -157,7 +159,7 @@ impl Registrar {
     }
 
     /// Counts a device code (RFC 8628) that this address was not given, since too many wait.
-    pub(crate) fn count_refused_device(&self, address: IpAddr) {
+    pub fn count_refused_device(&self, address: IpAddr) {
         self.strangers.refused_device(address, self.clock.now());
     }
 
@@ -261,7 +263,7 @@ impl Registrar {
 
     /// Has the log say something of itself. False where it can take nothing now: then it is still
     /// to be said.
-    pub(crate) async fn note(&self, command: Command) -> bool {
+    pub async fn note(&self, command: Command) -> bool {
         match self.carry_out(command).await {
             Ok(()) => true,
             Err(NotCarriedOut::Impossible(refusal)) => {
@@ -282,22 +284,6 @@ impl Registrar {
         Ok(matches!(verdict, Verdict::Ended { .. }))
     }
 
-    /// Looks something up in the authority's state, at one moment between two entries.
-    ///
-    /// # Errors
-    /// When the gateway is stopping.
-    pub async fn query<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Authority, Timestamp) -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
-        self.send(|answer| {
-            Message::Query(Box::new(move |authority, now| {
-                let _ = answer.send(Ok(look(authority, now)));
-            }))
-        })
-        .await
-    }
-
     /// Stops: cuts what is live, records the end of work and closes the ledger.
     ///
     /// # Errors
@@ -307,7 +293,7 @@ impl Registrar {
     }
 
     /// Waits until its task is gone: after [`Self::stop`], or because it failed.
-    pub(crate) async fn gone(&self) {
+    pub async fn gone(&self) {
         self.messages.closed().await;
     }
 

@@ -13,7 +13,7 @@ use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use curfew_authority::{Ask, Auditor, EndCause, Presenter};
+use curfew_authority::{Ask, Auditor, Authority, EndCause, Presenter};
 use curfew_entry::{
     Aal, ActionDetail, Actor, ClosedBy, Context, Credential, CredentialClass, DeadlineCause,
     EndReason, Entry, Event, Factor, Field, Plane, Proof, Resource, Verb,

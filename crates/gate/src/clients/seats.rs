@@ -18,7 +18,16 @@ use curfew_entry::SessionId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Tuning;
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// All together; at least 2.
+    pub all: usize,
+    /// Of strangers from one address.
+    pub per_address: usize,
+    /// Of one session; what goes beyond stays among the strangers.
+    pub per_session: usize,
+}
 
 /// How long a stranger may be silent when others want its place: before its first request longer
 /// than the round trip of any line; between requests no longer than one, since nothing is lost
@@ -53,7 +62,7 @@ impl Network {
 
 /// The places of one listener.
 #[derive(Debug)]
-pub(crate) struct Seats {
+pub struct Seats {
     max: usize,
     strangers_max: usize,
     per_network_max: usize,
@@ -131,7 +140,7 @@ impl Signs {
 
 /// One connection's place, for as long as a clone of this is held.
 #[derive(Clone, Debug)]
-pub(crate) struct Seat(Arc<Held>);
+pub struct Seat(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -162,7 +171,7 @@ enum Owner {
 
 /// A request that is not yet answered to the end.
 #[derive(Clone, Debug)]
-pub(crate) struct OpenRequest(Arc<Request>);
+pub struct OpenRequest(Arc<Request>);
 
 #[derive(Debug)]
 struct Request {
@@ -172,7 +181,7 @@ struct Request {
 
 impl OpenRequest {
     /// All of it has come: now it waits for its answer.
-    pub(super) fn received(&self) {
+    pub fn received(&self) {
         if !self.0.whole.swap(true, Ordering::Relaxed) {
             self.0.signs.waiting.fetch_add(1, Ordering::Relaxed);
             self.0.signs.heard();
@@ -192,17 +201,15 @@ impl Drop for Request {
 
 impl Seats {
     /// As many as the configuration says.
-    pub(crate) fn new(tuning: &Tuning) -> Arc<Self> {
-        let max = tuning.connections_max.max(2);
+    pub fn new(places: Places) -> Arc<Self> {
+        let max = places.all.max(2);
         let strangers_max = max / 2;
         Arc::new(Self {
             max,
             strangers_max,
-            per_network_max: tuning
-                .connections_per_address
-                .clamp(1, (strangers_max / 2).max(1)),
+            per_network_max: places.per_address.clamp(1, (strangers_max / 2).max(1)),
             known_max: max - (max / 4).max(1),
-            per_session_max: tuning.connections_per_session.max(1),
+            per_session_max: places.per_session.max(1),
             taken: Mutex::default(),
         })
     }
@@ -214,7 +221,7 @@ impl Seats {
 
     /// A place for a connection from `address`, as soon as there is one. None where too many wait
     /// already, or it takes too long. `proxy`: it carries the requests of many.
-    pub(crate) async fn find(self: &Arc<Self>, address: IpAddr, proxy: bool) -> Option<Seat> {
+    pub async fn find(self: &Arc<Self>, address: IpAddr, proxy: bool) -> Option<Seat> {
         let until = Instant::now() + WAIT;
         let mut waiting = None;
         loop {
@@ -336,23 +343,23 @@ impl Taken {
 
 impl Seat {
     /// The connection has to end: somebody else needs its place.
-    pub(crate) fn gives_way(&self) -> &CancellationToken {
+    pub fn gives_way(&self) -> &CancellationToken {
         &self.0.gives_way
     }
 
     /// Bytes have come.
-    pub(super) fn heard(&self) {
+    pub fn heard(&self) {
         self.0.signs.heard();
     }
 
     /// The handshake is over.
-    pub(super) fn enter(&self) {
+    pub fn enter(&self) {
         self.0.signs.entered.store(true, Ordering::Relaxed);
         self.heard();
     }
 
     /// A request has begun, and is open for as long as what is returned is held.
-    pub(super) fn begin(&self, bodied: bool) -> OpenRequest {
+    pub fn begin(&self, bodied: bool) -> OpenRequest {
         self.0.signs.open.fetch_add(1, Ordering::Relaxed);
         self.heard();
         let request = OpenRequest(Arc::new(Request {
@@ -370,7 +377,7 @@ impl Seat {
     }
 
     /// A request on it was permitted to this session.
-    pub(crate) fn known(&self, session: &SessionId) {
+    pub fn known(&self, session: &SessionId) {
         let mut owner = self.owner();
         match &*owner {
             Owner::Session(held) if held == session => return,
@@ -398,7 +405,7 @@ impl Seat {
     }
 
     /// A request on it showed a session that is none, or no longer one.
-    pub(crate) fn unknown(&self) {
+    pub fn unknown(&self) {
         let mut owner = self.owner();
         if let Owner::Session(session) = &*owner {
             let mut taken = self.0.seats.taken();
@@ -429,11 +436,10 @@ mod tests {
     use super::*;
 
     fn seats(max: usize, per_address: usize, per_session: usize) -> Arc<Seats> {
-        Seats::new(&Tuning {
-            connections_max: max,
-            connections_per_address: per_address,
-            connections_per_session: per_session,
-            ..Tuning::default()
+        Seats::new(Places {
+            all: max,
+            per_address,
+            per_session,
         })
     }
 

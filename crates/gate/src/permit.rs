@@ -4,11 +4,11 @@
 //! no public constructor, and every way to an upstream (`dial`) wants one by value:
 //!
 //! ```compile_fail,E0451
-//! let permit = curfew_gateway::Permit { inner: None };
+//! let permit = curfew_gate::Permit { inner: None };
 //! ```
 //! ```
 //! // Its twin compiles: the type is there, only the constructor is not.
-//! fn wants_a_permit(_: &curfew_gateway::Permit) {}
+//! fn wants_a_permit(_: &curfew_gate::Permit) {}
 //! ```
 
 mod pulse;
@@ -194,7 +194,7 @@ impl Permit {
     }
 
     /// Of what it allows, these were never done: places among the questions that were asked together.
-    pub(crate) fn skipped(&self, places: &[usize]) {
+    pub fn skipped(&self, places: &[usize]) {
         let skipped = &self.inner().skipped;
         let mut skipped = skipped.lock().unwrap_or_else(PoisonError::into_inner);
         skipped.extend_from_slice(places);
@@ -254,7 +254,7 @@ pub struct Cut {
 
 impl Cut {
     /// A cut that no clock made.
-    pub(crate) fn of(cause: CutCause) -> Self {
+    pub fn of(cause: CutCause) -> Self {
         Self {
             cause,
             deadline: None,
@@ -302,7 +302,8 @@ pub struct CutSignal {
 }
 
 impl CutSignal {
-    pub(crate) fn fire(&self, cut: Cut) {
+    /// Cuts. Anybody may: nothing can be opened by it.
+    pub fn fire(&self, cut: Cut) {
         // The first cause stands; a later one changes nothing.
         if self.cut.set(cut).is_ok() {
             self.token.cancel();

@@ -23,16 +23,16 @@ const STA_NANO: i32 = 0x2000;
 
 /// Where the last entry of an existing ledger left the clocks.
 #[derive(Clone, Debug)]
-pub(crate) struct LastSeen {
+pub struct LastSeen {
     /// Time of the last entry.
-    pub(crate) entry: Timestamp,
+    pub entry: Timestamp,
     /// From the last `gateway.started`: its time, boot id and boot clock.
-    pub(crate) start: Option<(Timestamp, String, u64)>,
+    pub start: Option<(Timestamp, String, u64)>,
 }
 
 impl LastSeen {
     /// Where the entries that lead to this state left them.
-    pub(crate) fn of(authority: &Authority) -> Self {
+    pub fn of(authority: &Authority) -> Self {
         let start = authority.last_start();
         Self {
             entry: authority.time(),
@@ -62,7 +62,7 @@ fn wall_us() -> u64 {
 }
 
 /// The wall clock, for what happens while ledger time stands still.
-pub(crate) fn wall_now() -> Timestamp {
+pub fn wall_now() -> Timestamp {
     Timestamp::from_micros(wall_us())
 }
 
@@ -75,7 +75,7 @@ fn micros(moment: Timespec) -> u64 {
 impl Clock {
     /// Finds ledger time. On the same boot as the last start it goes on by the boot clock;
     /// otherwise by the wall clock, unless that stands before the last entry.
-    pub(crate) fn start(last: Option<&LastSeen>) -> Self {
+    pub fn start(last: Option<&LastSeen>) -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map(|text| text.trim().to_owned())
             .unwrap_or_default();
@@ -111,22 +111,22 @@ impl Clock {
     }
 
     /// How ledger time was found at start.
-    pub(crate) fn source(&self) -> ClockSource {
+    pub fn source(&self) -> ClockSource {
         self.0.source
     }
 
     /// The kernel's boot id, empty where it cannot be read.
-    pub(crate) fn boot_id(&self) -> &str {
+    pub fn boot_id(&self) -> &str {
         &self.0.boot_id
     }
 
     /// The boot clock at a moment of ledger time, in microseconds.
-    pub(crate) fn boot_us(&self, at: Timestamp) -> u64 {
+    pub fn boot_us(&self, at: Timestamp) -> u64 {
         at.as_micros().saturating_sub(self.0.base_us)
     }
 
     /// Wall clock minus ledger time, in microseconds.
-    pub(crate) fn wall_offset_us(&self) -> i64 {
+    pub fn wall_offset_us(&self) -> i64 {
         let wall = i64::try_from(wall_us()).unwrap_or(i64::MAX);
         let ledger = i64::try_from(self.now().as_micros()).unwrap_or(i64::MAX);
         wall.saturating_sub(ledger)
@@ -134,7 +134,7 @@ impl Clock {
 }
 
 /// How the wall clock stands, where the kernel tells: in a sandbox it may not.
-pub(crate) fn wall() -> Option<WallClock> {
+pub fn wall() -> Option<WallClock> {
     let mut timex = Timex::new();
     // Nothing is to be changed: it is only asked.
     adjtimex(&mut timex).ok()?;
@@ -159,14 +159,14 @@ pub fn is_clock_synced() -> Option<bool> {
 /// A timer on the boot clock with the kernel's own precision, where the runtime's wheel would
 /// round up to a whole millisecond.
 #[derive(Debug)]
-pub(crate) struct Alarm {
+pub struct Alarm {
     fd: AsyncFd<OwnedFd>,
     clock: Clock,
 }
 
 impl Alarm {
     /// A timer that is not set.
-    pub(crate) fn new(clock: Clock) -> std::io::Result<Self> {
+    pub fn new(clock: Clock) -> std::io::Result<Self> {
         let fd = timerfd_create(
             TimerfdClockId::Boottime,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
@@ -180,7 +180,7 @@ impl Alarm {
     }
 
     /// Sets the timer to ring at `at`, at once where that is past; `None` silences it.
-    pub(crate) fn set(&self, at: Option<Timestamp>) -> std::io::Result<()> {
+    pub fn set(&self, at: Option<Timestamp>) -> std::io::Result<()> {
         // Zero would disarm the timer, so a moment in the past becomes the first microsecond.
         let boot = at.map_or(0, |at| self.clock.boot_us(at).max(1));
         let value = Timespec {
@@ -200,7 +200,7 @@ impl Alarm {
     }
 
     /// Waits until the timer rings.
-    pub(crate) async fn rung(&self) -> std::io::Result<()> {
+    pub async fn rung(&self) -> std::io::Result<()> {
         loop {
             let mut ready = self.fd.readable().await?;
             let mut count = [0_u8; 8];

@@ -62,7 +62,7 @@ pub fn session_id() -> Result<SessionId, SecretError> {
 ///
 /// # Errors
 /// When the operating system gives no random bytes.
-pub(crate) fn erasure_id() -> Result<ErasureId, SecretError> {
+pub fn erasure_id() -> Result<ErasureId, SecretError> {
     random().map(ErasureId::from_random)
 }
 
@@ -190,7 +190,7 @@ const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 /// Reads what proves us to others – a bearer token, a secret key – from its file. The error is for the
 /// operator, and names the file.
-pub(crate) fn read_token(path: &Path) -> Result<SecretString, String> {
+pub fn read_token(path: &Path) -> Result<SecretString, String> {
     let at = |problem: String| format!("{}: {problem}", path.display());
     let about = fs::metadata(path).map_err(|error| at(error.to_string()))?;
     if about.mode() & 0o077 != 0 {

@@ -9,9 +9,11 @@ use curfew_values::{Record, Store, ValuesError};
 
 /// What is concealed, and where the values go.
 #[derive(Clone, Debug)]
-pub(crate) struct Concealer {
-    pub(crate) store: Arc<Store>,
-    pub(crate) fields: BTreeSet<Field>,
+pub struct Concealer {
+    /// Where the values are kept.
+    pub store: Arc<Store>,
+    /// What of entries is concealed.
+    pub fields: BTreeSet<Field>,
 }
 
 impl Concealer {

@@ -59,7 +59,7 @@ pub struct Condition {
 
 /// All that is out of order.
 #[derive(Debug, Default)]
-pub(crate) struct Conditions(Mutex<BTreeMap<Part, (Instant, String)>>);
+pub struct Conditions(Mutex<BTreeMap<Part, (Instant, String)>>);
 
 impl Conditions {
     fn known(&self) -> MutexGuard<'_, BTreeMap<Part, (Instant, String)>> {
@@ -67,7 +67,7 @@ impl Conditions {
     }
 
     /// It is out of order, in this way. Since when it has been is kept.
-    pub(crate) fn failed(&self, part: Part, text: impl Into<String>) {
+    pub fn failed(&self, part: Part, text: impl Into<String>) {
         self.failed_at(Instant::now(), part, text.into());
     }
 
@@ -78,12 +78,12 @@ impl Conditions {
     }
 
     /// It is in order.
-    pub(crate) fn well(&self, part: Part) {
+    pub fn well(&self, part: Part) {
         self.known().remove(&part);
     }
 
     /// What came of a look at it.
-    pub(crate) fn look<T, E: std::fmt::Display>(&self, part: Part, looked: &Result<T, E>) {
+    pub fn look<T, E: std::fmt::Display>(&self, part: Part, looked: &Result<T, E>) {
         match looked {
             Ok(_) => self.well(part),
             Err(error) => self.failed(part, error.to_string()),
@@ -91,7 +91,7 @@ impl Conditions {
     }
 
     /// All of them, as ledger time `now` and this instant are the same moment.
-    pub(crate) fn all(&self, (now, instant): (Timestamp, Instant)) -> Vec<Condition> {
+    pub fn all(&self, (now, instant): (Timestamp, Instant)) -> Vec<Condition> {
         let known = self.known();
         let all = known.iter().map(|(part, (began, text))| {
             let passed = instant.saturating_duration_since(*began);

@@ -34,29 +34,38 @@ pub(super) const PAUSE: Duration = Duration::from_millis(5);
 const STEP_US: u64 = 600_000;
 
 /// Opens the ledger again after a failure and gives its size. Blocking.
-pub(crate) type Reopen =
-    Arc<dyn Fn(Arc<Durability>) -> Result<(Writer, u64), String> + Send + Sync>;
+pub type Reopen = Arc<dyn Fn(Arc<Durability>) -> Result<(Writer, u64), String> + Send + Sync>;
 
 /// The ledger, as the registrar takes it over.
-pub(crate) struct Ledger {
-    pub(crate) writer: Writer,
-    pub(crate) reopen: Reopen,
-    pub(crate) durability: Arc<Durability>,
-    pub(crate) concealer: Option<Concealer>,
-    pub(crate) failures: mpsc::UnboundedReceiver<String>,
+pub struct Ledger {
+    /// What appends.
+    pub writer: Writer,
+    /// What opens it again.
+    pub reopen: Reopen,
+    /// Where the writer tells what is durable.
+    pub durability: Arc<Durability>,
+    /// What takes values out of entries, where any are.
+    pub concealer: Option<Concealer>,
+    /// Why the ledger failed, each time it did.
+    pub failures: mpsc::UnboundedReceiver<String>,
 }
 
 /// What the registrar starts from.
-pub(crate) struct Start {
-    pub(crate) authority: Authority,
-    pub(crate) ledger: Ledger,
-    pub(crate) clock: Clock,
-    pub(crate) outage_grace: Duration,
-    pub(crate) record_wait: Duration,
+pub struct Start {
+    /// The state that the entries lead to.
+    pub authority: Authority,
+    /// The ledger behind that state.
+    pub ledger: Ledger,
+    /// Ledger time.
+    pub clock: Clock,
+    /// How long what is open goes on while nothing can be recorded.
+    pub outage_grace: Duration,
+    /// How long whoever asks waits for its record.
+    pub record_wait: Duration,
     /// What was approved and not done when the gateway last stopped.
-    pub(crate) approved: Vec<Approved>,
+    pub approved: Vec<Approved>,
     /// Where it is told what is out of order.
-    pub(crate) conditions: Arc<Conditions>,
+    pub conditions: Arc<Conditions>,
 }
 
 pub(super) type Reopening = JoinHandle<Result<(Writer, u64), String>>;
@@ -91,7 +100,7 @@ pub(super) struct Task {
 ///
 /// # Errors
 /// When the kernel gives no timer.
-pub(crate) fn start(start: Start) -> std::io::Result<Registrar> {
+pub fn start(start: Start) -> std::io::Result<Registrar> {
     let (messages, inbox) = mpsc::channel(QUEUE_MAX);
     // Bounded by the permits that are out: each is given back once.
     let (released, returns) = mpsc::unbounded_channel();
@@ -282,7 +291,7 @@ impl Task {
                 self.settle();
                 self.answer_command(*command, answer);
             }
-            Message::Query(query) => query(&self.authority, self.now()),
+            Message::Lookup(lookup) => lookup.answer(&self.authority, self.now()),
             // The loop takes this one itself.
             Message::Stop { .. } => {}
         }

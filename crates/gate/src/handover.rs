@@ -46,7 +46,7 @@ const OFFERS_PER_SESSION_MAX: usize = 32;
 
 /// How often a browser may begin again: several tabs at once may each set the cookie that ties the
 /// sign-in to the browser, and agree on one in the second round.
-pub(crate) const ROUNDS_MAX: u8 = 4;
+pub const ROUNDS_MAX: u8 = 4;
 
 /// How long the browser may take from the app to the portal and back, in seconds: a sign-in with
 /// a look at the phone.
@@ -287,7 +287,7 @@ pub fn sign_in_url(
 }
 
 /// The same for a browser that came with a code that did not work, for the `round`th time.
-pub(crate) fn sign_in_again_url(
+pub fn sign_in_again_url(
     portal: &str,
     resource: &ResourceName,
     to: &str,

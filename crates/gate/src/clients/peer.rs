@@ -12,7 +12,7 @@ use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::config::{ClientHeader, Listen, Listener};
+use super::{ClientHeader, Listen, Listener};
 
 /// How long a proxy's header may take: it is the first thing on a new connection.
 const INTRODUCTION: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 ///
 /// # Errors
 /// When a trusted proxy does not begin with the header it is expected to send.
-pub(crate) async fn introduce(
+pub async fn introduce(
     stream: &mut TcpStream,
     peer: SocketAddr,
     listen: &Listen,
@@ -94,7 +94,7 @@ fn no_header() -> io::Error {
 }
 
 /// The client that a request is for, which came over a connection from `peer`.
-pub(super) fn of_request(headers: &HeaderMap, peer: IpAddr, listen: &Listen) -> IpAddr {
+pub fn of_request(headers: &HeaderMap, peer: IpAddr, listen: &Listen) -> IpAddr {
     let Some(field) = listen.client_header.filter(|_| listen.trusts(peer)) else {
         return peer;
     };

@@ -10,29 +10,49 @@ use curfew_entry::{Entry, ErasureId, Event};
 use curfew_ledger::PrunePoint;
 
 use crate::clock::LastSeen;
-use crate::gateway::StartError;
 use crate::registrar::Approved;
 
+/// Why the ledger leads to no state.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The ledger holds something this program cannot replay.
+    #[error("entry {index} of the ledger cannot be replayed: {problem}")]
+    Entry {
+        /// The entry.
+        index: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What stands for entries that were pruned.
+    #[error("what stands for the pruned part of the ledger: {0}")]
+    PrunePoint(String),
+}
+
 /// What the ledger leads to.
-pub(crate) struct Replayed {
-    pub(crate) authority: Authority,
-    pub(crate) last: Option<LastSeen>,
+pub struct Replayed {
+    /// The state.
+    pub authority: Authority,
+    /// Where the entries left the clocks; none before the first.
+    pub last: Option<LastSeen>,
     /// Erasures that were approved and are not done.
-    pub(crate) approved: Vec<Approved>,
+    pub approved: Vec<Approved>,
     /// The statements on all changes of the key that signs the log, in its order.
-    pub(crate) rotations: Vec<String>,
+    pub rotations: Vec<String>,
 }
 
 /// Folds the ledger into the authority's state.
-pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, StartError> {
+///
+/// # Errors
+/// At the first entry that this program cannot read.
+pub fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, ReplayError> {
     let (mut authority, mut approved) = begin(recovered.prune_point.as_ref())?;
     let mut rotations = match &recovered.prune_point {
-        Some(horizon) => horizon.verified_state().statements(),
+        Some(pruned) => pruned.verified_state().statements(),
         None => Vec::new(),
     };
     let mut unproven = recovered.prune_point.as_ref().map(PrunePoint::digest);
     for item in recovered.entries() {
-        let failed = |index, problem| StartError::Replay { index, problem };
+        let failed = |index, problem| ReplayError::Entry { index, problem };
         let (index, bytes) = item.map_err(|error| failed(recovered.size, error.to_string()))?;
         let entry = Entry::from_bytes(&bytes).map_err(|error| failed(index, error.to_string()))?;
         authority.apply(&entry);
@@ -49,7 +69,7 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
         }
     }
     if unproven.is_some() {
-        return Err(StartError::Horizon(
+        return Err(ReplayError::PrunePoint(
             "no entry names its digest: it is not the one that was recorded".to_owned(),
         ));
     }
@@ -72,13 +92,13 @@ pub(crate) fn replay(recovered: &curfew_ledger::Recovered) -> Result<Replayed, S
 
 /// The state before the first entry that is left.
 fn begin(
-    horizon: Option<&PrunePoint>,
-) -> Result<(Authority, BTreeMap<ErasureId, u64>), StartError> {
-    let Some(horizon) = horizon else {
+    pruned: Option<&PrunePoint>,
+) -> Result<(Authority, BTreeMap<ErasureId, u64>), ReplayError> {
+    let Some(pruned) = pruned else {
         return Ok((Authority::new(), BTreeMap::new()));
     };
-    let auditor = Auditor::inherit(horizon.state());
-    let auditor = auditor.map_err(|error| StartError::Horizon(error.to_string()))?;
+    let auditor = Auditor::inherit(pruned.state());
+    let auditor = auditor.map_err(|error| ReplayError::PrunePoint(error.to_string()))?;
     let approved = auditor.erasures_approved().clone();
     Ok((auditor.into_authority(), approved))
 }

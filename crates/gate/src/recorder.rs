@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::signing::{Signing, fault};
 use curfew_entry::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
 use curfew_values::Store;
 use tokio::sync::{mpsc, oneshot, watch};
-
-use crate::signing::{Signing, fault};
 
 /// Why an entry has not come as far as it must.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -60,7 +59,7 @@ struct Waiter {
 
 impl Durability {
     /// At a ledger of `size` durable entries. A failure of the writer is told to `failures`.
-    pub(crate) fn new(size: u64, failures: mpsc::UnboundedSender<String>) -> Self {
+    pub fn new(size: u64, failures: mpsc::UnboundedSender<String>) -> Self {
         Self {
             size: AtomicU64::new(size),
             queue: Mutex::default(),
@@ -76,14 +75,14 @@ impl Durability {
     }
 
     /// From here on the values in this store are made durable before the entries.
-    pub(crate) fn keep_values(&self, store: Arc<Store>) {
+    pub fn keep_values(&self, store: Arc<Store>) {
         // Set once, before the first entry of a run.
         let _ = self.values.set(store);
     }
 
     /// The same, of a log with witnesses.
     #[must_use]
-    pub(crate) fn with_witnesses(mut self, has_witnesses: bool) -> Self {
+    pub fn with_witnesses(mut self, has_witnesses: bool) -> Self {
         self.has_witnesses = has_witnesses;
         self
     }
@@ -125,7 +124,7 @@ impl Durability {
     }
 
     /// Whether the durable entry with this index has come so far.
-    pub(crate) fn has_reached(&self, entry: u64, level: RecordLevel) -> bool {
+    pub fn has_reached(&self, entry: u64, level: RecordLevel) -> bool {
         match level {
             RecordLevel::Signed => {
                 let checkpoint = self.checkpoint.borrow();
@@ -140,7 +139,7 @@ impl Durability {
     }
 
     /// Waits until the durable entry with this index has come so far.
-    pub(crate) async fn reach(&self, entry: u64, level: RecordLevel) {
+    pub async fn reach(&self, entry: u64, level: RecordLevel) {
         let covers = |checkpoint: &Option<(u64, Arc<str>)>| {
             checkpoint.as_ref().is_some_and(|(size, _)| *size > entry)
         };
@@ -174,17 +173,17 @@ impl Durability {
     }
 
     /// The newest signed checkpoint and its size, as they are published.
-    pub(crate) fn checkpoints(&self) -> watch::Receiver<Option<(u64, Arc<str>)>> {
+    pub fn checkpoints(&self) -> watch::Receiver<Option<(u64, Arc<str>)>> {
         self.checkpoint.subscribe()
     }
 
     /// Whether checkpoints are signed and published.
-    pub(crate) fn signing(&self) -> watch::Receiver<Signing> {
+    pub fn signing(&self) -> watch::Receiver<Signing> {
         self.signing.subscribe()
     }
 
     /// The ledger was opened with this checkpoint, the newest that is signed.
-    pub(crate) fn opened_at(&self, note: &str) {
+    pub fn opened_at(&self, note: &str) {
         if let Some(size) = size_of(note) {
             self.signing.send_modify(|signing| signing.size = size);
         }
@@ -199,32 +198,32 @@ impl Durability {
     }
 
     /// A quorum of witnesses has cosigned so many entries.
-    pub(crate) fn reached_witnesses(&self, size: u64) {
+    pub fn reached_witnesses(&self, size: u64) {
         self.witnessed.send_replace(size);
     }
 
     /// A timestamping authority has vouched for so many entries.
-    pub(crate) fn reached_stamps(&self, size: u64) {
+    pub fn reached_stamps(&self, size: u64) {
         self.stamped.send_replace(size);
     }
 
     /// How many entries somebody waits for it to vouch for.
-    pub(crate) fn demanded_stamps(&self) -> watch::Receiver<u64> {
+    pub fn demanded_stamps(&self) -> watch::Receiver<u64> {
         self.demanded.subscribe()
     }
 
     /// How many entries a quorum of witnesses has cosigned.
-    pub(crate) fn witnessed(&self) -> u64 {
+    pub fn witnessed(&self) -> u64 {
         *self.witnessed.borrow()
     }
 
     /// How many entries a timestamping authority has vouched for.
-    pub(crate) fn stamped(&self) -> u64 {
+    pub fn stamped(&self) -> u64 {
         *self.stamped.borrow()
     }
 
     /// Nothing more becomes durable until the writer is open again: nobody waits any longer.
-    pub(crate) fn give_up(&self) {
+    pub fn give_up(&self) {
         let mut queue = self.queue();
         queue.broken = true;
         // Whoever waits is told by its dropped sender.
@@ -232,7 +231,7 @@ impl Durability {
     }
 
     /// The writer is open again, at this size.
-    pub(crate) fn resume(&self, size: u64) {
+    pub fn resume(&self, size: u64) {
         self.queue().broken = false;
         self.durable(size);
     }

@@ -14,11 +14,13 @@ use crate::conditions::Part;
 
 /// An erasure that was approved and is not done.
 #[derive(Clone, Debug)]
-pub(crate) struct Approved {
-    pub(crate) erasure: ErasureId,
-    pub(crate) subject: SubjectName,
+pub struct Approved {
+    /// Its name.
+    pub erasure: ErasureId,
+    /// Whose values go.
+    pub subject: SubjectName,
     /// The index of its approval: values of entries from there on are left.
-    pub(crate) before: u64,
+    pub before: u64,
 }
 
 /// The erasures to be carried out, one after the other.

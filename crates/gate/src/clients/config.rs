@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::Complaint;
+use crate::settings::Complaint;
 
 /// Where Curfew listens. Port 0 takes any free port.
 #[derive(Clone, Debug, Deserialize)]
@@ -54,14 +54,15 @@ pub enum ClientHeader {
 
 impl Listen {
     /// Whether whoever connects from here is believed.
-    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+    pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted_proxies
             .iter()
             .any(|net| net.contains(&address))
     }
 
-    pub(super) fn problem(&self) -> Option<Complaint<'_>> {
+    /// What is wrong with it.
+    pub fn problem(&self) -> Option<Complaint<'_>> {
         let told = !self.proxy_protocol.is_empty() || self.client_header.is_some();
         let nobody = self.trusted_proxies.is_empty();
         if told && nobody {
