@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The code is in five folders over the disk, each with a page of its own. They form an order: a folder
-//! uses those to its left and no other, which `xtask/tests/tidy` holds.
+//! uses those to its left and no others; `xtask/tests/tidy` checks that.
 //!
 //! ```text
 //! disk ◀── format ◀── keys ◀── read ◀─┬─ verify

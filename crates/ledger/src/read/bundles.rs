@@ -1,8 +1,8 @@
 //! The sealed part of a log: entries that are left only in their bundles (see `write/seal.rs`).
 //!
 //! A segment has a checksum in each frame. A bundle has none, but beside it lies the tile with the
-//! hash of each of its entries, and every entry is held to that. Who changed both is found by
-//! verification, which goes up to the signed root.
+//! hash of each of its entries, and every entry is compared with its hash. If both were changed,
+//! verification finds it, since it recomputes the signed root.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use crate::read::prune_point::PrunePoint;
 pub(crate) struct Bundle {
     path: PathBuf,
     hashes: Vec<u8>,
-    /// Each entry after its length, as in a frame.
+    /// Each entry preceded by its length, as in a frame.
     pub(crate) payload: Vec<u8>,
     /// Index of its first entry.
     pub(crate) first: u64,
@@ -36,7 +36,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// The same for whoever hashes all entries anyway: without what [`Bundle::check`] needs.
+    /// The same without the hashes that [`Bundle::check`] needs, for callers that hash all entries.
     pub(crate) fn read_unproven(
         disk: &dyn Disk,
         dir: &Path,
@@ -59,7 +59,7 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Holds the entry to its hash.
+    /// Compares an entry with its hash.
     pub(crate) fn check(&self, index: u64, entry: &[u8]) -> Result<(), ReadError> {
         let at = index.checked_sub(self.first);
         let at = at
@@ -81,7 +81,7 @@ impl Bundle {
     }
 }
 
-/// That it was pruned, if it was.
+/// The error for a pruned entry, if `index` was pruned.
 fn pruned(disk: &dyn Disk, dir: &Path, index: u64) -> Option<ReadError> {
     let first = PrunePoint::size_at(disk, dir).ok()?;
     (index < first).then_some(ReadError::Pruned { index, first })
@@ -97,7 +97,7 @@ fn corrupt(path: &Path, offset: u64, index: u64) -> ReadError {
     })
 }
 
-/// The tile of this kind and number with all that it can have.
+/// The tile of this kind and number at its full width.
 pub(crate) fn full(kind: TileKind, n: u64) -> Tile {
     Tile {
         kind,
@@ -120,11 +120,11 @@ fn full_tile(disk: &dyn Disk, dir: &Path, kind: TileKind, n: u64) -> Result<Vec<
     Ok(bytes)
 }
 
-/// What a [`TileBuilder`] holds after `size` entries, read from full tiles alone: partial ones are
-/// never synced, and of a sealed part the full ones are.
+/// The [`TileBuilder`] after `size` entries, read from full tiles alone: those of the sealed part are
+/// synced, partial tiles never are.
 ///
-/// What is read here is proven by what follows: the root of the next frame and of the next signed
-/// checkpoint are over it.
+/// The tiles are not verified here. The roots of the next frame and of the next signed checkpoint are
+/// computed from them, and must match.
 pub(crate) fn builder_at(disk: &dyn Disk, dir: &Path, size: u64) -> Result<TileBuilder, ReadError> {
     if size == 0 {
         return Ok(TileBuilder::new());

@@ -1,4 +1,4 @@
-//! Entries in the order of the log, out of bundles as far as it is sealed and then out of segments.
+//! Entries in the order of the log: those of the sealed part from bundles, the others from segments.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,24 +10,24 @@ use crate::format::segment::{list_segments, split_payload};
 use crate::read::bundles::Bundle;
 use crate::read::reader::{Cursor, Step};
 
-/// Entries in index order. After an error it ends.
+/// An iterator over entries in index order. It ends after an error.
 #[derive(Debug)]
 pub struct Entries {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     range: Range<u64>,
-    /// Stands behind the frame being given; `None` while entries come out of bundles.
+    /// After the current frame; `None` while entries come from bundles.
     cursor: Option<Cursor>,
-    /// The bundle being given, when it is one.
+    /// The current bundle; `None` while entries come from a frame.
     bundle: Option<Bundle>,
-    /// What is being given, and how much of it has been.
+    /// Payload of the current frame or bundle, and the number of its bytes consumed.
     payload: Vec<u8>,
     given: usize,
-    /// Index of the entry at `given`.
+    /// Index of the entry that starts at byte `given` of the payload.
     at: u64,
-    /// Where the current frame starts in its segment.
+    /// Byte offset of the current frame in its segment.
     place: u64,
-    /// First index of the oldest segment when it was last looked for: what is before, is sealed.
+    /// First index of the oldest segment at the last look. Entries before it are sealed.
     sealed: u64,
 }
 
@@ -48,8 +48,8 @@ impl Entries {
         }
     }
 
-    /// Where the frame of the last entry given starts in its segment, in bytes: what
-    /// [`crate::Fetch::entry`] takes to find it again at once.
+    /// Byte offset in its segment of the frame with the last entry returned. [`crate::Fetch::entry`]
+    /// takes it as a hint.
     #[must_use]
     pub fn place(&self) -> u64 {
         self.place
@@ -74,7 +74,7 @@ impl Entries {
         }
     }
 
-    /// Reads what holds entry `at`.
+    /// Reads the frame or bundle that holds entry `at`.
     fn fill(&mut self) -> Result<(), ReadError> {
         if self.step()? {
             return Ok(());
@@ -90,7 +90,7 @@ impl Entries {
                         return Ok(());
                     }
                 }
-                // It may have been sealed since the look.
+                // It may have been sealed since the last look.
                 Err(ReadError::Missing { .. }) => self.look()?,
                 Err(error) => return Err(error),
             }
@@ -104,7 +104,7 @@ impl Entries {
         Ok(())
     }
 
-    /// Takes the next frame. False when there is no cursor, or what comes next has been sealed.
+    /// Reads the next frame. False if there is no cursor, or the next entries have been sealed.
     fn step(&mut self) -> Result<bool, ReadError> {
         let Some(cursor) = &mut self.cursor else {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! Single entries by index, for whoever reads many of them out of order.
+//! Single entries by index, for readers that need many of them out of order.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::format::tile::TILE_WIDTH;
 use crate::read::bundles::Bundle;
 use crate::read::reader::{Cursor, LogReader, Step};
 
-/// Reads single entries. It keeps the last frame or bundle read, so that neighbours cost nothing
-/// more.
+/// Reads single entries. The last frame or bundle is kept, so that its other entries are read from
+/// memory.
 #[derive(Debug)]
 pub struct Fetch {
     disk: Arc<dyn Disk>,
@@ -20,10 +20,12 @@ pub struct Fetch {
     /// First indexes of the segments, in order.
     segments: Vec<u64>,
     segment: Option<Segment>,
-    /// The entries at hand: of a frame, or of a bundle when there is one.
+    /// Index of the first entry of the frame or bundle that is kept.
     first: u64,
     payload: Vec<u8>,
+    /// Number of its entries; 0 if nothing is kept yet.
     count: u64,
+    /// The bundle that is kept; `None` if it is a frame.
     bundle: Option<Bundle>,
 }
 
@@ -43,12 +45,12 @@ impl Fetch {
         })
     }
 
-    /// The entry of this index. `near` is where its frame may start in its segment, as
-    /// [`crate::Entries::place`] gave it: the frame found there is used only when it is whole and
-    /// holds the entry; otherwise the segment is walked from its start.
+    /// The entry of this index. `near` is a hint: the byte offset of its frame in its segment, from
+    /// [`crate::Entries::place`]. If there is no whole frame with the entry at that offset, the segment is
+    /// searched from its start.
     ///
     /// # Errors
-    /// When there is none of that index, or it cannot be read.
+    /// When the index is past the end, the entry was pruned, or it cannot be read.
     pub fn entry(&mut self, index: u64, near: Option<u64>) -> Result<Vec<u8>, ReadError> {
         if index >= self.size {
             return Err(ReadError::PastEnd {
@@ -101,7 +103,7 @@ impl Fetch {
         index >= self.first && index - self.first < self.count
     }
 
-    /// Takes the frame at `near`, if there is one that holds the entry.
+    /// Reads the frame at `near`. False if it does not hold the entry.
     fn jump(&mut self, index: u64, near: Option<u64>) -> Result<bool, ReadError> {
         let Some(near) =
             near.filter(|near| near.is_multiple_of(crate::format::segment::BLOCK_BYTES))
@@ -122,7 +124,7 @@ impl Fetch {
             return Ok(false);
         }
         let Found::Frame(frame) = segment.find(near)? else {
-            // It may have been written since the window was read.
+            // The frame may have been written after the window was read.
             segment.forget_window();
             return Ok(false);
         };
@@ -156,7 +158,7 @@ impl Fetch {
 }
 
 impl LogReader {
-    /// Reads single entries, in any order.
+    /// A reader of single entries, in any order.
     ///
     /// # Errors
     /// When the segments cannot be listed.

@@ -1,4 +1,4 @@
-//! What a log shows to others beside its entries: checkpoints, and proofs out of its tiles.
+//! What a log publishes beside its entries: checkpoints, tiles, and proofs from the tiles.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use crate::keys::signer::Extends as _;
 use crate::read::prune_point::{self, PRUNE_POINT_BYTES_MAX, PrunePoint};
 use crate::read::reader::TilesAt;
 
-/// The folder of timestamp tokens.
+/// Name of the folder of timestamp responses.
 const TIMESTAMPS: &str = "timestamps";
 
-/// A signed checkpoint, and what a timestamping authority (RFC 3161) answered over its bytes.
+/// A signed checkpoint, and the response of a timestamping authority (RFC 3161) over its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamped {
     /// The signed checkpoint.
     pub checkpoint: Vec<u8>,
-    /// The whole response, in DER.
+    /// The complete response, DER-encoded.
     pub response: Vec<u8>,
 }
 
-/// The published side of the log in a directory. Looks at no entry, so it costs nothing to open.
+/// The published files of the log in a directory. No entry is read, so opening one is free.
 #[derive(Debug, Clone)]
 pub struct Published {
     disk: Arc<dyn Disk>,
@@ -33,7 +33,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Of the log in `dir`.
+    /// The published files of the log in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Published {
         Published::new_on(dir, Arc::new(RealDisk))
@@ -48,24 +48,24 @@ impl Published {
         }
     }
 
-    /// The newest signed checkpoint, as it stands and unchecked; `None` before there is one.
+    /// The newest signed checkpoint as it was published, not verified; `None` before the first one.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn checkpoint(&self) -> Result<Option<Vec<u8>>, FileError> {
         self.read("checkpoint", NOTE_BYTES_MAX)
     }
 
-    /// The newest checkpoint that a quorum of witnesses has cosigned, with their signatures, as it
-    /// stands and unchecked; `None` before there is one.
+    /// The newest checkpoint that a quorum of witnesses has cosigned, with their signatures, not
+    /// verified; `None` before the first one.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn witnessed(&self) -> Result<Option<Vec<u8>>, FileError> {
         self.read("witnessed", NOTE_BYTES_MAX)
     }
 
-    /// Keeps `note` as the newest witnessed checkpoint, durably.
+    /// Stores `note` durably as the newest witnessed checkpoint.
     ///
     /// # Errors
     /// Whatever the disk reports.
@@ -75,11 +75,11 @@ impl Published {
         replaced.map_err(FileError::at("replace", &path))
     }
 
-    /// The bytes of a tile; of a partial one whose full one has taken its place, as much as it
-    /// held. `None` where the log has not come that far.
+    /// The bytes of a tile. A partial tile that was replaced by the full one is cut from that. `None` if
+    /// the log does not reach so far.
     ///
     /// # Errors
-    /// When it cannot be read, or is longer than a tile may be.
+    /// When the file cannot be read, or is longer than a tile may be.
     pub fn tile(&self, tile: Tile) -> Result<Option<Vec<u8>>, FileError> {
         let bytes_max = match tile.kind {
             TileKind::Entries => BUNDLE_BYTES_MAX,
@@ -93,7 +93,7 @@ impl Published {
         Ok(full.map(|bytes| tile.prefix(&bytes).to_vec()))
     }
 
-    /// Numbers of entries of the checkpoints over which a timestamp token is kept, ascending.
+    /// Sizes of the checkpoints that have a stored timestamp, in entries, ascending.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -114,10 +114,10 @@ impl Published {
     }
 
     /// The response of a timestamping authority over the signed checkpoint of `size` entries, and
-    /// that checkpoint, as they were kept and unchecked; `None` where one of them is missing.
+    /// that checkpoint, neither of them verified; `None` if one is missing.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When a file cannot be read.
     pub fn timestamp(&self, size: u64) -> Result<Option<Stamped>, FileError> {
         let response = self.read(&format!("{TIMESTAMPS}/{size}.tsr"), NOTE_BYTES_MAX)?;
         let checkpoint = self.read(&format!("{TIMESTAMPS}/{size}.checkpoint"), NOTE_BYTES_MAX)?;
@@ -129,20 +129,19 @@ impl Published {
             }))
     }
 
-    /// Keeps what a timestamping authority answered over a signed checkpoint of `size` entries,
-    /// durably. The checkpoint is kept with it: a token is over these bytes and no others. What is
-    /// there already stays: `false`.
+    /// Stores durably the response of a timestamping authority over a signed checkpoint of `size` entries,
+    /// together with the checkpoint, whose exact bytes the response covers. False if one is stored
+    /// already, which is never replaced.
     ///
     /// # Errors
-    /// `WouldBlock` where another process keeps one at this moment; otherwise whatever the disk
-    /// reports.
+    /// `WouldBlock` while another process stores one; otherwise whatever the disk reports.
     pub fn keep_timestamp(&self, size: u64, stamped: &Stamped) -> Result<bool, FileError> {
         let dir = self.dir.join(TIMESTAMPS);
         let made = self.disk.create_dir_all(&dir);
         made.map_err(FileError::at("create", &dir))?;
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(FileError::at("sync", &self.dir))?;
-        // The gateway and a command may both have asked: the second must see the first.
+        // The gateway and a command may store one at the same time; the second must see the first.
         let path = dir.join("lock");
         let locked = self.disk.try_lock(&path).and_then(|lock| {
             let held = || io::Error::new(ErrorKind::WouldBlock, "another process keeps a token");
@@ -152,7 +151,7 @@ impl Published {
         if self.timestamp(size)?.is_some() {
             return Ok(false);
         }
-        // The response last: where it is, its checkpoint is.
+        // The response comes last, so that no response is without its checkpoint.
         for (ending, bytes) in [
             ("checkpoint", &stamped.checkpoint),
             ("tsr", &stamped.response),
@@ -164,18 +163,18 @@ impl Published {
         Ok(true)
     }
 
-    /// Index of the first entry that is left: 0 unless earlier ones were pruned.
+    /// Index of the first entry that was not pruned; 0 if none was.
     ///
     /// # Errors
-    /// When that cannot be read.
+    /// When the prune point cannot be read.
     pub fn first(&self) -> Result<u64, FileError> {
         PrunePoint::size_at(&*self.disk, &self.dir)
     }
 
-    /// The file that stands for what was pruned; `None` where nothing was.
+    /// The file with the prune point; `None` if nothing was pruned.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn prune_point(&self) -> Result<Option<Vec<u8>>, FileError> {
         self.read(prune_point::FILE, PRUNE_POINT_BYTES_MAX)
     }
@@ -188,7 +187,7 @@ impl Published {
         merkle::root(&mut &TilesAt::new(&*self.disk, &self.dir, size), size)
     }
 
-    /// The proof that entry `index` is in the tree of the first `size` entries.
+    /// The inclusion proof of entry `index` in the tree of the first `size` entries.
     ///
     /// # Errors
     /// When `index >= size`, or a tile is missing: tiles are there for every published size.
@@ -196,7 +195,7 @@ impl Published {
         TilesAt::new(&*self.disk, &self.dir, size).inclusion_proof(index)
     }
 
-    /// The proof that the first `first` entries are the same in the tree of `second`.
+    /// The consistency proof from the tree of `first` entries to that of `second`.
     ///
     /// # Errors
     /// When `first > second`, or a tile is missing: tiles are there for every published size.

@@ -13,12 +13,12 @@ use crate::keys::signer::Extends;
 use crate::read::entries::Entries;
 use crate::read::prune_point::PrunePoint;
 
-/// What the next step over a log gave.
+/// The outcome of a step over a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     /// A whole frame; [`Cursor::payload`] has its content.
     Frame(FrameAt),
-    /// The end of the log; what is there instead of a frame, unless zeros.
+    /// The end of the log, with what is wrong there if it is not zeros.
     End(Option<CorruptionKind>),
 }
 
@@ -28,18 +28,18 @@ pub(crate) struct Cursor {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     pub(crate) segment: Segment,
-    /// Where the next frame starts.
+    /// Byte offset of the next frame in its segment.
     pub(crate) offset: u64,
-    /// Its first index.
+    /// Index of the first entry of the next frame.
     pub(crate) next: u64,
-    /// Whether bytes after the last frame of a segment that was left are an error.
+    /// Whether bytes after the last frame of a segment are an error once there is a next segment.
     strict: bool,
-    /// How segments are read, unless as usual: bytes at once, and whether past the page cache.
+    /// Bytes read at once, and whether past the page cache; `None` for the defaults.
     reads_in: Option<(usize, bool)>,
 }
 
 impl Cursor {
-    /// Stands before the first frame that there is: earlier entries are sealed.
+    /// A cursor before the first frame of the oldest segment. Earlier entries are sealed.
     pub(crate) fn start(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -71,13 +71,13 @@ impl Cursor {
         })
     }
 
-    /// Reads segments past the page cache from here on, so many bytes at once: for one pass over what the
-    /// writer wrote past it as well.
+    /// Reads segments past the page cache from here on, `window_bytes` at once: for a single pass over what
+    /// the writer wrote past the page cache too.
     pub(crate) fn direct(self, window_bytes: usize) -> Result<Cursor, FileError> {
         self.reading_in(window_bytes, true)
     }
 
-    /// Reads so many bytes at once from here on.
+    /// Reads `window_bytes` at once from here on.
     pub(crate) fn reading(self, window_bytes: usize) -> Result<Cursor, FileError> {
         self.reading_in(window_bytes, false)
     }
@@ -88,7 +88,7 @@ impl Cursor {
         Ok(self)
     }
 
-    /// Stands before the frame that holds entry `index`, or would: for a pass that goes on from there.
+    /// As [`Cursor::seek`], but strict about bytes after the last frame of a segment.
     pub(crate) fn seek_strict(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -99,7 +99,7 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// Stands before the frame that holds entry `index`, or at the end when there is none.
+    /// A cursor before the frame that holds entry `index`, or at the end if there is none.
     pub(crate) fn seek(disk: Arc<dyn Disk>, dir: &Path, index: u64) -> Result<Cursor, ReadError> {
         let segments = list_segments(&*disk, dir)?;
         let at = segments.partition_point(|first| *first <= index);
@@ -108,7 +108,7 @@ impl Cursor {
             dir: dir.to_path_buf(),
         })?;
         let mut cursor = Cursor::at_segment(disk, dir, first, false)?;
-        // Headers are enough to hop; the frame we stop at is checked in full when read.
+        // Headers are enough to skip frames; the frame at the cursor is checked in full when it is read.
         while let Some(header) = cursor.segment.header_at(cursor.offset)? {
             if header.first != cursor.next || header.end() > index {
                 break;
@@ -119,12 +119,12 @@ impl Cursor {
         Ok(cursor)
     }
 
-    /// Makes entries visible that were written since the last step.
+    /// Drops what was read ahead, so that entries written since the last step are seen.
     pub(crate) fn refresh(&mut self) {
         self.segment.forget_window();
     }
 
-    /// Goes on to the next frame.
+    /// Moves past the next frame.
     pub(crate) fn step(&mut self) -> Result<Step, ReadError> {
         loop {
             match self.segment.find(self.offset)? {
@@ -149,7 +149,7 @@ impl Cursor {
         }
     }
 
-    /// Goes over to the next segment, if there is one, or finds that there is more in this one.
+    /// Moves to the next segment. False if there is none; true also if this segment has more frames.
     fn enter_next_segment(&mut self) -> Result<bool, ReadError> {
         // An empty segment has the name its successor would have.
         if self.segment.first == self.next {
@@ -162,7 +162,7 @@ impl Cursor {
         if let Some((window_bytes, direct)) = self.reads_in {
             next.read_in(&*self.disk, window_bytes, direct)?;
         }
-        // What was read of this segment may be older than its last frames.
+        // The window may have been read before the last frames of this segment were written.
         self.segment.forget_window();
         if !matches!(self.segment.find(self.offset)?, Found::Nothing) {
             return Ok(true);
@@ -176,29 +176,29 @@ impl Cursor {
         Ok(true)
     }
 
-    /// The payload of the frame that the last step gave.
+    /// The payload of `frame`, which the last step returned.
     pub(crate) fn payload(&mut self, frame: &FrameAt) -> Result<&[u8], FileError> {
         self.segment.payload(frame)
     }
 
-    /// The error for an end where a frame had to be.
+    /// The error for a log that ends where a frame is required.
     pub(crate) fn ended_early(&self, kind: Option<CorruptionKind>) -> ReadError {
         let kind = kind.unwrap_or(CorruptionKind::NoFrame);
         self.segment.corruption(self.offset, self.next, kind).into()
     }
 }
 
-/// Reads a log, whether a writer runs or not, and never writes to it.
+/// Reads a log, whether or not a writer runs, and never writes to it.
 ///
-/// Entries are taken from the segments as far as whole frames go. While a writer runs, the newest
-/// may not be durable yet: whoever acts on an entry must ask the writer.
+/// It reads all whole frames. While a writer runs, the newest entries may not be durable yet; only the
+/// writer knows which are ([`crate::Writer::durable_size`]).
 #[derive(Debug)]
 pub struct LogReader {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
-    /// Stands at the end of what was found.
+    /// At the end of the log as it was found.
     end: Cursor,
-    /// The first entry that is left.
+    /// Index of the first entry that was not pruned.
     first: u64,
 }
 
@@ -216,7 +216,7 @@ impl LogReader {
     /// # Errors
     /// When there is no log, or it cannot be read.
     pub fn open_on(dir: &Path, disk: Arc<dyn Disk>) -> Result<LogReader, ReadError> {
-        // From the start of the newest segment, since only there the end is open.
+        // The end of the log is in the newest segment.
         let newest = list_segments(&*disk, dir)?.last().copied();
         let newest = newest.ok_or_else(|| ReadError::Missing {
             dir: dir.to_path_buf(),
@@ -245,36 +245,36 @@ impl LogReader {
         self.first
     }
 
-    /// What stands for the entries before the first one that is left; `None` where all are. The log may
-    /// have been pruned further since it was opened: this is how it stands now.
+    /// The prune point as it is now; `None` if no entry was pruned. The log may have been pruned further
+    /// since it was opened.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the file cannot be read.
     pub fn prune_point(&self) -> Result<Option<PrunePoint>, FileError> {
         PrunePoint::read(&*self.disk, &self.dir)
     }
 
-    /// Looks again how far the log goes, and gives its size.
+    /// Finds entries written since the last look, and returns the size of the log.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the log cannot be read.
     pub fn refresh(&mut self) -> Result<u64, ReadError> {
         self.first = PrunePoint::size_at(&*self.disk, &self.dir)?;
         self.end.refresh();
         while let Step::Frame(_) = self.end.step()? {}
         let newest = list_segments(&*self.disk, &self.dir)?.last().copied();
         if let Some(newest) = newest.filter(|newest| *newest > self.end.next) {
-            // The way there has been sealed since the last look.
+            // The segments up to it have been sealed since the last look.
             self.end = Cursor::at_segment(self.disk.clone(), &self.dir, newest, false)?;
             while let Step::Frame(_) = self.end.step()? {}
         }
         Ok(self.end.next)
     }
 
-    /// One entry.
+    /// The entry of this index.
     ///
     /// # Errors
-    /// When there is none of that index (any more), or it cannot be read.
+    /// When the index is past the end, the entry was pruned, or it cannot be read.
     pub fn entry(&self, index: u64) -> Result<Vec<u8>, ReadError> {
         let past_end = ReadError::PastEnd {
             index,
@@ -287,8 +287,8 @@ impl LogReader {
         }
     }
 
-    /// The entries of a range of indexes, in order; begins with the first that is left, and ends at
-    /// the size of the log.
+    /// The entries of a range of indexes, in order. Indexes that were pruned or are past the end are left
+    /// out.
     #[must_use]
     pub fn range(&self, range: Range<u64>) -> Entries {
         let range = range.start.max(self.first)..range.end.min(self.size());
@@ -301,7 +301,7 @@ impl LogReader {
         self.range(self.size().saturating_sub(count)..self.size())
     }
 
-    /// The proof that entry `index` is in the tree of the first `size` entries, from the tiles.
+    /// The inclusion proof of entry `index` in the tree of the first `size` entries, from the tiles.
     ///
     /// # Errors
     /// When `index >= size`, or a tile is missing: tiles are there for every published size.
@@ -309,7 +309,7 @@ impl LogReader {
         TilesAt::new(&*self.disk, &self.dir, size).inclusion_proof(index)
     }
 
-    /// The proof that the first `first` entries are the same in the tree of `second`.
+    /// The consistency proof from the tree of `first` entries to that of `second`, from the tiles.
     ///
     /// # Errors
     /// When `first > second`, or a tile is missing: tiles are there for every published size.
@@ -373,7 +373,7 @@ impl Nodes for &TilesAt<'_> {
 }
 
 impl TilesAt<'_> {
-    /// A partial tile gives way to the full one once that exists.
+    /// Reads a tile. A partial one may have been replaced by the full one, which begins the same.
     fn read(&self, tile: Tile) -> Result<Vec<u8>, FileError> {
         let path = self.dir.join(tile.to_string());
         let full = self.dir.join(tile.full().to_string());

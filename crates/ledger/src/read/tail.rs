@@ -1,4 +1,4 @@
-//! What is behind the last whole frame of a log: the rest of an interrupted write, or damage.
+//! The bytes after the last whole frame of a log: the rest of an interrupted write, or damage.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ use crate::read::reader::Cursor;
 pub struct TornTail {
     /// The segment file.
     pub path: PathBuf,
-    /// Where in it the last whole frame ends.
+    /// Byte offset in it at which the last whole frame ends.
     pub offset: u64,
-    /// How many bytes behind it there are, up to the last that is not zero.
+    /// Number of bytes from there to the last one that is not zero.
     pub len_bytes: u64,
-    /// The index the next entry gets.
+    /// Index of the next entry to be written.
     pub index: u64,
 }
 
-/// Tells a torn tail from damage. `genuine` says whether a frame was written by the log's writer;
-/// who does not hold the key takes every frame for genuine.
+/// Distinguishes a torn tail from damage, which is the error. `genuine` says whether a frame was written
+/// by the log's writer, which only a holder of the key can check; others accept every frame.
 pub(crate) fn judge_end(
     disk: &dyn Disk,
     dir: &Path,

@@ -9,10 +9,10 @@ use crate::format::segment::{Corruption, FOLDER};
 use crate::keys::signer::SignError;
 use crate::write::guard::SwapError;
 
-/// Why an entry was not taken. None of these leaves a trace in the log.
+/// Why an entry was not accepted. A refused entry leaves no trace in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The queue is at its bound: the disk is slower than the callers. Try again later.
+    /// The queue is full because the disk is slower than the callers. Try again later.
     #[error("the ledger's queue is full")]
     Full,
     /// The writer has failed (see [`crate::Observer::failed`]); open the log again.
@@ -24,37 +24,37 @@ pub enum AppendError {
     /// Longer than [`crate::ENTRY_BYTES_MAX`].
     #[error("an entry may be at most 65535 bytes long")]
     TooLarge,
-    /// An entry has at least one byte.
+    /// The entry has no bytes; the shortest has one.
     #[error("an entry may not be empty")]
     Empty,
-    /// The disk is full and what is left is reserved (or used up).
+    /// The disk is full, and the space left is reserved or used up.
     #[error("no space is left for the ledger")]
     NoSpace,
 }
 
-/// Why the writer failed. Nothing it did not acknowledge may be counted on.
+/// Why the writer failed. Entries it did not acknowledge may or may not be in the log.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// A write, sync or rename failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The guard holds another checkpoint, or nobody can tell which: what was signed must be read
-    /// again before anything else is.
+    /// The guard holds another checkpoint, or it is unknown which one. The log must be opened again,
+    /// which reads the guard, before anything more is signed.
     #[error("the last signed checkpoint cannot be relied on: {problem}")]
     Guard {
-        /// What came of the swap.
+        /// Why the swap failed, as text.
         problem: String,
     },
-    /// What must be durable before the entries could not be made so.
+    /// [`crate::Observer::writing`] failed: data that must be durable before the entries is not.
     #[error("what belongs to the entries cannot be kept: {problem}")]
     Companion {
-        /// What went wrong.
+        /// The observer's error.
         problem: String,
     },
-    /// A thread of the writer ended without saying why.
+    /// A thread of the writer panicked.
     #[error("the ledger's {thread} thread ended unexpectedly")]
     ThreadEnded {
-        /// Which one.
+        /// Name of the thread, such as `committer`.
         thread: &'static str,
     },
 }
@@ -68,16 +68,16 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
-    /// There is something where a log was to be created.
+    /// The directory holds a log, or the guard file exists.
     #[error("{} is already there: a ledger is never created over another", path.display())]
     AlreadyThere {
-        /// What is in the way.
+        /// The file that is in the way.
         path: PathBuf,
     },
-    /// Where the log begins after pruning is not as it must be.
+    /// The prune point does not fit the log.
     #[error("{}: {problem}", path.display())]
     PrunePoint {
-        /// The file that says where.
+        /// The file with the prune point.
         path: PathBuf,
         /// What is wrong.
         problem: String,
@@ -93,7 +93,7 @@ pub enum OpenError {
     Option {
         /// The name of the option.
         option: &'static str,
-        /// Its value.
+        /// The value given, in the option's own unit.
         value: u64,
         /// The range it must be in.
         must: &'static str,
@@ -104,60 +104,60 @@ pub enum OpenError {
     /// A segment holds something that no crash leaves behind.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
-    /// The log has fewer entries than were signed.
+    /// The log has fewer entries than the newest signed checkpoint covers.
     #[error(
         "the ledger has {size} entries, but {signed} were signed ({}): this is an older copy of the log",
         guard.display()
     )]
     OlderCopy {
-        /// Entries found.
+        /// Number of entries found.
         size: u64,
-        /// Entries signed.
+        /// Number of entries in the signed checkpoint.
         signed: u64,
         /// The file with the signed checkpoint.
         guard: PathBuf,
     },
-    /// The log has other entries than were signed.
+    /// The entries do not give the root of a signed checkpoint.
     #[error(
         "the first {signed} entries of the ledger are not the ones that were signed ({}): \
          this is another log, or it was changed",
         guard.display()
     )]
     Inconsistent {
-        /// Entries signed.
+        /// Number of entries in the signed checkpoint.
         signed: u64,
         /// The file with the signed checkpoint.
         guard: PathBuf,
     },
-    /// The guard file is gone.
+    /// The guard file does not exist.
     #[error(
         "{} is missing: without the last signed checkpoint an older copy of the log cannot be told \
          from the log; put the file back from where it was kept",
         path.display()
     )]
     GuardMissing {
-        /// Where it should be.
+        /// Where the guard file should be.
         path: PathBuf,
     },
-    /// A file that should hold signed checkpoints of this log does not.
+    /// A file holds something other than signed checkpoints of this log.
     #[error("{} at byte {offset}: {error}", path.display())]
     Checkpoint {
         /// The file.
         path: PathBuf,
         /// Byte offset of the note in the file.
         offset: u64,
-        /// What is wrong with it.
+        /// Why the note was not accepted.
         error: NoteError,
     },
-    /// Who signs for the log cannot be asked, or will not.
+    /// The signer cannot be reached, or refuses.
     #[error(transparent)]
     Sign(#[from] SignError),
-    /// The operating system would not give a thread or random bytes.
+    /// The operating system refused to start a thread.
     #[error("cannot {doing}: {source}")]
     System {
-        /// What was being done.
+        /// The operation, as a verb phrase: `start a thread`.
         doing: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -181,45 +181,46 @@ impl From<ReadError> for OpenError {
     }
 }
 
-/// Why closing did not end as it should. Acknowledged entries are safe in any case.
+/// Why closing did not complete. Acknowledged entries are durable in any case.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// The writer had failed; entries past the durable size were not written.
     #[error("the ledger's writer had failed: {0}")]
     Failed(std::sync::Arc<WriteError>),
-    /// All entries are durable, but the last tiles or the last checkpoint could not be published.
-    /// They are made up for at the next open.
+    /// All entries are durable, but the last tiles or the last checkpoint were not published. The next
+    /// open publishes them.
     #[error("the last entries are durable, but not published: {0}")]
     NotPublished(PublishError),
 }
 
-/// Why tiles or a checkpoint could not be published. It is tried again.
+/// Why tiles or a checkpoint could not be published. The publisher tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// What is on disk is not what was written.
+    /// The segments on disk do not hold what was written.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The guard did not take the checkpoint. Unless the one before still stands, the writer fails.
+    /// The guard did not accept the checkpoint. Unless it still holds the previous one, the writer
+    /// fails.
     #[error(transparent)]
     Guard(#[from] SwapError),
-    /// Nobody signed the checkpoint.
+    /// The signer did not sign the checkpoint.
     #[error(transparent)]
     Sign(#[from] SignError),
     /// The root computed from the disk differs from the one the committer computed.
     #[error("the entries on disk up to {size} do not give the root that was written with them")]
     Root {
-        /// The size in question.
+        /// Size of the log at the root that differs, in entries.
         size: u64,
     },
-    /// The publisher's thread ended without saying why.
+    /// The publisher's thread panicked.
     #[error("the ledger's publisher thread ended unexpectedly")]
     ThreadEnded,
 }
 
-/// Why a log could not be pruned. Nothing is lost by it.
+/// Why a log could not be pruned. No entry was removed.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
     /// A file could not be read.
@@ -228,19 +229,19 @@ pub enum PruneError {
     /// An entry could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The checkpoint to prune at is malformed or not rightly signed.
+    /// The checkpoint to prune at is malformed, or its signature does not verify.
     #[error("the checkpoint to prune at: {0}")]
     Note(#[from] NoteError),
-    /// The entries are not what was signed.
+    /// The entries before the checkpoint do not give its root.
     #[error("the first {size} entries do not give the root that was signed")]
     Root {
-        /// How many they are.
+        /// Number of entries before the checkpoint.
         size: u64,
     },
-    /// Whoever looked at the entries does not want them to go.
+    /// The visitor refused to let an entry go.
     #[error("entry {index} is not to go")]
     Refused {
-        /// Which.
+        /// Index of the entry.
         index: u64,
     },
 }

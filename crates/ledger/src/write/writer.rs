@@ -1,13 +1,13 @@
 //! The one writer of a log.
 //!
-//! Four threads share the work. The *committer* takes what is queued as one batch, hashes it,
-//! writes it with one write and one sync, and says so; while it waits for the disk, the next batch
-//! gathers by itself. The *publisher* makes tiles and checkpoints out of what is durable. The
-//! *preparer* makes the next segment, and the *sealer* removes those that tiles have taken the place of.
+//! The work is shared by threads. The *committer* takes the queued entries as one batch, hashes them and
+//! makes a frame, which a *frame writer* writes and syncs; in the meantime the next batch gathers. The
+//! *publisher* makes tiles and checkpoints of durable entries. The *preparer* makes the next segment, and
+//! the *sealer* removes segments whose entries are all in tiles.
 //!
-//! A failed write or sync ends the committer for good: the batch may be on disk, in part, in memory
-//! only, or nowhere, and asking again proves nothing. The log must be opened anew, which reads what
-//! is really there and writes it again before counting on it (see [`crate::write::recover`]).
+//! A failed write or sync ends the writer for good: the batch may be on disk, in part, in the page cache
+//! only, or nowhere, and a second sync that succeeds proves nothing. The log must be opened again, which
+//! reads what is there and rewrites the end of it before relying on it (see [`crate::write::recover`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,18 +40,17 @@ use crate::write::seal::{self, Sealer, Sealing};
 pub use crate::read::tail::TornTail;
 pub use crate::write::queue::Space;
 
-/// Time after which a segment that could not be made, or a checkpoint that could not be published,
-/// is tried again.
+/// Time before a failed preparation of a segment, or a failed publication, is tried again: 1 s.
 pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Hears what the writer does. Must return fast, since the next batch waits for it, and must not close
-/// or drop the writer, which would wait for it in turn.
+/// Receives the events of a writer. Methods must return quickly, since the next batch waits for them,
+/// and must not close or drop the writer, which would wait for them and deadlock.
 pub trait Observer: Send + Sync + 'static {
-    /// The entries below `size` are about to be written: what must be durable before they are is
-    /// made so here. Called in order, from the thread that makes the frames.
+    /// The entries with an index below `size` are about to be written; data that must be durable before
+    /// them is made durable here. Called in order, from the committer's thread.
     ///
     /// # Errors
-    /// What went wrong. The writer fails, and none of these entries is written.
+    /// The reason, as text. The writer then fails, and none of these entries is written.
     fn writing(&self, size: u64) -> Result<(), String> {
         let _ = size;
         Ok(())
@@ -61,48 +60,49 @@ pub trait Observer: Send + Sync + 'static {
     /// batch, never after [`Observer::failed`].
     fn durable(&self, size: u64);
 
-    /// The writer has failed; nothing at or past `size` was acknowledged. Called once.
+    /// The writer has failed; no entry with an index of `size` or above was acknowledged. Called once.
     fn failed(&self, size: u64, error: &WriteError);
 
-    /// A new checkpoint was published. Called in order, from the publisher thread.
+    /// A new checkpoint was published; `note` is the signed note. Called in order, from the publisher's
+    /// thread.
     fn published(&self, note: &str) {
         let _ = note;
     }
 
-    /// There was nothing to publish: the published checkpoint covers the `size` entries that were
-    /// durable. Called from the publisher thread.
+    /// There was nothing to publish: the published checkpoint covers all `size` durable entries. Called
+    /// from the publisher's thread.
     fn up_to_date(&self, size: u64) {
         let _ = size;
     }
 
-    /// Publishing failed and is tried again. Called from the publisher thread, once per try.
+    /// An attempt to publish failed; another follows. Called from the publisher's thread.
     fn publish_failed(&self, error: &PublishError) {
         let _ = error;
     }
 
-    /// Sealing failed, so that segments take space longer; it is tried again. Called from the
-    /// sealer's thread, once per try.
+    /// An attempt to seal failed; another follows, and segments take space until it succeeds. Called from
+    /// the sealer's thread.
     fn seal_failed(&self, error: &PublishError) {
         let _ = error;
     }
 }
 
-/// What was found at open.
+/// What opening a log found.
 #[derive(Debug)]
 pub struct Recovered {
     /// Number of entries in the log, all of them durable.
     pub size: u64,
-    /// What an interrupted write had left behind the last whole frame; it was never acknowledged,
-    /// and is wiped by now.
+    /// What an interrupted write left after the last whole frame. It was never acknowledged, and has
+    /// been overwritten with zeros.
     pub torn_tail: Option<TornTail>,
-    /// Where the log begins, if earlier entries were pruned.
+    /// The prune point, if entries were pruned.
     pub prune_point: Option<PrunePoint>,
     disk: Arc<dyn Disk>,
     dir: PathBuf,
 }
 
 impl Recovered {
-    /// All entries that are left, in order, for replay. Works while the writer runs.
+    /// All entries that the log still holds, in order, for replay. May be read while the writer runs.
     #[must_use]
     pub fn entries(&self) -> Entries {
         let first = self.prune_point.as_ref().map_or(0, PrunePoint::size);
@@ -117,7 +117,7 @@ impl Recovered {
     }
 }
 
-/// What the threads share.
+/// What the writer's threads share.
 pub(crate) struct Shared {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
@@ -129,10 +129,10 @@ pub(crate) struct Shared {
     pub(crate) prepare: Condvar,
     pub(crate) segment_bytes: u64,
     pub(crate) durable: AtomicU64,
-    /// Held while the observer is told that entries are durable, or that nothing more will be.
+    /// Held while the observer is called, so that nothing is acknowledged after a failure.
     acknowledging: Mutex<()>,
     pub(crate) publish_interval: Duration,
-    /// Set while the publisher has nothing to do and must be woken.
+    /// Whether the publisher waits without a timeout and must be woken for new entries.
     pub(crate) publisher_idle: AtomicBool,
     pub(crate) publisher: Mutex<PublisherOrder>,
     pub(crate) publish: Condvar,
@@ -141,8 +141,8 @@ pub(crate) struct Shared {
     pub(crate) hashed: Arc<Hashed>,
 }
 
-/// A panic while a lock was held must not take the others along: what is locked here is changed in
-/// steps that leave it whole, and the thread that died poisons the writer itself.
+/// Locks a mutex even if a thread panicked while it held it. The data under these locks is consistent
+/// after every step, and a panic of a thread fails the writer in another way.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -152,8 +152,8 @@ impl Shared {
         lock(&self.queue)
     }
 
-    /// Waits, where the last segment is nearly full, until it is known whether there is a next one:
-    /// otherwise the first entries after an open would find no room.
+    /// If the last segment is nearly full, waits until the next one is ready or cannot be made. Otherwise
+    /// the first entries after an open would find no room.
     fn wait_for_room(&self) {
         let mut queue = self.queue();
         let waits = |queue: &Queue| {
@@ -171,7 +171,7 @@ impl Shared {
         }
     }
 
-    /// Tells the publisher that there is something new.
+    /// Wakes the publisher if it is idle.
     pub(crate) fn wake_publisher(&self) {
         if self.publisher_idle.swap(false, Ordering::SeqCst) {
             drop(lock(&self.publisher));
@@ -184,8 +184,8 @@ impl Shared {
         self.publish.notify_all();
     }
 
-    /// Tells that everything below `size` is durable, unless the writer has failed. Called in the
-    /// order of the log.
+    /// Reports that every entry with an index below `size` is durable, unless the writer has failed. Called
+    /// in the order of the log.
     pub(crate) fn acknowledge(&self, size: u64, buffers: Buffers) {
         let acknowledging = lock(&self.acknowledging);
         if self.queue().failure.is_some() {
@@ -199,7 +199,7 @@ impl Shared {
         self.wake_publisher();
     }
 
-    /// Ends the writer with an error. Later calls change nothing.
+    /// Fails the writer. Later calls have no effect.
     pub(crate) fn fail(&self, error: WriteError) {
         let _acknowledging = lock(&self.acknowledging);
         let error = Arc::new(error);
@@ -217,8 +217,8 @@ impl Shared {
     }
 }
 
-/// The one writer of a log. Dropping it ends its threads; what was queued is still written, but no
-/// last checkpoint is published (see [`Writer::close`]).
+/// The one writer of a log. Dropping it ends its threads: queued entries are still written, but no last
+/// checkpoint is published (see [`Writer::close`]).
 pub struct Writer {
     shared: Arc<Shared>,
     committer: Option<JoinHandle<()>>,
@@ -276,7 +276,7 @@ impl Writer {
     /// Opens a log: finds its end, makes it durable, and starts the threads.
     ///
     /// # Errors
-    /// When it is missing, locked, damaged, or older than its guard says.
+    /// When the log is missing, locked, damaged, or older than the checkpoint in its guard.
     pub fn open(
         options: Options,
         disk: Arc<dyn Disk>,
@@ -284,7 +284,7 @@ impl Writer {
     ) -> Result<(Writer, Recovered), OpenError> {
         options.check()?;
         let dir = options.dir.clone();
-        // First of all, so that asking for a log that is not there leaves nothing behind.
+        // Before the lock file is created, so that opening a missing log leaves nothing behind.
         if list_segments(&*disk, &dir)?.is_empty() {
             return Err(OpenError::Missing { dir });
         }
@@ -328,8 +328,8 @@ impl Writer {
         let nonce = *nonces
             .first()
             .ok_or_else(|| SignError::Wrong("no number for the frames to be written".to_owned()))?;
-        // Its record is written again where it is there: as at the end of the segments, what can be
-        // read need not be durable, and the next record must not follow a hole.
+        // The last record is written again: what can be read need not be durable (see `recover`), and the
+        // next record must not follow a hole.
         let listed = listed.filter(|listed| *listed == note);
         let records_end = records_end - listed.map_or(0, |note| record(&note).len() as u64);
         let queue = Queue::new(size, end.segment.len_bytes - end.offset, &options);
@@ -363,11 +363,12 @@ impl Writer {
         )
         .knowing(shared.hashed.clone());
         let sealer = Sealer::new(disk, &options.dir, options.segments_kept);
-        // So that a log is whole as soon as it is open. On a full disk the publisher tries again.
+        // So that the newest checkpoint is published as soon as the log is open. If this fails, the
+        // publisher's thread tries again.
         let _ = publisher.finish();
         let writers = FrameWriters::start(&shared, options.writes_in_flight)?;
         let committer = Committer::new(shared.clone(), writers, end, nonce);
-        // Held from here on, so that an error below ends the threads started before it.
+        // Owns the threads from here on, so that an error below ends those already started.
         let mut writer = Writer {
             shared,
             committer: None,
@@ -416,7 +417,7 @@ impl Writer {
     }
 
     fn append_as(&self, entry: &[u8], reserved: bool) -> Result<u64, AppendError> {
-        // Hashed by the caller, so that it is not done between two syncs.
+        // Hashed on the caller's thread, so that the committer need not do it between two syncs.
         let leaf = leaf_hash(entry);
         let (index, was_idle) = self.shared.queue().append(entry, leaf, reserved)?;
         if was_idle {
@@ -449,7 +450,7 @@ impl Writer {
         Some(lock(&self.shared.note).clone())
     }
 
-    /// Writes what is queued, publishes tiles and a last checkpoint, and ends the threads.
+    /// Writes the queued entries, publishes tiles and a last checkpoint, and ends the threads.
     ///
     /// # Errors
     /// See [`CloseError`]; entries that were acknowledged are durable in any case.
@@ -474,9 +475,9 @@ impl Writer {
         self.shared.order_publisher(order);
         let published = self.publisher.take().map(JoinHandle::join);
         self.shared.sealing.end(order == PublisherOrder::Stop);
-        // What it did not come to, it does after the next open.
+        // Segments left over are sealed after the next open.
         drop(self.sealer.take().map(JoinHandle::join));
-        // A preparer that died left no segment, and none is needed any more.
+        // Whether the preparer panicked does not matter: no further segment is needed.
         drop(self.preparer.take().map(JoinHandle::join));
         match published {
             Some(Ok(outcome)) => outcome,
@@ -488,7 +489,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Does nothing after `close`. What could not be published is made up for at the next open.
+        // Does nothing after `close`. What is not published now is published at the next open.
         let _ = self.stop(PublisherOrder::Stop);
     }
 }
@@ -506,13 +507,14 @@ pub(crate) fn spawn<T: Send + 'static>(
     })
 }
 
-/// How much nicer the threads are that nobody waits for: they still get a quarter of a busy processor.
+/// Added to the nice value of the background threads: at 5 they still get a quarter of a busy
+/// processor.
 const NICER_BY: i32 = 5;
 
-/// Lets the threads go first that entries wait for: woken beside one of equal rank, they would wait until
-/// its time on the processor is over, some milliseconds.
+/// Lowers the priority of the calling thread below that of the threads entries wait for. At equal
+/// priority, a thread that is woken would wait for the end of the other's time slice, some milliseconds.
 fn step_back() {
-    // Of this thread alone, as Linux has it. Nobody depends on it.
+    // On Linux this affects the calling thread alone. If it fails, only latency suffers.
     #[cfg(target_os = "linux")]
     if let Ok(nice) = rustix::process::getpriority_process(None) {
         let _ = rustix::process::setpriority_process(None, nice + NICER_BY);
@@ -527,7 +529,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, OpenError
     })
 }
 
-/// Refuses to create a log over another, but goes on with one that was not created to the end.
+/// Refuses to create a log over another, unless the creation of that one was interrupted.
 fn refuse_existing(disk: &dyn Disk, dir: &Path, guard: &Path) -> Result<(), OpenError> {
     let exists = |path: &Path| disk.permissions(path).is_ok();
     for path in [
