@@ -18,6 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
+use crate::deadlines::Deadlines;
 use crate::event::{Entry, Event};
 use crate::ids::{ErasureId, SessionId};
 use crate::spread::SpreadMap;
@@ -48,6 +49,9 @@ pub struct Auditor {
     traces: SpreadMap<SessionId, Trace>,
     /// Ended sessions whose traces are still kept, in order of their ends.
     ended: VecDeque<(Timestamp, SessionId)>,
+    /// When the sessions run out. Made again from the authority where an auditor is kept.
+    #[serde(skip)]
+    deadlines: Deadlines,
     /// Sessions reported as overdue and taken as ended since.
     presumed: BTreeSet<SessionId>,
     /// Since when the ledger could take no entries, while what happened meanwhile is caught up.
@@ -231,6 +235,7 @@ impl Auditor {
             expected_at: Timestamp::default(),
             traces: SpreadMap::default(),
             ended: VecDeque::new(),
+            deadlines: Deadlines::default(),
             presumed: BTreeSet::new(),
             outage: None,
             erase_permits: BTreeMap::new(),
@@ -319,6 +324,7 @@ impl Auditor {
             self.ended.push_back((entry.time, session.clone()));
         }
         self.authority.apply_at(self.index, entry);
+        self.deadlines.follow(&entry.event, &self.authority);
         // While nothing can be recorded, closes are put off.
         while let Some((ended, session)) = self.ended.front()
             && self.outage.is_none()
@@ -347,10 +353,8 @@ impl Auditor {
         let Some(limit) = now.as_micros().checked_sub(bound.saturating_add(1)) else {
             return;
         };
-        let overdue = self
-            .authority
-            .due(Timestamp::from_micros(limit), usize::MAX);
-        for (deadline, session) in overdue {
+        let limit = Timestamp::from_micros(limit);
+        while let Some((deadline, session)) = self.next_overdue(limit) {
             // An end that comes now is judged as late.
             if matches!(event, Some(Event::SessionEnded { session: ending, .. }) if *ending == session)
             {
@@ -360,6 +364,12 @@ impl Auditor {
             out.push(found(FindingKind::EndMissing, &session, detail));
             self.presume(&session, now);
         }
+    }
+
+    fn next_overdue(&mut self, limit: Timestamp) -> Option<(Timestamp, SessionId)> {
+        let authority = &self.authority;
+        let over_at = |session: &SessionId| authority.over_at(session);
+        self.deadlines.take_due(limit, over_at)
     }
 
     /// Goes on as if the session had ended when it had to.

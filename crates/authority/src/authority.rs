@@ -2,7 +2,7 @@
 //!
 //! `decide` says what would happen and changes nothing; `apply` lets one recorded entry take
 //! effect and is the only way state changes. State is a function of the entries alone: what is
-//! kept beside it (timers, rulings once made) can be lost without changing any answer.
+//! kept beside it (rulings once made) can be lost without changing any answer.
 
 mod apply;
 mod archiving;
@@ -22,7 +22,6 @@ mod signing;
 mod stamping;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod watching;
 mod witnessing;
 
@@ -46,12 +45,10 @@ pub use bounds::{
     TOMBSTONE_LIFE, marked,
 };
 pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
-pub use decide::EXPIRED_MAX;
 pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
-use timers::Timers;
 pub use witnessing::CHECKPOINT_BYTES_MAX;
 
 /// Ended sessions looked through for somebody's spent passwords: about 1 ms, and only after a
@@ -64,8 +61,6 @@ const SPENT_SESSIONS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Authority {
     state: State,
-    /// Beside the state: when to look at which session.
-    timers: Mutex<Timers>,
     /// Beside the state: what policy said before.
     rulings: Mutex<Rulings>,
 }
@@ -210,7 +205,6 @@ impl Clone for Authority {
     fn clone(&self) -> Self {
         Self {
             state: self.state.clone(),
-            timers: Mutex::new(self.timers().clone()),
             // Cheap to make again; a clone need not carry them.
             rulings: Mutex::default(),
         }
@@ -246,6 +240,11 @@ impl Held {
         }
     }
 
+    /// Why it must end though no clock has run out, if it must.
+    pub(crate) fn doomed_for(&self) -> Option<EndReason> {
+        self.doomed
+    }
+
     fn view(&self, ended: Option<EndReason>) -> SessionView {
         let session = &self.session;
         SessionView {
@@ -270,10 +269,6 @@ impl Issued {
 }
 
 impl State {
-    fn over_at(&self, session: &SessionId) -> Option<Timestamp> {
-        self.sessions.get(session).map(Held::over_at)
-    }
-
     /// The session's credentials, in order of issue.
     fn issued<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = &'a Issued> {
         held.credentials
@@ -288,10 +283,9 @@ impl Authority {
         Self::default()
     }
 
-    /// No later than the next moment at which a session runs out. Send
-    /// [`crate::Command::Expire`] then.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers().next(|session| self.state.over_at(session))
+    /// The first moment at which the session may not live on; none where it does not live.
+    pub fn over_at(&self, session: &SessionId) -> Option<Timestamp> {
+        self.held(session).map(Held::over_at)
     }
 
     /// A live session by name.
@@ -497,10 +491,23 @@ impl Authority {
             .find(|issued| issued.credential.id == *id)
     }
 
-    /// The first `most` of the sessions that have run out by `now`, in order of their deadlines.
-    pub(crate) fn due(&self, now: Timestamp, most: usize) -> Vec<(Timestamp, SessionId)> {
-        self.timers()
-            .due(now, most, |session| self.state.over_at(session))
+    /// All live sessions, with the moments from which they may not live on.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&SessionId, Timestamp)> {
+        let held = self.state.sessions.values();
+        held.map(|held| (&held.session.id, held.over_at()))
+    }
+
+    /// The live sessions of an account.
+    pub(crate) fn sessions_named(&self, subject: &SubjectName) -> impl Iterator<Item = &SessionId> {
+        self.state.by_subject.get(subject).into_iter().flatten()
+    }
+
+    /// The sessions that have run out by `now`, in order of that moment, then of name.
+    fn due(&self, now: Timestamp) -> Vec<&Held> {
+        let held = self.state.sessions.values();
+        let mut due: Vec<&Held> = held.filter(|held| held.over_at() <= now).collect();
+        due.sort_by_key(|held| (held.over_at(), &held.session.id));
+        due
     }
 
     fn sessions_of(&self, subject: &SubjectName) -> impl Iterator<Item = &Held> {
@@ -516,11 +523,6 @@ impl Authority {
         let mut all: Vec<&Held> = self.state.sessions.values().collect();
         all.sort_by_key(|held| held.number);
         all
-    }
-
-    fn timers(&self) -> MutexGuard<'_, Timers> {
-        // A panic elsewhere leaves timers that are still no later than they must be.
-        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rulings(&self) -> MutexGuard<'_, Rulings> {

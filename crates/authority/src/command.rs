@@ -129,9 +129,8 @@ pub enum Command {
         /// Why, and by whom.
         cause: EndCause,
     },
-    /// Time has passed: end what is due, up to [`crate::EXPIRED_MAX`] sessions. Send it again while
-    /// [`crate::Authority::next_deadline`] has passed.
-    Expire,
+    /// Time has passed: end those of these sessions that have run out.
+    Expire(Vec<SessionId>),
     /// Note that the ledger could not take entries.
     FailRecording {
         /// Since when.

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Auditor;
+use crate::deadlines::Deadlines;
 
 /// The form in which an auditor is kept. It changes with what an auditor knows, and with how it judges:
 /// what an earlier one has judged need not be so for a later one.
@@ -49,7 +50,9 @@ impl Auditor {
     /// # Errors
     /// When it is not what [`Auditor::remember`] gave.
     pub fn recall(kept: &str) -> Result<Auditor, RecallError> {
-        Ok(serde_json::from_str(kept)?)
+        let mut auditor: Auditor = serde_json::from_str(kept)?;
+        auditor.deadlines = Deadlines::of(&auditor.authority);
+        Ok(auditor)
     }
 
     /// All that it knows, to stand for the entries so far once they are gone. Every later version reads
@@ -75,6 +78,7 @@ impl Auditor {
         }
         let mut auditor = serde_json::from_slice::<Heir<Auditor>>(kept)?.auditor;
         auditor.hand_over();
+        auditor.deadlines = Deadlines::of(&auditor.authority);
         Ok(auditor)
     }
 

@@ -162,12 +162,6 @@ impl Authority {
         self.rulings().clear();
     }
 
-    fn arm(&self, session: &SessionId) {
-        if let Some(at) = self.state.over_at(session) {
-            self.timers().arm(session, at);
-        }
-    }
-
     fn change_account(&mut self, subject: &SubjectName, change: &AccountChange) {
         let doom = match change {
             AccountChange::Added(_) => None,
@@ -189,7 +183,6 @@ impl Authority {
             if let Some(held) = self.state.sessions.get_mut(&session) {
                 held.doomed.get_or_insert(reason);
             }
-            self.arm(&session);
         }
     }
 
@@ -233,7 +226,6 @@ impl Authority {
             .or_default()
             .insert(session.clone());
         self.state.sessions.insert(session.clone(), held);
-        self.arm(session);
     }
 
     fn reauthenticate(&mut self, session: &SessionId, proof: &Proof, time: Timestamp) {
@@ -253,7 +245,6 @@ impl Authority {
     fn limit(&mut self, session: &SessionId, limits: Limits) {
         if let Some(held) = self.state.sessions.get_mut(session) {
             held.session.limits = limits;
-            self.arm(session);
         }
     }
 
@@ -273,7 +264,6 @@ impl Authority {
         let Some(held) = self.state.sessions.remove(session) else {
             return;
         };
-        self.timers().disarm(session);
         let subject = &held.session.subject;
         if let Some(sessions) = self.state.by_subject.get_mut(subject) {
             sessions.remove(session);

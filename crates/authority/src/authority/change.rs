@@ -37,10 +37,7 @@ impl Authority {
                 wall: *wall,
             });
         }
-        for (_, session) in self.due(now, usize::MAX) {
-            let Some(held) = self.held(&session) else {
-                continue;
-            };
+        for held in self.due(now) {
             let moment = match held.doomed {
                 Some(_) => now,
                 None => held.over_at(),
@@ -59,7 +56,7 @@ impl Authority {
         if self.policy() == Some(&policy) {
             return Decision::done(Vec::new());
         }
-        let mut events = self.ends_due(now, usize::MAX);
+        let mut events = self.ends_due(now);
         events.push(Event::PolicyLoaded {
             digest: policy.digest().clone(),
             text: text.to_owned(),
@@ -95,7 +92,7 @@ impl Authority {
                 max: ENTRY_BYTES_MAX,
             });
         }
-        let mut events = self.ends_due(now, usize::MAX);
+        let mut events = self.ends_due(now);
         events.push(entry.event);
         let after = self.with(|state| state.resources = by_name);
         events.extend(after.reconsider(now));

@@ -93,6 +93,11 @@ fn start(n: u64, secs: u64) -> Command {
     }
 }
 
+/// Ends those of these sessions that have run out.
+fn expire(sessions: &[u64]) -> Command {
+    Command::Expire(sessions.iter().copied().map(id).collect())
+}
+
 fn action(verb: Verb) -> ActionDetail {
     ActionDetail::new(verb, "orders".parse().unwrap())
 }

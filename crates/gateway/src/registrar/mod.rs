@@ -5,9 +5,8 @@
 
 mod ask;
 mod conceal;
+mod drive;
 mod erase;
-mod live;
-mod outage;
 mod record;
 mod stop;
 mod strangers;
