@@ -16,7 +16,7 @@ mod handle;
 mod out;
 mod outage;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use crate::authority::Authority;
@@ -82,7 +82,7 @@ pub enum Effect {
         cut: Cut,
     },
     /// Decide and record this.
-    Record(Command),
+    Record(Box<Command>),
 }
 
 /// A permit that its holder gave back.
@@ -119,6 +119,8 @@ pub struct Traffic<A> {
     deadlines: Deadlines,
     /// Sessions that have run out and are cut, and whose ends are not recorded.
     over: BTreeSet<SessionId>,
+    /// When everything of a session was cut whose end is not recorded.
+    cut_at: BTreeMap<SessionId, Timestamp>,
     /// Connections that have not been held to the policy in force.
     unreviewed: VecDeque<PermitId>,
     outage: Option<Outage>,
@@ -134,6 +136,7 @@ impl<A: ActivityCell> Traffic<A> {
             out: Out::new(),
             deadlines: Deadlines::of(authority),
             over: BTreeSet::new(),
+            cut_at: BTreeMap::new(),
             unreviewed: VecDeque::new(),
             outage: None,
             grace,
@@ -160,6 +163,7 @@ impl<A: ActivityCell> Traffic<A> {
         };
         let (id, activity, nearest) = self.out.admit(known, permit);
         self.deadlines.bring_forward(session, nearest);
+        self.cut_at.remove(session);
         Some((id, activity))
     }
 
@@ -176,7 +180,7 @@ impl<A: ActivityCell> Traffic<A> {
             Input::Decided(events) => self.cut_ended(events, now, &mut effects),
             Input::Recorded(entry) => self.follow(entry, authority, &mut effects),
             Input::Unrecorded(command, events) => {
-                self.unrecorded_now(command, events, now, &mut effects);
+                self.unrecorded_now(command, events, authority, now, &mut effects);
             }
             Input::Returned(returned) => self.take_back(&returned, now, &mut effects),
             Input::Failed { cause, reserve } => self.fail(cause, reserve, now, &mut effects),
@@ -190,7 +194,7 @@ impl<A: ActivityCell> Traffic<A> {
             }
             Input::Stop => {
                 let cut = Cut::of(CutCause::Shutdown);
-                self.out.cut_all(cut, &mut effects);
+                self.out.cut_all(cut, now, &mut effects);
             }
         }
         effects
@@ -265,13 +269,14 @@ impl<A: ActivityCell> Traffic<A> {
         let permit = permits.find(|it| {
             it.session == *session && it.entries.iter().any(|(entry, _)| *entry == index)
         })?;
-        permit.cut
+        permit.cut.map(|(cut, _)| cut)
     }
 
     /// Dates the end of a session back that is recorded after an outage and took effect in it.
     pub fn date_back(&self, event: &mut Event) {
-        if let Some(outage) = &self.outage {
-            outage.date_back(event);
+        if let (Some(outage), Event::SessionEnded { session, .. }) = (&self.outage, &*event) {
+            let cut = self.cut_at.get(session).copied();
+            outage.date_back(event, cut);
         }
     }
 

@@ -1,10 +1,10 @@
 //! What follows from each input.
 
 use super::{
-    ActivityCell, Closing, Cut, CutCause, Effect, Out, Outage, PIECE, REVIEWED_MAX, Returned,
-    Traffic,
+    ActivityCell, Closing, Cut, CutCause, Effect, Out, Outage, PIECE, PermitOut, REVIEWED_MAX,
+    Returned, Traffic,
 };
-use crate::authority::Authority;
+use crate::authority::{Authority, is_clock_reason};
 use crate::command::{Command, EndCause};
 use crate::event::{ActionClosed, ClosedBy, EndReason, Entry, Event};
 use crate::ids::SessionId;
@@ -29,7 +29,8 @@ impl<A: ActivityCell> Traffic<A> {
             && outage.grace_end(self.grace).is_some_and(|end| end <= now)
         {
             outage.grace_over = true;
-            self.out.cut_all(Cut::of(CutCause::LedgerFailed), effects);
+            self.out
+                .cut_all(Cut::of(CutCause::LedgerFailed), now, effects);
         }
         let mut observed = Vec::new();
         for _ in 0..PIECE {
@@ -40,7 +41,8 @@ impl<A: ActivityCell> Traffic<A> {
             observed.extend(active_at.map(|active_at| Command::Observe { session, active_at }));
         }
         if self.records() {
-            effects.extend(observed.into_iter().map(Effect::Record));
+            let records = observed.into_iter().map(Box::new).map(Effect::Record);
+            effects.extend(records);
         }
         self.review(authority, now, effects);
     }
@@ -56,34 +58,39 @@ impl<A: ActivityCell> Traffic<A> {
     ) -> Option<Timestamp> {
         let Some(held) = authority.held(id) else {
             self.out
-                .cut_session(id, left_over(authority.ended(id)), effects);
+                .cut_session(id, left_over(authority.ended(id)), now, effects);
             return None;
         };
-        let presence = self.out.sessions.get(id);
-        let active_at = presence.and_then(|presence| presence.newer(&held.session, now));
         let mut session = held.session.clone();
-        session.active_at = active_at.unwrap_or(session.active_at);
-        let end = session.end_deadline();
-        let cut = match held.doomed_for() {
-            Some(reason) => Some(Cut::of(CutCause::SessionEnded(reason))),
-            None if end.at <= now => {
-                let cause = CutCause::SessionEnded(end.cause.into());
-                Some(Cut::at(cause, end, &session.limits))
+        loop {
+            // What came after something ran out counts once that is cut.
+            let presence = self.out.sessions.get(id);
+            let newer = presence.and_then(|presence| presence.newer(&held.session, now));
+            session.active_at = newer.unwrap_or(held.session.active_at);
+            let end = session.end_deadline();
+            let nearest = presence.map_or(end.at, |presence| presence.nearest(&session));
+            let cut = match held.doomed_for() {
+                Some(reason) => Cut::of(CutCause::SessionEnded(reason)),
+                None if nearest > now => {
+                    self.out.ends(id, nearest);
+                    self.deadlines.arm(id, nearest);
+                    return newer;
+                }
+                None if nearest < end.at => {
+                    self.out.cut_passed(&session, nearest, now, effects);
+                    continue;
+                }
+                None => {
+                    let cause = CutCause::SessionEnded(end.cause.into());
+                    Cut::at(cause, end, &session.limits)
+                }
+            };
+            if self.out.cut_session(id, cut, now, effects) {
+                self.cut_at.insert(id.clone(), now);
             }
-            None => None,
-        };
-        let Some(cut) = cut else {
-            let nearest = self.out.cut_passed(&session, now, effects);
-            self.deadlines.arm(id, nearest);
-            return active_at;
-        };
-        if self.out.cut_session(id, cut, effects)
-            && let Some(outage) = &mut self.outage
-        {
-            outage.note_cut(id, now);
+            self.over.insert(id.clone());
+            return newer;
         }
-        self.over.insert(id.clone());
-        active_at
     }
 
     /// Holds some of the connections to the policy in force: those whose accounts can do what is no
@@ -102,7 +109,9 @@ impl<A: ActivityCell> Traffic<A> {
             let session = permit.session.clone();
             let (resource, context) = (&used.resource, &used.context);
             match authority.account_limits(&session, resource, context, used.class, now) {
-                None => self.out.cut(id, Cut::of(CutCause::PolicyChanged), effects),
+                None => self
+                    .out
+                    .cut(id, Cut::of(CutCause::PolicyChanged), now, effects),
                 Some(limits) => self.out.tighten(id, limits),
             }
             if let Some(at) = self.out.runs_out(&session, authority) {
@@ -124,9 +133,8 @@ impl<A: ActivityCell> Traffic<A> {
             } = event
             {
                 let cut = Cut::of(CutCause::SessionEnded(*reason));
-                let was_open = self.out.cut_session(session, cut, effects);
-                if let Some(outage) = self.outage.as_mut().filter(|_| was_open) {
-                    outage.note_cut(session, now);
+                if self.out.cut_session(session, cut, now, effects) {
+                    self.cut_at.insert(session.clone(), now);
                 }
             }
         }
@@ -151,15 +159,16 @@ impl<A: ActivityCell> Traffic<A> {
                 && let Some(presence) = self.out.sessions.get(session)
             {
                 let nearest = presence.nearest(known);
-                presence.activity.with(|activity| activity.ends(nearest));
+                self.out.ends(session, nearest);
             }
         } else if let Event::SessionEnded {
             session, reason, ..
         } = event
         {
             self.over.remove(session);
+            self.cut_at.remove(session);
             self.out
-                .cut_session(session, left_over(Some(*reason)), effects);
+                .cut_session(session, left_over(Some(*reason)), entry.time, effects);
         } else if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = event {
             let permits = self.out.permits.iter();
             let connections = permits.filter(|(_, permit)| permit.account.is_some());
@@ -170,6 +179,7 @@ impl<A: ActivityCell> Traffic<A> {
             }
         } else if let Event::RecordingResumed { .. } = event {
             self.outage = None;
+            self.cut_at.clear();
         }
     }
 
@@ -179,19 +189,18 @@ impl<A: ActivityCell> Traffic<A> {
         &mut self,
         command: &Command,
         events: &[Event],
+        authority: &Authority,
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
         self.cut_ended(events, now, effects);
-        let Some(outage) = &mut self.outage else {
-            return;
-        };
-        for event in events {
-            if let Event::SessionEnded { session, .. } = event {
-                outage.note_cut(session, now);
-            }
+        if let Command::End { session, .. } = command
+            && self.outage.is_some()
+        {
+            self.ended_by(session, authority, now);
         }
-        if matches!(command, Command::Close { .. } | Command::End { .. }) {
+        let is_said_later = matches!(command, Command::Close { .. } | Command::End { .. });
+        if let Some(outage) = self.outage.as_mut().filter(|_| is_said_later) {
             outage.defer_again(command.clone());
         }
     }
@@ -205,16 +214,24 @@ impl<A: ActivityCell> Traffic<A> {
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(outage) = self.outage.as_mut() else {
-            return;
-        };
-        if authority.held(session).is_none() {
+        if is_clock_reason(cause.reason) || !self.ended_by(session, authority, now) {
             return;
         }
         let cut = Cut::of(CutCause::SessionEnded(cause.reason));
-        self.out.cut_session(session, cut, effects);
-        outage.note_cut(session, now);
-        outage.defer_end(session, cause);
+        self.out.cut_session(session, cut, now, effects);
+        if let Some(outage) = &mut self.outage {
+            outage.defer_end(session, cause);
+        }
+    }
+
+    /// Somebody ends a session while that cannot be recorded: it ends at `now`, unless it has run out
+    /// before. False where it does not live.
+    fn ended_by(&mut self, session: &SessionId, authority: &Authority, now: Timestamp) -> bool {
+        let over_at = authority.over_at(session);
+        if over_at.is_some_and(|at| now < at) {
+            self.cut_at.entry(session.clone()).or_insert(now);
+        }
+        over_at.is_some()
     }
 
     /// The ledger cannot take entries: from here on nothing new is admitted.
@@ -232,7 +249,7 @@ impl<A: ActivityCell> Traffic<A> {
         outage.back = false;
         outage.observed = None;
         if reserve && !outage.noted {
-            effects.push(Effect::Record(outage.failure()));
+            effects.push(Effect::Record(Box::new(outage.failure())));
         }
     }
 
@@ -255,18 +272,11 @@ impl<A: ActivityCell> Traffic<A> {
                 None if returned.skipped.contains(&place) => ClosedBy::Skipped,
                 None => continue,
             };
-            let closed = closed(
-                &permit.session,
-                permit.cut,
-                entry,
-                returned.closing,
-                by,
-                now,
-            );
+            let closed = closed(&permit, entry, returned.closing, by, now);
             let close = Command::Close { closed, verb };
             match &mut self.outage {
                 Some(outage) if !records => outage.defer(close),
-                _ => effects.push(Effect::Record(close)),
+                _ => effects.push(Effect::Record(Box::new(close))),
             }
         }
     }
@@ -274,18 +284,22 @@ impl<A: ActivityCell> Traffic<A> {
 
 /// How what one entry allowed was closed.
 fn closed(
-    session: &SessionId,
-    cut: Option<Cut>,
+    permit: &PermitOut,
     action: u64,
     closing: Option<Closing>,
     by: ClosedBy,
     now: Timestamp,
 ) -> ActionClosed {
-    let closed = closing.map_or(now, |closing| closing.closed);
+    let mut closed = closing.map_or(now, |closing| closing.closed);
+    if let (ClosedBy::Skipped | ClosedBy::Unrecorded, Some((_, cut_at))) = (by, permit.cut) {
+        // Nothing of it was let through, and from the cut on nothing could be.
+        closed = closed.min(cut_at);
+    }
+    let cut = permit.cut.map(|(cut, _)| cut);
     let cut_by_us = matches!(by, ClosedBy::Limit | ClosedBy::SessionEnd);
     let deadline = cut.filter(|_| cut_by_us).and_then(|cut| cut.deadline);
     ActionClosed {
-        session: session.clone(),
+        session: permit.session.clone(),
         action,
         by,
         deadline,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::activity::ActivityCell;
-use super::{Effect, LastActivity};
+use super::{Cut, CutCause, Effect, LastActivity};
 use crate::authority::Authority;
 use crate::command::Command;
 use crate::ids::{ResourceName, SessionId};
@@ -11,7 +11,6 @@ use crate::limits::Limits;
 use crate::resource::{AccountClass, Verb};
 use crate::session::{Context, LiveSession};
 use crate::time::Timestamp;
-use crate::traffic::cut::Cut;
 
 /// The number of a permit within one run of the gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -36,8 +35,8 @@ pub(super) struct PermitOut {
     pub(super) entries: Vec<(u64, Verb)>,
     pub(super) limits: Limits,
     pub(super) account: Option<AccountUse>,
-    /// Why it was cut, once it was.
-    pub(super) cut: Option<Cut>,
+    /// Why and when it was cut, once it was.
+    pub(super) cut: Option<(Cut, Timestamp)>,
 }
 
 /// What is known of a live session's traffic.
@@ -139,11 +138,17 @@ impl<A: ActivityCell> Out<A> {
     }
 
     /// Cuts a permit, unless it was before.
-    pub(super) fn cut(&mut self, id: PermitId, cut: Cut, effects: &mut Vec<Effect>) {
+    pub(super) fn cut(
+        &mut self,
+        id: PermitId,
+        cut: Cut,
+        now: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(permit) = self.permits.get_mut(&id).filter(|it| it.cut.is_none()) else {
             return;
         };
-        permit.cut = Some(cut);
+        permit.cut = Some((cut, now));
         effects.push(Effect::Cut { permit: id, cut });
         if let Some(presence) = self.sessions.get_mut(&permit.session)
             && presence.permits.remove(&id)
@@ -158,55 +163,58 @@ impl<A: ActivityCell> Out<A> {
         &mut self,
         session: &SessionId,
         cut: Cut,
+        now: Timestamp,
         effects: &mut Vec<Effect>,
     ) -> bool {
         let Some(presence) = self.sessions.remove(session) else {
             return false;
         };
         for id in &presence.permits {
-            self.cut(*id, cut, effects);
+            self.cut(*id, cut, now, effects);
         }
         !presence.permits.is_empty()
     }
 
     /// Cuts everything.
-    pub(super) fn cut_all(&mut self, cut: Cut, effects: &mut Vec<Effect>) {
+    pub(super) fn cut_all(&mut self, cut: Cut, now: Timestamp, effects: &mut Vec<Effect>) {
         let all: Vec<PermitId> = self.permits.keys().copied().collect();
         for id in all {
-            self.cut(id, cut, effects);
+            self.cut(id, cut, now, effects);
         }
     }
 
-    /// Cuts the permits of a live session that are past what they are held to, and gives the nearest
-    /// moment at which something of it runs out.
+    /// Cuts the permits of a live session that have run out at `moment`.
     pub(super) fn cut_passed(
         &mut self,
         session: &LiveSession,
+        moment: Timestamp,
         now: Timestamp,
         effects: &mut Vec<Effect>,
-    ) -> Timestamp {
-        use super::CutCause;
-        let presence = self.sessions.get(&session.id);
-        let open: Vec<PermitId> = presence.map_or_else(Vec::new, |presence| {
-            presence.permits.iter().copied().collect()
-        });
-        for id in open {
-            let Some(permit) = self.permits.get(&id) else {
+    ) {
+        let Some(presence) = self.sessions.get(&session.id) else {
+            return;
+        };
+        for id in presence.permits.clone() {
+            let Some(limits) = self.permits.get(&id).map(|permit| permit.limits) else {
                 continue;
             };
-            let limits = permit.limits;
             let deadline = session.deadline(&limits);
-            if deadline.at <= now {
+            if deadline.at <= moment {
                 let cut = Cut::at(CutCause::Limit(deadline.cause), deadline, &limits);
-                self.cut(id, cut, effects);
+                self.cut(id, cut, now, effects);
             }
         }
-        let Some(presence) = self.sessions.get(&session.id) else {
-            return session.end_deadline().at;
-        };
-        let nearest = presence.nearest(session);
-        presence.activity.with(|activity| activity.ends(nearest));
-        nearest
+        if let Some(presence) = self.sessions.get(&session.id) {
+            let nearest = presence.nearest(session);
+            presence.activity.with(|activity| activity.ends(nearest));
+        }
+    }
+
+    /// By what is known, something of the session runs out at this moment.
+    pub(super) fn ends(&self, session: &SessionId, at: Timestamp) {
+        if let Some(presence) = self.sessions.get(session) {
+            presence.activity.with(|activity| activity.ends(at));
+        }
     }
 
     /// A connection is held to these limits as well.

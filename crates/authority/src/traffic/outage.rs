@@ -3,7 +3,7 @@
 //! Nothing new is admitted. Sessions still end on time: their traffic is cut at the deadline and
 //! the entry follows when the ledger is back. After a grace everything that is live is cut.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::command::{Command, EndCause};
 use crate::event::Event;
@@ -25,8 +25,6 @@ pub struct Outage {
     /// Everything live has been cut because the grace ran out.
     pub(super) grace_over: bool,
     refused: u64,
-    /// When sessions were cut that could not be recorded as ended.
-    cut: BTreeMap<SessionId, Timestamp>,
     /// What is to be recorded once the ledger is back: at most a closing for each permit that was
     /// out, and an end for each session.
     deferred: VecDeque<Command>,
@@ -46,7 +44,6 @@ impl Outage {
             noted: false,
             grace_over: false,
             refused: 0,
-            cut: BTreeMap::new(),
             deferred: VecDeque::new(),
             ending: BTreeSet::new(),
             observed: None,
@@ -109,18 +106,11 @@ impl Outage {
         self.deferred.push_front(command);
     }
 
-    /// Everything of the session has been cut by `moment`, and the end cannot be recorded yet. What
-    /// was cut before the outage was noted counts as cut then, a moment later.
-    pub(super) fn note_cut(&mut self, session: &SessionId, moment: Timestamp) {
-        let moment = moment.max(self.since);
-        self.cut.entry(session.clone()).or_insert(moment);
-    }
-
     /// A session that was cut during the outage ended then, not when the ledger came back: once
-    /// everything of it was cut, or at its deadline where nothing of it was open.
-    pub(super) fn date_back(&self, event: &mut Event) {
+    /// everything of it was `cut`, or at its deadline where nothing of it was open. What was cut
+    /// before the outage was noted counts as cut then, a moment later.
+    pub(super) fn date_back(&self, event: &mut Event, cut: Option<Timestamp>) {
         let Event::SessionEnded {
-            session,
             deadline,
             effective,
             late,
@@ -129,9 +119,8 @@ impl Outage {
         else {
             return;
         };
-        let cut = self.cut.get(session).copied();
-        let moment = cut.or_else(|| Some((*deadline)?.max(self.since)));
-        if let Some(moment) = moment {
+        if let Some(moment) = cut.or(*deadline) {
+            let moment = moment.max(self.since);
             *effective = moment.min(*effective);
             *late = deadline.map(|deadline| effective.saturating_since(deadline));
         }
@@ -155,27 +144,25 @@ mod tests {
         assert!(matches!(outage.next_deferred(), Some(Command::Expire(_))));
         assert!(outage.next_deferred().is_none());
 
-        let session = SessionId::from_random([7; 12]);
-        let effective = |outage: &Outage, deadline: Option<u64>| {
+        let effective = |cut: Option<u64>, deadline: Option<u64>| {
             let mut event = Event::SessionEnded {
-                session: session.clone(),
+                session: SessionId::from_random([7; 12]),
                 reason: EndReason::Idle,
                 deadline: deadline.map(at),
                 effective: at(200),
                 late: None,
                 by: None,
             };
-            outage.date_back(&mut event);
+            outage.date_back(&mut event, cut.map(at));
             let Event::SessionEnded { effective, .. } = event else {
                 unreachable!("an end stays an end");
             };
             effective
         };
-        assert_eq!(effective(&outage, Some(120)), at(120));
-        assert_eq!(effective(&outage, Some(90)), at(100));
-        assert_eq!(effective(&outage, None), at(200));
-        outage.note_cut(&session, at(130));
-        outage.note_cut(&session, at(140));
-        assert_eq!(effective(&outage, Some(120)), at(130));
+        assert_eq!(effective(None, Some(120)), at(120));
+        assert_eq!(effective(None, Some(90)), at(100));
+        assert_eq!(effective(None, None), at(200));
+        assert_eq!(effective(Some(130), Some(120)), at(130));
+        assert_eq!(effective(Some(95), Some(90)), at(100));
     }
 }
