@@ -31,7 +31,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::event::{ActionDetail, EndReason};
-use crate::ids::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
+use crate::ids::{
+    CredentialHash, CredentialId, ErasureId, ResourceName, RuleId, SessionId, SubjectName,
+};
 use crate::limits::{Deadline, Limits};
 use crate::policy::Policy;
 use crate::resource::{AccountClass, Resource};
@@ -113,6 +115,13 @@ struct State {
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
+    /// Sessions that live under other limits since a policy or resources came into force, and no entry
+    /// of theirs has said so: by which rules.
+    #[serde(default)]
+    unsaid: BTreeMap<SessionId, Vec<RuleId>>,
+    /// When that was, while there are any.
+    #[serde(default)]
+    unsaid_since: Option<Timestamp>,
     /// The newest permit to take a step of an erasure that was not used, by session.
     #[serde(default)]
     erase_permits: BTreeMap<SessionId, Timestamp>,
@@ -156,6 +165,8 @@ impl Default for State {
             synced: None,
             summarized: Timestamp::default(),
             last_start: None,
+            unsaid: BTreeMap::new(),
+            unsaid_since: None,
             erase_permits: BTreeMap::new(),
         }
     }
@@ -173,6 +184,9 @@ pub(crate) struct Held {
     /// It must end for this reason: an entry said so that ends all sessions of the account. Set
     /// so that an end which was not recorded in time is caught up.
     doomed: Option<EndReason>,
+    /// Since when.
+    #[serde(default)]
+    doomed_at: Timestamp,
     /// What its actions opened and nothing has closed.
     #[serde(skip_serializing_if = "Connections::is_empty", default)]
     connections: Connections,
@@ -245,6 +259,24 @@ impl Held {
         self.doomed
     }
 
+    /// It must end from `time` on, for this reason if for no earlier one.
+    fn doom(&mut self, reason: EndReason, time: Timestamp) {
+        if self.doomed.is_none() {
+            (self.doomed, self.doomed_at) = (Some(reason), time);
+        }
+    }
+
+    /// From when its end is due, where it may come that much later than what caused it: of what
+    /// concerns many sessions at once the ends come in pieces.
+    pub(crate) fn due_by(&self, started: Timestamp, catch_up: Span) -> Timestamp {
+        let over = self.over_at();
+        match self.doomed {
+            Some(_) => self.doomed_at.saturating_add(catch_up),
+            None if over <= started => started.saturating_add(catch_up),
+            None => over,
+        }
+    }
+
     fn view(&self, ended: Option<EndReason>) -> SessionView {
         let session = &self.session;
         SessionView {
@@ -269,6 +301,14 @@ impl Issued {
 }
 
 impl State {
+    /// The new limits of a session are said, or it is over.
+    fn said(&mut self, session: &SessionId) {
+        self.unsaid.remove(session);
+        if self.unsaid.is_empty() {
+            self.unsaid_since = None;
+        }
+    }
+
     /// The session's credentials, in order of issue.
     fn issued<'a>(&'a self, held: &'a Held) -> impl Iterator<Item = &'a Issued> {
         held.credentials
@@ -489,6 +529,27 @@ impl Authority {
             .iter()
             .filter_map(|hash| self.state.credentials.get(hash))
             .find(|issued| issued.credential.id == *id)
+    }
+
+    /// The first sessions whose new limits no entry has said.
+    pub(crate) fn unsaid(&self, most: usize) -> Vec<SessionId> {
+        self.state.unsaid.keys().take(most).cloned().collect()
+    }
+
+    /// Whether the new limits of some session are to be said.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        !self.state.unsaid.is_empty()
+    }
+
+    /// Since when new limits of some session are to be said.
+    pub(crate) fn unsaid_since(&self) -> Option<Timestamp> {
+        self.state.unsaid_since
+    }
+
+    /// When the gateway last took up its work; the epoch where it never did.
+    pub(crate) fn started_at(&self) -> Timestamp {
+        let last = self.state.last_start.as_ref();
+        last.map_or(Timestamp::default(), |started| started.time)
     }
 
     /// All live sessions, with the moments from which they may not live on.

@@ -131,6 +131,8 @@ pub enum Command {
     },
     /// Time has passed: end those of these sessions that have run out.
     Expire(Vec<SessionId>),
+    /// Say the new limits of those of these sessions whose limits changed without an entry of theirs.
+    SayLimits(Vec<SessionId>),
     /// Note that the ledger could not take entries.
     FailRecording {
         /// Since when.

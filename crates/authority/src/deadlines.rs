@@ -62,6 +62,10 @@ impl Deadlines {
             }
         } else if let Event::SessionEnded { session, .. } = event {
             self.disarm(session);
+        } else if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = event {
+            for (session, at) in authority.ends() {
+                self.bring_forward(session, at);
+            }
         } else if let Event::AccountChanged { subject, .. } = event {
             for session in authority.sessions_named(subject) {
                 if let Some(at) = authority.over_at(session) {

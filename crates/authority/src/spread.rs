@@ -97,6 +97,10 @@ impl<K: Spread, V> SpreadMap<K, V> {
 
 /// In order of the keys.
 impl<V> SpreadMap<SessionId, V> {
+    pub(crate) fn len(&self) -> usize {
+        self.0.iter().map(BTreeMap::len).sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&SessionId, &V)> {
         self.0.iter().flatten()
     }

@@ -203,7 +203,9 @@ impl<A: ActivityCell> Traffic<A> {
     /// When the next [`Input::Wake`] is due: at once where something is owed to the log.
     pub fn wake_at(&mut self, authority: &Authority) -> Option<Timestamp> {
         let is_back = self.outage.as_ref().is_some_and(|outage| outage.back);
-        let owes = is_back || (self.records() && !self.over.is_empty());
+        let owes = is_back
+            || (self.records() && !self.over.is_empty())
+            || (self.outage.is_none() && authority.has_unsaid());
         if owes || !self.unreviewed.is_empty() {
             return Some(Timestamp::default());
         }
@@ -228,11 +230,10 @@ impl<A: ActivityCell> Traffic<A> {
     /// entries again. It is asked for until there is none; what could not be recorded comes again.
     pub fn owed(&mut self, authority: &Authority, now: Timestamp) -> Option<Command> {
         let Some(outage) = self.outage.as_mut().filter(|outage| outage.back) else {
-            return if self.records() {
-                self.ends(authority, now)
-            } else {
-                None
-            };
+            if !self.records() {
+                return None;
+            }
+            return self.ends(authority, now).or_else(|| self.limits(authority));
         };
         if !outage.noted {
             return Some(outage.failure());
@@ -302,10 +303,22 @@ impl<A: ActivityCell> Traffic<A> {
         self.outage.as_ref().is_none_or(Outage::has_reserve)
     }
 
+    /// The next piece of the sessions whose new limits are to be said.
+    fn limits(&self, authority: &Authority) -> Option<Command> {
+        let unsaid = authority.unsaid(PIECE);
+        (self.outage.is_none() && !unsaid.is_empty()).then_some(Command::SayLimits(unsaid))
+    }
+
     /// The next piece of the sessions that are over.
     fn ends(&mut self, authority: &Authority, now: Timestamp) -> Option<Command> {
+        // An end may come with the limits that led to it.
+        let most = if authority.has_unsaid() {
+            PIECE / 2
+        } else {
+            PIECE
+        };
         let mut piece = Vec::new();
-        while piece.len() < PIECE {
+        while piece.len() < most {
             let behind = piece.last().map_or(Bound::Unbounded, Bound::Excluded);
             let rest = self.over.range::<SessionId, _>((behind, Bound::Unbounded));
             let Some(session) = rest.into_iter().next().cloned() else {

@@ -9,7 +9,7 @@ use crate::deadlines::Deadlines;
 
 /// The form in which an auditor is kept. It changes with what an auditor knows, and with how it judges:
 /// what an earlier one has judged need not be so for a later one.
-pub const AUDITOR_FORM: u32 = 4;
+pub const AUDITOR_FORM: u32 = 5;
 
 /// Why nothing can be made of what was kept.
 #[derive(Debug, thiserror::Error)]

@@ -45,7 +45,12 @@ impl Authority {
     /// `now` must not lie before the newest entry; if it does, the newest entry's time is taken,
     /// so that time which runs backwards never lengthens a session.
     pub fn decide(&self, command: &Command, now: Timestamp) -> Decision {
-        let now = now.max(self.time());
+        let mut decision = self.decided(command, now.max(self.time()));
+        self.say_limits_first(&mut decision.events);
+        decision
+    }
+
+    fn decided(&self, command: &Command, now: Timestamp) -> Decision {
         match command {
             Command::OpenLog { .. } if self.is_open() => Decision::refused(Refusal::AlreadyOpen),
             Command::OpenLog { origin } => Decision::done(vec![Event::LogOpened {
@@ -85,6 +90,7 @@ impl Authority {
             Command::Ask(ask) => self.ask(ask, now),
             Command::Close { closed, verb } => self.close(closed, *verb, now),
             Command::End { session, cause } => self.decide_end(session, cause, now),
+            Command::SayLimits(sessions) => Decision::done(self.limit_unsaid(sessions)),
             Command::Expire(sessions) => Decision::done(self.expire(sessions, now)),
             Command::FailRecording { since, cause } => {
                 Decision::done(vec![Event::RecordingFailed {
@@ -139,13 +145,13 @@ impl Authority {
     /// The ends of sessions that may not live on at `now`, in order of their deadlines.
     pub(super) fn ends_due(&self, now: Timestamp) -> Vec<Event> {
         let due = self.due(now).into_iter();
-        due.filter_map(|held| Self::end_due(held, now)).collect()
+        due.filter_map(|held| self.end_due(held, now)).collect()
     }
 
     /// The ends of those of these sessions that may not live on at `now`.
     fn expire(&self, sessions: &[SessionId], now: Timestamp) -> Vec<Event> {
         let held = sessions.iter().filter_map(|session| self.held(session));
-        held.filter_map(|held| Self::end_due(held, now)).collect()
+        held.filter_map(|held| self.end_due(held, now)).collect()
     }
 
     /// The verdict on a command about a session that is not live.

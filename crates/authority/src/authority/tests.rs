@@ -7,6 +7,7 @@ mod changes;
 mod clocks;
 mod connections;
 mod erasing;
+mod pieces;
 
 use super::*;
 use crate::command::{

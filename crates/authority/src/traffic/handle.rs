@@ -173,6 +173,11 @@ impl<A: ActivityCell> Traffic<A> {
             let permits = self.out.permits.iter();
             let connections = permits.filter(|(_, permit)| permit.account.is_some());
             self.unreviewed = connections.map(|(id, _)| *id).collect();
+            for (session, presence) in &self.out.sessions {
+                if let Some(known) = authority.session(session) {
+                    self.out.ends(session, presence.nearest(known));
+                }
+            }
         } else if let Event::RecordingFailed { .. } = event {
             if let Some(outage) = &mut self.outage {
                 outage.noted = true;

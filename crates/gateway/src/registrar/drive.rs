@@ -9,7 +9,7 @@ use crate::conditions::Part;
 use crate::permit::{CutCause, Released};
 
 /// Commands owed to the log that are carried out before others get their turn: at some 10 µs each
-/// under a millisecond. Ends of sessions come in pieces, one at a time.
+/// under a millisecond. What concerns many sessions comes in pieces, one at a time.
 const OWED_AT_ONCE: usize = 64;
 
 /// Why nothing is admitted during an outage.
@@ -96,7 +96,7 @@ impl Task {
             let Some(command) = self.traffic.owed(&self.authority, now) else {
                 break;
             };
-            let is_piece = matches!(command, Command::Expire(_));
+            let is_piece = matches!(command, Command::Expire(_) | Command::SayLimits(_));
             let unavailable = matches!(self.carry_out(&command), Err(NotDone::Unavailable));
             if is_piece || unavailable {
                 break;

@@ -169,7 +169,7 @@ impl World {
     /// Between a deadline and when it is seen, somebody does something once.
     pub(super) fn act_by(&mut self, late: Timestamp) {
         let left = late.saturating_since(self.now).as_micros();
-        if left > 0 && self.prng.chance(50) {
+        if left > 0 {
             let after = self.prng.below(left);
             self.now = self
                 .now
