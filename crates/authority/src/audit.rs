@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
 use crate::deadlines::Deadlines;
-use crate::event::{Entry, Event};
-use crate::ids::{ErasureId, SessionId};
 use crate::spread::SpreadMap;
-use crate::time::{Span, Timestamp};
+use curfew_entry::{Entry, Event};
+use curfew_entry::{ErasureId, SessionId};
+use curfew_entry::{Span, Timestamp};
 pub use memory::{AUDITOR_FORM, RecallError};
 use trace::Trace;
 

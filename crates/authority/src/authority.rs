@@ -30,16 +30,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{ActionDetail, EndReason};
-use crate::ids::{
+use crate::policy::Policy;
+use crate::spread::SpreadMap;
+use curfew_entry::{AccountClass, Resource};
+use curfew_entry::{ActionDetail, EndReason};
+use curfew_entry::{Context, Credential, CredentialClass, LiveSession, SessionView};
+use curfew_entry::{
     CredentialHash, CredentialId, ErasureId, ResourceName, RuleId, SessionId, SubjectName,
 };
-use crate::limits::{Deadline, Limits};
-use crate::policy::Policy;
-use crate::resource::{AccountClass, Resource};
-use crate::session::{Context, Credential, CredentialClass, LiveSession, SessionView};
-use crate::spread::SpreadMap;
-use crate::time::{Span, Timestamp};
+use curfew_entry::{Deadline, Limits};
+use curfew_entry::{Span, Timestamp};
 
 pub(crate) use bounds::fits;
 pub use bounds::{

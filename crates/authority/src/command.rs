@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::event::{
+use curfew_entry::Timestamp;
+use curfew_entry::{Aal, Deadline, Limits, RecordLevel};
+use curfew_entry::{
     AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClockSource, DenialCause,
     EndReason, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
     WallClock,
 };
-use crate::ids::{
+use curfew_entry::{AccountClass, Plane, Resource, Verb};
+use curfew_entry::{Context, Credential, CredentialClass, Proof};
+use curfew_entry::{
     CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
 };
-use crate::limits::{Aal, Deadline, Limits, RecordLevel};
-use crate::resource::{AccountClass, Plane, Resource, Verb};
-use crate::session::{Context, Credential, CredentialClass, Proof};
-use crate::time::Timestamp;
 
 /// Everything that can change or question the state. There is no other way in.
 #[derive(Clone, Debug)]
@@ -166,7 +166,7 @@ pub enum Command {
 /// A step of the erasure of what entries only commit to.
 #[derive(Clone, Debug)]
 pub enum ErasureStep {
-    /// Somebody asks for it, with a permit to do [`crate::Verb::LogErase`].
+    /// Somebody asks for it, with a permit to do [`curfew_entry::Verb::LogErase`].
     Request {
         /// Who, by session.
         session: SessionId,
@@ -424,7 +424,7 @@ pub enum Refusal {
     Policy(String),
     /// Two resources have the same name.
     #[error("two resources are called {0}")]
-    ResourceTaken(crate::ids::ResourceName),
+    ResourceTaken(curfew_entry::ResourceName),
     /// What the action came through, or what is to be closed, is not open in this session.
     #[error("entry {0} opened nothing that is open in this session")]
     NotOpen(u64),
@@ -502,7 +502,7 @@ pub struct StepUp {
     /// The assurance level needed, if the session's is too low.
     pub assurance: Option<Aal>,
     /// The longest age of authentication the action accepts (RFC 9470 `max_age`), if it says so.
-    pub max_age: Option<crate::time::Span>,
+    pub max_age: Option<curfew_entry::Span>,
     /// The rules that would allow it.
     pub rules: Vec<RuleId>,
     /// What the policy says for people about these rules (`@reason`), each text once.

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::authority::Authority;
-use crate::event::Event;
-use crate::ids::SessionId;
-use crate::time::Timestamp;
+use curfew_entry::Event;
+use curfew_entry::SessionId;
+use curfew_entry::Timestamp;
 
 /// For each session a moment no later than the nearest at which something of it runs out.
 #[derive(Clone, Debug, Default)]

@@ -14,19 +14,9 @@
 mod audit;
 mod authority;
 mod command;
-mod conceal;
 mod deadlines;
-mod entry;
-mod event;
-mod facets;
-mod ids;
-mod limits;
 mod policy;
-mod resource;
-mod session;
 mod spread;
-mod text;
-mod time;
 pub mod traffic;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
@@ -40,24 +30,7 @@ pub use command::{
     NewCredential, Presenter, Refusal, SigningNews, StampNews, StepUp, Verdict, WitnessNews,
     Witnessed,
 };
-pub use conceal::{Commitment, Concealed, Field, SALT_BYTES};
-pub use event::{
-    AccountChange, ActionClosed, ActionDetail, Actor, ArchivingFault, Attempts, AttemptsSummarized,
-    ClockSource, ClosedBy, CredentialFault, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry,
-    EntryError, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
-    WallClock,
-};
-pub use facets::{Facets, Subjects};
-pub use ids::{
-    CredentialHash, CredentialId, EnvironmentName, ErasureId, IdError, PolicyDigest, ResourceName,
-    RoleName, RuleId, SessionId, SubjectName,
-};
-pub use limits::{Aal, Deadline, DeadlineCause, Demands, Limits, RecordLevel};
 pub use policy::{
     AppliedRule, Effect, Explanation, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, PolicyError,
     Problem, Question, Ruling, SCHEMA, UnknownRole,
 };
-pub use resource::{AccountClass, Plane, Resource, Verb};
-pub use session::{Context, Credential, CredentialClass, Factor, LiveSession, Proof, SessionView};
-pub use text::{quoted, visible};
-pub use time::{Span, Timestamp};

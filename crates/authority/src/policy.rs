@@ -21,11 +21,11 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::ids::{PolicyDigest, RoleName, RuleId, SubjectName};
-use crate::limits::{Aal, Demands, RecordLevel};
-use crate::resource::{Resource, Verb};
-use crate::session::Context;
-use crate::time::Span;
+use curfew_entry::Context;
+use curfew_entry::Span;
+use curfew_entry::{Aal, Demands, RecordLevel};
+use curfew_entry::{PolicyDigest, RoleName, RuleId, SubjectName};
+use curfew_entry::{Resource, Verb};
 
 pub use check::UnknownRole;
 pub use problem::{PolicyError, Problem};

@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::SessionId;
+use curfew_entry::SessionId;
 
 /// How many parts there are: one for each value of a byte.
 const PARTS: usize = 256;

@@ -22,11 +22,11 @@ use std::ops::Bound;
 use crate::authority::Authority;
 use crate::command::{Command, EndCause};
 use crate::deadlines::Deadlines;
-use crate::event::{ClosedBy, Entry, Event};
-use crate::ids::SessionId;
-use crate::limits::Limits;
-use crate::resource::Verb;
-use crate::time::{Span, Timestamp};
+use curfew_entry::Limits;
+use curfew_entry::SessionId;
+use curfew_entry::Verb;
+use curfew_entry::{ClosedBy, Entry, Event};
+use curfew_entry::{Span, Timestamp};
 
 pub use activity::{ActivityCell, LastActivity};
 pub use cut::{Cut, CutCause};

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use curfew_export::visible;
-use curfew_gateway::problem::{Problem, Severity};
+use curfew_gate::problem::{Problem, Severity};
 use serde::Serialize;
 
 use crate::configuration::{self, ConfigArgument, Loaded};

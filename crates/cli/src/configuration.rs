@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use curfew_authority::Policy;
 use curfew_gateway::config::Config;
-use curfew_verify::authority::Policy;
 
 use crate::failure::{Exit, Failure, Outcome};
 

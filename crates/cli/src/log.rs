@@ -3,6 +3,7 @@
 
 mod archive;
 mod erase;
+mod export;
 mod receipt;
 mod reveal;
 mod search;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use curfew_entry::{quoted, visible};
 use curfew_gateway::data::DataDir;
-use curfew_verify::authority::{quoted, visible};
 use curfew_verify::cli::{EXIT_CODES, Options};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -69,7 +70,7 @@ pub(crate) enum LogCommand {
         #[arg(value_name = "DIR|URL")]
         dir: Option<PathBuf>,
     },
-    Export(Box<crate::export::Export>),
+    Export(Box<export::Export>),
     Archive(archive::Archive),
     Receipt(receipt::Receipt),
     Reveal(reveal::Reveal),
@@ -114,7 +115,7 @@ pub(crate) async fn log(command: LogCommand) -> Outcome<ExitCode> {
             config,
             dir,
         } => verify(options, &config, dir),
-        LogCommand::Export(arguments) => crate::export::export(&arguments).await,
+        LogCommand::Export(arguments) => export::export(&arguments).await,
         LogCommand::Archive(arguments) => {
             archive::archive(&arguments).await?;
             Ok(ExitCode::SUCCESS)

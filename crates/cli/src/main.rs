@@ -6,7 +6,6 @@ mod configuration;
 mod database;
 mod demo;
 mod diagnostics;
-mod export;
 mod failure;
 mod key;
 mod log;

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use curfew_authority::{Effect, Explanation, Question, Ruling};
+use curfew_entry::{Aal, Context, Resource, RoleName, SubjectName, Verb};
+use curfew_gate::site::network_of;
 use curfew_gateway::config::Config;
 use curfew_gateway::control::Operation;
-use curfew_verify::authority::{
-    Aal, Context, Effect, Explanation, Question, Resource, RoleName, Ruling, SubjectName, Verb,
-};
 
 use crate::failure::{Exit, Failure, Outcome};
 use crate::{configuration, say, user};
@@ -109,7 +109,7 @@ fn explain(asked: &Explain) -> Outcome {
     let roles: BTreeSet<RoleName> = asked.roles.iter().cloned().collect();
     let context = Context {
         address: asked.address,
-        network: config.network_of(asked.address).to_owned(),
+        network: network_of(&config.networks, asked.address).to_owned(),
     };
     let explanation = policy.explain(&Question {
         subject: &asked.subject,

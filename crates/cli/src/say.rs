@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 
-use curfew_verify::authority::visible;
+use curfew_entry::visible;
 use serde::Serialize;
 
 /// How colours begin and end: ESC, `[`, numbers, `m` (ECMA-48 section 8.3.117, SGR).

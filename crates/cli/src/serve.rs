@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use curfew_gate::problem::Problem;
 use curfew_gateway::Running;
 use curfew_gateway::data::DataDir;
-use curfew_gateway::problem::Problem;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::time::MissedTickBehavior;

@@ -1,7 +1,7 @@
 //! `curfew sessions list | end`.
 
 use clap::{Args, Subcommand};
-use curfew_verify::authority::{SessionId, visible};
+use curfew_entry::{SessionId, visible};
 use serde_json::Value;
 
 use crate::client::{Client, Saved, ServerArgument};

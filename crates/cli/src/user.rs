@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use clap::{Args, Subcommand};
+use curfew_entry::{RoleName, SubjectName};
 use curfew_gateway::Core;
 use curfew_gateway::control::{self, Desk, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
-use curfew_verify::authority::{RoleName, SubjectName};
 
 use crate::configuration::{self, ConfigArgument, Loaded};
 use crate::failure::{Doing, Exit, Failure, Outcome};

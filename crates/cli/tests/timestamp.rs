@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Output};
 use std::sync::Arc;
 
-use curfew_authority::{Authority, Command, Entry, Timestamp};
+use curfew_authority::{Authority, Command};
+use curfew_entry::{Entry, Timestamp};
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};
 
 use address::free_address;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use curfew_ledger::{Entries, LogReader, ReadError};
 
 use crate::format::{Exporter, Format, Packing, WriteError};
-use crate::record::{HorizonError, Opener, Source, Stream};
+use crate::record::{HorizonError, Opener, Recall, Source, Stream};
 
 /// Bytes of a piece, from where no more is added to it. A Parquet row group comes as one.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -94,13 +94,14 @@ impl Chunks {
         format: Format,
         packing: Packing,
         source: Source,
+        recall: Recall,
     ) -> Result<Self, ExportError> {
         let outlet = Outlet::default();
         // Whose the sessions are is said at their start, which may lie before the range.
         let (first, stream) = if range.is_empty() {
             (range.end, Stream::new())
         } else {
-            (0, Stream::before(reader)?)
+            (0, Stream::before(reader, recall)?)
         };
         Ok(Self {
             entries: reader.range(first..range.end),

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use curfew_authority::visible;
+use curfew_entry::visible;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use parquet::errors::ParquetError;

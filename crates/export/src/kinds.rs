@@ -4,7 +4,7 @@ mod attempts;
 
 use std::fmt::Display;
 
-use curfew_authority::{
+use curfew_entry::{
     AccountChange, AccountClass, ActionClosed, ActionDetail, Actor, ClosedBy, EndReason, Event,
     Field, LogArchivingFailed, LogPruned, LogTimestamped, Plane, RuleId, SessionId, Span,
     SubjectName, Timestamp,

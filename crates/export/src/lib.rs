@@ -20,7 +20,7 @@ pub mod record;
 mod text;
 
 pub use chunks::{Chunks, ExportError};
-pub use curfew_authority::visible;
+pub use curfew_entry::visible;
 pub use curfew_ledger::LogReader;
 pub use format::{Exporter, Format, Packing, WriteError};
-pub use record::{Opener, Record, Source, Stream};
+pub use record::{Opener, Recall, Record, Source, Stream};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use curfew_authority::visible;
+use curfew_entry::visible;
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::facts::{Outcome, Severity};

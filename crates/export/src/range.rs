@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
-use curfew_authority::{Entry, Event, Timestamp};
+use curfew_entry::{Entry, Event, Timestamp};
 use curfew_ledger::note::Note;
 use curfew_ledger::{Checkpoint, LogReader, ReadError};
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-use curfew_authority::{Auditor, Concealed, Entry, Field, RecallError, SessionView, Timestamp};
+use curfew_entry::{Concealed, Entry, Field, SessionView, SessionsKept, Timestamp};
 use curfew_ledger::merkle::leaf_hash;
 use curfew_ledger::{FileError, Hash, LogReader};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,11 @@ pub const ENDED_KEPT_MAX: usize = 65_536;
 /// Open connections remembered a session, so that their end names the resource: as many as a
 /// busy pool has. 1,024 × about 60 bytes are 60 kB.
 const CONNECTIONS_KEPT_MAX: usize = 1_024;
+
+/// Reads which sessions a pruned log knew from what stands for the entries that are gone:
+/// `curfew_authority::Auditor::sessions_kept`. An argument, so that a reader of logs need not
+/// build what decides.
+pub type Recall = fn(&[u8]) -> Result<SessionsKept, String>;
 
 /// Where a log comes from: the same for all its records.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -131,7 +136,7 @@ pub enum HorizonError {
     File(#[from] FileError),
     /// It says nothing that this version understands.
     #[error("the log's horizon: {0}")]
-    Recall(#[from] RecallError),
+    Recall(String),
 }
 
 /// Where the kind stands: behind version and time (27 characters with their quotes).
@@ -170,24 +175,21 @@ impl Stream {
     ///
     /// # Errors
     /// When what stands for the entries that are gone cannot be read.
-    pub fn before(log: &LogReader) -> Result<Self, HorizonError> {
+    pub fn before(log: &LogReader, recall: Recall) -> Result<Self, HorizonError> {
         let mut stream = Self::new();
-        if let Some(horizon) = log.horizon()? {
-            let auditor = Auditor::inherit(horizon.state())?;
-            stream.inherit(
-                auditor.authority().live(),
-                auditor.authority().lately_ended(),
-            );
+        if let Some(horizon) = log.prune_point()? {
+            let kept = recall(horizon.state()).map_err(HorizonError::Recall)?;
+            stream.inherit(kept);
         }
         Ok(stream)
     }
 
-    fn inherit(&mut self, live: Vec<SessionView>, ended: Vec<SessionView>) {
-        for view in live {
+    fn inherit(&mut self, kept: SessionsKept) {
+        for view in kept.live {
             let (session, known) = known(view);
             self.live.insert(session, known);
         }
-        for view in ended {
+        for view in kept.ended {
             let (session, known) = known(view);
             self.order.push_back(session.clone());
             self.ended.insert(session, known);
@@ -359,7 +361,7 @@ fn unknown(problem: &str) -> Facts {
 mod tests {
     use super::*;
 
-    const GOLDEN: &str = include_str!("../../authority/tests/golden/entries.jsonl");
+    const GOLDEN: &str = include_str!("../../entry/tests/golden/entries.jsonl");
 
     #[test]
     fn every_kind_is_named_as_in_the_log() {
@@ -433,7 +435,7 @@ mod tests {
     #[test]
     fn sessions_from_before_a_horizon_are_known_whether_they_live_or_have_ended() {
         let lines: Vec<&str> = GOLDEN.lines().collect();
-        let mut auditor = Auditor::new();
+        let mut auditor = curfew_authority::Auditor::new();
         let mut ended = None;
         for (index, line) in (0..).zip(&lines) {
             let entry = Entry::from_bytes(line.as_bytes()).unwrap();
@@ -447,7 +449,10 @@ mod tests {
         let mut live = ended.clone();
         live.session = "s_0123456789abcdef01234567".parse().unwrap();
         let mut stream = Stream::new();
-        stream.inherit(vec![live.clone()], vec![ended.clone()]);
+        stream.inherit(SessionsKept {
+            live: vec![live.clone()],
+            ended: vec![ended.clone()],
+        });
         for view in [live, ended] {
             let entry = format!(
                 r#"{{"v":1,"time":"2026-11-23T16:40:00.000114Z","kind":"credential.revoked","session":"{}","credential":"c_00112233445566778899aabb"}}"#,

@@ -12,7 +12,7 @@ use std::path::Path;
 use curfew_export::{Exporter, Format, Packing, Source, Stream};
 use serde_json::{Value, json};
 
-const ENTRIES: &str = include_str!("../../authority/tests/golden/entries.jsonl");
+const ENTRIES: &str = include_str!("../../entry/tests/golden/entries.jsonl");
 const SCHEMA: &str = include_str!("schema/ocsf-1.8.0.json");
 
 /// Line ends, control characters, the delimiters of every format, formulas, and what turns text.
@@ -66,7 +66,7 @@ fn hostile_entries() -> Vec<String> {
         ));
     }
     for entry in &entries {
-        let read = curfew_authority::Entry::from_bytes(entry.as_bytes());
+        let read = curfew_entry::Entry::from_bytes(entry.as_bytes());
         assert!(read.is_ok(), "{read:?}: {entry}");
     }
     entries

@@ -24,7 +24,7 @@ fn times_and_indexes_find_their_entries() {
     let key = LogKey::from_seed("log.example/curfew", &[7; 32]).unwrap();
     let options = Options::new(&dir, guard, key);
     let (writer, _) = Writer::create(options, Arc::new(RealDisk), Arc::new(Silent)).unwrap();
-    let entries = include_str!("../../authority/tests/golden/entries.jsonl");
+    let entries = include_str!("../../entry/tests/golden/entries.jsonl");
     for line in entries.lines() {
         writer.append(line).unwrap();
     }
@@ -76,7 +76,7 @@ fn an_export_in_pieces_is_the_same_and_no_piece_is_long() {
     let key = LogKey::from_seed("log.example/curfew", &[7; 32]).unwrap();
     let options = Options::new(&dir, guard, key);
     let (writer, _) = Writer::create(options, Arc::new(RealDisk), Arc::new(Silent)).unwrap();
-    let entries = include_str!("../../authority/tests/golden/entries.jsonl");
+    let entries = include_str!("../../entry/tests/golden/entries.jsonl");
     for line in entries.lines().cycle().take(5_000) {
         writer.append(line).unwrap();
     }
@@ -91,8 +91,15 @@ fn an_export_in_pieces_is_the_same_and_no_piece_is_long() {
     ] {
         for range in [0..5_000, 4_500..4_501, 70..70] {
             let asked = (range.clone(), format, packing);
-            let mut chunks =
-                Chunks::new(&reader, range.clone(), format, packing, source()).unwrap();
+            let mut chunks = Chunks::new(
+                &reader,
+                range.clone(),
+                format,
+                packing,
+                source(),
+                curfew_authority::Auditor::sessions_kept,
+            )
+            .unwrap();
             let (mut whole, mut longest) = (Vec::new(), 0);
             while let Some(piece) = chunks.piece().unwrap() {
                 longest = longest.max(piece.len());

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use curfew_authority::{Entry, Event, SessionId, Timestamp};
+use curfew_entry::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::LogReader;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};

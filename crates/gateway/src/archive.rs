@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_authority::ArchivingFault;
+use curfew_entry::ArchivingFault;
 use curfew_ledger::merkle::verify_growth;
 use curfew_ledger::note::Note;
 use curfew_ledger::tile::{TILE_WIDTH, Tile, TileKind, kinds, tiles_at};
@@ -27,9 +27,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::registrar::Registrar;
 use crate::standing::{Kind, Progress};
 use alarm::Alarm;
+use curfew_gate::registrar::Registrar;
 
 pub use place::{Access, PlaceError};
 

@@ -1,47 +1,25 @@
 //! The certificate that clients are shown: read, looked at, and changed while it is in use.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use curfew_authority::{Span, Timestamp};
-use hyper_rustls::ConfigBuilderExt as _;
-use rustls::client::WantsClientCert;
+use curfew_entry::{Span, Timestamp};
+use curfew_gate::tls::{TlsError, chain, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
-use rustls_pki_types::pem::{Error as PemError, PemObject};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use webpki::EndEntityCert;
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
-use crate::clock::wall_now;
 use crate::config::{Config, Tls};
-use crate::problem::Problem;
+use curfew_gate::clock::wall_now;
+use curfew_gate::problem::Problem;
 
 /// How long before its end a certificate is spoken of: two weeks, or a third of its life where that is
 /// less, since such are renewed by a program that does so earlier.
 const SPEAK_BEFORE: Span = Span::from_secs(14 * 24 * 60 * 60);
-
-/// Why certificate or key are of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file cannot be read as PEM.
-    #[error("{path}: {source}")]
-    Pem {
-        /// Which.
-        path: String,
-        /// Why.
-        source: PemError,
-    },
-    /// They do not fit each other, or are of a kind that is not supported.
-    #[error("the certificate and its key cannot be used: {0}")]
-    Unfit(#[from] rustls::Error),
-    /// The file has no certificate in it.
-    #[error("{0} holds no certificate")]
-    Empty(String),
-}
 
 /// What is shown to clients from now on, on all listeners.
 #[derive(Debug)]
@@ -68,58 +46,11 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-fn pem(path: &Path) -> impl FnOnce(PemError) -> TlsError + '_ {
-    move |source| TlsError::Pem {
-        path: path.display().to_string(),
-        source,
-    }
-}
-
-fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(path)
-        .map_err(pem(path))?
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(pem(path))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty(path.display().to_string()));
-    }
-    Ok(chain)
-}
-
 fn read(files: &Tls) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = chain(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(pem(&files.key))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider)?))
-}
-
-/// Whom a client of ours trusts: the authorities in this file, or those of the system.
-///
-/// # Errors
-/// What is wrong with the file, which is named.
-pub fn trusting(
-    authorities: Option<&Path>,
-) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let Some(path) = authorities else {
-        return builder
-            .with_native_roots()
-            .map_err(|error| format!("the system's certificate authorities: {error}"));
-    };
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        let added = store.add(certificate);
-        added.map_err(|error| format!("{}: {error}", path.display()))?;
-    }
-    Ok(builder.with_root_certificates(store))
-}
-
-/// The certificates in a PEM file, at least one.
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    chain(path).map_err(|error| error.to_string())
 }
 
 /// What is wrong or doubtful about certificate and key of a configuration: whether they can be used,
@@ -213,6 +144,8 @@ fn host_problem<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use rcgen::{CertificateParams, KeyPair};
 
     use super::*;

@@ -5,7 +5,6 @@
 
 mod archive;
 mod forward;
-mod listen;
 mod log;
 mod postgres;
 mod web;
@@ -14,15 +13,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{Plane, Policy, PolicyError, Resource};
+use curfew_authority::{Policy, PolicyError};
+use curfew_entry::{Plane, Resource};
 use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
 
 pub use archive::Archive;
 pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
+use curfew_gate::clients::Places;
+pub use curfew_gate::clients::{ClientHeader, Listen, Listener};
+pub use curfew_gate::settings::{Complaint, Duration, RecordWhen};
+use curfew_gate::site::Site;
 pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
-pub use listen::{ClientHeader, Listen, Listener};
 pub use log::{Log, Timestamps, Witnesses};
 pub use postgres::{Access, Account, Accounts, PostgresResource, UpstreamTls};
 pub use web::{CachePolicy, Patterns, WebKind, WebResource};
@@ -99,17 +102,6 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// When the record of an action must be durable.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordWhen {
-    /// Writes wait for the record; for reads the answer waits.
-    #[default]
-    ByVerb,
-    /// Everything waits for the record.
-    Before,
-}
-
 /// Numbers that have a good default.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -138,6 +130,17 @@ pub struct Tuning {
     pub segment_mib: u64,
 }
 
+impl Tuning {
+    /// How many connections there may be at the web listener.
+    pub fn places(&self) -> Places {
+        Places {
+            all: self.connections_max,
+            per_address: self.connections_per_address,
+            per_session: self.connections_per_session,
+        }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         let hours = |hours: u64| Duration(std::time::Duration::from_secs(hours * 3_600));
@@ -153,28 +156,6 @@ impl Default for Tuning {
             keep_alive: Duration(std::time::Duration::from_secs(75)),
             segment_mib: 64,
         }
-    }
-}
-
-/// A duration above zero and up to 30 days, written as `10s`, `15m`, `8h`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Duration(pub std::time::Duration);
-
-impl<'de> Deserialize<'de> for Duration {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let text = String::deserialize(deserializer)?;
-        let refused = || {
-            D::Error::custom(format!(
-                "`{text}` is not a duration above zero and up to 30 days; write it like 10s, 15m or 8h"
-            ))
-        };
-        let signed: jiff::SignedDuration = text.parse().map_err(|_| refused())?;
-        let duration = std::time::Duration::try_from(signed).map_err(|_| refused())?;
-        if duration.is_zero() || duration.as_secs() > 30 * 86_400 {
-            return Err(refused());
-        }
-        Ok(Self(duration))
     }
 }
 
@@ -209,9 +190,6 @@ struct Problem {
     hint: Option<String>,
 }
 
-/// The place in the file, what is wrong there, and what to do about it.
-type Complaint<'a> = (&'a str, String, &'static str);
-
 impl ConfigError {
     fn at(name: &str, text: &str, needle: &str, problem: String, hint: &str) -> Self {
         let place = text.find(needle).map(|at| (at, needle.len()).into());
@@ -225,6 +203,15 @@ impl ConfigError {
 }
 
 impl Config {
+    /// Where Curfew is reached, once it listens: `web_port` is the port as clients see it.
+    pub(crate) fn site(&self, web_port: u16) -> Site {
+        Site {
+            portal: self.portal.clone(),
+            web_port,
+            networks: self.networks.clone(),
+        }
+    }
+
     /// Reads a configuration; relative paths in it are taken from `folder`.
     ///
     /// # Errors
@@ -388,16 +375,6 @@ impl Config {
         });
         web.chain(postgres).collect()
     }
-
-    /// The name of the network that holds this address; `unknown` where none does.
-    pub fn network_of(&self, address: IpAddr) -> &str {
-        self.networks
-            .iter()
-            .flat_map(|(name, nets)| nets.iter().map(move |net| (name, net)))
-            .filter(|(_, net)| net.contains(&address))
-            .max_by_key(|(_, net)| net.prefix_len())
-            .map_or("unknown", |(name, _)| name.as_str())
-    }
 }
 
 /// The least that a test's gateway is told.
@@ -416,6 +393,8 @@ key = "key.pem"
 
 #[cfg(test)]
 mod tests {
+    use curfew_gate::site;
+
     use super::*;
 
     const GOOD: &str = r#"
@@ -446,9 +425,11 @@ upstream = "http://127.0.0.1:3000"
     fn paths_are_taken_from_the_file_and_the_longest_prefix_names_the_network() {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.data, Path::new("/etc/curfew/data"));
-        assert_eq!(config.network_of("10.1.2.3".parse().unwrap()), "lab");
-        assert_eq!(config.network_of("10.2.2.3".parse().unwrap()), "office");
-        assert_eq!(config.network_of("192.0.2.1".parse().unwrap()), "unknown");
+        let network =
+            |address: &str| site::network_of(&config.networks, address.parse().unwrap()).to_owned();
+        assert_eq!(network("10.1.2.3"), "lab");
+        assert_eq!(network("10.2.2.3"), "office");
+        assert_eq!(network("192.0.2.1"), "unknown");
     }
 
     #[test]

@@ -12,9 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Actor, Command, EndCause, EndReason, Policy, RoleName, SessionId, SessionView, SubjectName,
-};
+use curfew_authority::{Command, EndCause, Policy};
+use curfew_entry::{Actor, EndReason, RoleName, SessionId, SubjectName};
 use curfew_identity::Accounts;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -24,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Core;
-use crate::registrar::{NotCarriedOut, Refusal, Registrar};
 use crate::standing::{self, Reader, Standing, Status};
+use curfew_gate::registrar::{NotCarriedOut, Refusal, Registrar};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -193,12 +192,8 @@ impl Desk {
             Operation::UserEnable { name } => self.set_disabled(name, false, by).await,
             Operation::UserList => self.list_users().await,
             Operation::SessionList => {
-                let live = |authority: &curfew_authority::Authority, _| authority.live();
-                let sessions: Vec<SessionView> = self
-                    .registrar
-                    .query(live)
-                    .await
-                    .map_err(|refusal| told(refusal.into()))?;
+                let live = self.registrar.live().await;
+                let sessions = live.map_err(|refusal| told(refusal.into()))?;
                 Ok(Outcome::Sessions(serde_json::json!(sessions)))
             }
             Operation::Status => self.status().await,
@@ -222,13 +217,9 @@ impl Desk {
     }
 
     async fn end(&self, session: SessionId, by: Actor) -> Result<Outcome, String> {
-        let id = session.clone();
-        let lives = self
-            .registrar
-            .query(move |authority, _| authority.session(&id).is_some())
-            .await
-            .map_err(|refusal| told(refusal.into()))?;
-        if !lives {
+        let found = self.registrar.session(session.clone()).await;
+        let found = found.map_err(|refusal| told(refusal.into()))?;
+        if found.live.is_none() {
             return Err(format!("no live session is called {session}"));
         }
         let cause = EndCause {

@@ -16,9 +16,9 @@ use curfew_ledger::{
 use curfew_values::{Store, ValuesError};
 
 use crate::config::Config;
-use crate::recorder::Durability;
-use crate::secret::{MasterKey, SecretError};
 use crate::signer::RemoteSigner;
+use curfew_gate::recorder::Durability;
+use curfew_gate::secret::{MasterKey, SecretError};
 
 /// Why the data folder cannot be made or used.
 #[derive(Debug, thiserror::Error)]

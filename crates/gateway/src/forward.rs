@@ -28,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Forward, ForwardKind, ForwardStart};
 use crate::data::DataDir;
-use crate::secret;
 use crate::standing::{Kind, Progress};
+use curfew_gate::secret;
 use cursor::Cursor;
 use lane::Lane;
 use otlp::Otlp;

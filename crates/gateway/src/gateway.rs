@@ -1,11 +1,12 @@
 //! Start and stop: from a configuration to everything that listens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Context, Policy, PolicyError, Timestamp};
+use curfew_authority::{Command, Policy, PolicyError};
+use curfew_entry::Timestamp;
 use curfew_identity::Accounts;
 use curfew_ledger::rotate::RotateError;
 use curfew_values::Store;
@@ -15,28 +16,30 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive;
-use crate::certificate::{Shown, TlsError};
-use crate::clock::{self, Clock};
-use crate::conditions::Conditions;
-use crate::config::{Config, WebResource};
+use crate::certificate::Shown;
+use crate::config::Config;
 use crate::control;
 use crate::data::{DataDir, DataError};
 use crate::forward;
-use crate::handover::Handover;
 use crate::listen;
 use crate::postgres;
-use crate::problem::Problem;
-use crate::recorder::Durability;
-use crate::registrar::{self, Concealer, Ledger, NotCarriedOut, Refusal, Registrar, Reopen};
-use crate::replay::replay;
 use crate::retention;
 use crate::search::Search;
-use crate::secret::MasterKey;
 use crate::signing;
 use crate::stamps;
 use crate::standing::Standing;
 use crate::web;
 use crate::witness;
+use curfew_gate::clock::{self, Clock};
+use curfew_gate::conditions::Conditions;
+use curfew_gate::handover::Handover;
+use curfew_gate::problem::Problem;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::{self, Concealer, Ledger, NotCarriedOut, Refusal, Registrar, Reopen};
+use curfew_gate::replay::{ReplayError, replay};
+use curfew_gate::secret::MasterKey;
+use curfew_gate::site::Site;
+use curfew_gate::tls::TlsError;
 
 /// How long connections may take to finish once everything live has been cut.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -45,6 +48,7 @@ const DRAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Gateway {
     pub(crate) config: Config,
+    pub(crate) site: Site,
     pub(crate) registrar: Registrar,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) master: MasterKey,
@@ -56,8 +60,6 @@ pub struct Gateway {
     pub(crate) search: Search,
     /// How far those who follow the log have come.
     pub(crate) standing: Arc<Standing>,
-    /// The port of the web listener, as clients see it.
-    pub(crate) web_port: u16,
     /// The port of the database listener, as clients see it.
     pub(crate) postgres_port: Option<u16>,
 }
@@ -85,17 +87,9 @@ pub enum StartError {
     /// An upstream that cannot be set up.
     #[error("{0}")]
     Upstream(String),
-    /// The ledger holds something this program cannot replay.
-    #[error("entry {index} of the ledger cannot be replayed: {problem}")]
-    Replay {
-        /// Which.
-        index: u64,
-        /// Why.
-        problem: String,
-    },
-    /// What stands for entries that were pruned.
-    #[error("what stands for the pruned part of the ledger: {0}")]
-    Horizon(String),
+    /// The ledger leads to no state.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The system gives no thread for the search index.
     #[error("the search index cannot be started: {0}")]
     Search(std::io::Error),
@@ -152,34 +146,6 @@ pub struct Running {
     /// The ledger is closed: its last checkpoint is there.
     closed: CancellationToken,
     tasks: JoinSet<()>,
-}
-
-impl Gateway {
-    /// `https://portal` with its port where that is not 443.
-    pub(crate) fn portal_url(&self) -> String {
-        self.url(&self.config.portal)
-    }
-
-    /// `https://host` of a web resource.
-    pub(crate) fn web_url(&self, resource: &WebResource) -> String {
-        self.url(&resource.host)
-    }
-
-    fn url(&self, host: &str) -> String {
-        match self.web_port {
-            443 => format!("https://{host}"),
-            port => format!("https://{host}:{port}"),
-        }
-    }
-
-    /// What policy sees of a client.
-    pub(crate) fn context(&self, address: IpAddr) -> Context {
-        let address = address.to_canonical();
-        Context {
-            address,
-            network: self.config.network_of(address).to_owned(),
-        }
-    }
 }
 
 /// Opens ledger and values again after a failure.
@@ -341,7 +307,7 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         values: core.values,
         search,
         standing,
-        web_port: seen_as(config.listen.public_port, web),
+        site: config.site(seen_as(config.listen.public_port, web)),
         postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),
         config,
     });

@@ -2,8 +2,6 @@
 //! dispatch of web traffic by host name.
 
 mod connection;
-mod peer;
-mod seats;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -19,21 +17,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
-use self::seats::{OpenRequest, Seats};
-use crate::certificate::{Shown, TlsError};
-use crate::config::Listener;
+use crate::certificate::Shown;
 use crate::gateway::Gateway;
 use crate::{console, web};
-
-pub(crate) use self::peer::introduce;
-pub(crate) use self::seats::Seat;
+use curfew_gate::clients::{self, Listener, OpenRequest, Peer, Seat, Seats, accepted, introduce};
+use curfew_gate::tls::TlsError;
 
 /// From the first byte to the end of the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -55,10 +49,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A body of an answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
-
-/// The client's address, as a request extension.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// What each listener shows its clients.
 pub(crate) struct Acceptors {
@@ -92,7 +82,7 @@ pub(crate) async fn serve_web(
     stopping: CancellationToken,
 ) {
     let entrance = Arc::new(Entrance {
-        seats: Seats::new(&gateway.config.tuning),
+        seats: Seats::new(gateway.config.tuning.places()),
         tls,
         site: Site {
             console: console::router(Arc::clone(&gateway)),
@@ -186,34 +176,6 @@ impl Entrance {
     }
 }
 
-/// The next connection.
-async fn accepted(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Nagle's delay would hold back the last bytes of a cut.
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
-            Err(error) => {
-                // Out of file descriptors, most likely: pausing lets some be closed.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-/// The next connection, once there is room for one more.
-pub(crate) async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    let (stream, peer) = accepted(listener).await;
-    (stream, peer, slot)
-}
-
 /// Who sends a request.
 struct Client {
     address: IpAddr,
@@ -231,7 +193,7 @@ struct Site {
 impl Site {
     async fn respond(mut self, client: Client, mut request: Request<Incoming>) -> Response<Body> {
         let config = &self.gateway.config;
-        let peer = peer::of_request(request.headers(), client.address, &config.listen);
+        let peer = clients::of_request(request.headers(), client.address, &config.listen);
         let Some(host) = host_of(&request) else {
             return plain(StatusCode::BAD_REQUEST, "The request names no host.\n");
         };

@@ -2,9 +2,9 @@
 
 use curfew_authority::{Command, Policy};
 
-use crate::conditions::Part;
 use crate::config::Config;
 use crate::gateway::Running;
+use curfew_gate::conditions::Part;
 
 /// What came of a reload.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -57,8 +57,8 @@ impl Running {
         let checked = self.gateway.config.check_policy(&policy);
         checked.map_err(|error| error.to_string())?;
         let registrar = self.registrar();
-        let same = registrar.query(move |authority, _| authority.policy() == Some(&policy));
-        if same.await.unwrap_or(false) {
+        let in_force = registrar.policy_in_force().await.ok().flatten();
+        if in_force.as_ref() == Some(policy.digest()) {
             return Ok(false);
         }
         let text = text.to_owned();

@@ -8,29 +8,30 @@
 //! ```
 //!
 //! Whatever is not so far stays: nothing here is in a hurry, and each step can be done again. The log's
-//! hashes stay for ever, so that proofs go on working; see [`curfew_ledger::Horizon`].
+//! hashes stay for ever, so that proofs go on working; see [`curfew_ledger::PrunePoint`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use curfew_authority::{Auditor, Command, Entry, LogPruned, RecallError, Span, Timestamp};
+use curfew_authority::{Auditor, Command, RecallError};
+use curfew_entry::{Entry, LogPruned, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
 use curfew_ledger::{
-    Disk, FileError, Horizon, KeyChain, LogReader, Prunable, PruneError, ReadError, RealDisk,
+    Disk, FileError, KeyChain, LogReader, Prunable, PruneError, PrunePoint, ReadError, RealDisk,
     RotationError,
 };
 use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::NotCarriedOut;
-use crate::conditions::{Conditions, Part};
 use crate::config::Config;
 use crate::data::{DataDir, DataError};
-use crate::registrar::Registrar;
 use crate::standing::Progress;
+use curfew_gate::NotCarriedOut;
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::registrar::Registrar;
 
 /// How often it is looked whether anything is past its time: a sixteenth of the time that entries are
 /// kept, at most a day, so that what stands for the pruned part is not made for a handful of entries.
@@ -175,7 +176,7 @@ impl Setup {
     }
 
     /// Removes what `horizon`, which is in place, stands for, as far as it is still there.
-    fn clear(&self, horizon: &Horizon, values: Option<&Store>) -> Result<(), Trouble> {
+    fn clear(&self, horizon: &PrunePoint, values: Option<&Store>) -> Result<(), Trouble> {
         horizon.clear(&*self.disk, &self.dir)?;
         if let Some(values) = values {
             values.forget(horizon.size())?;
@@ -186,10 +187,10 @@ impl Setup {
     /// What stands for all entries that may go at `now`, after `earlier`; `None` where none may.
     fn prepare(
         &self,
-        earlier: Option<&Horizon>,
+        earlier: Option<&PrunePoint>,
         now: Timestamp,
         stop: &AtomicBool,
-    ) -> Result<Option<Horizon>, Trouble> {
+    ) -> Result<Option<PrunePoint>, Trouble> {
         let log = LogReader::open_on(&self.dir, Arc::clone(&self.disk))?;
         let Some(past) = now.as_micros().checked_sub(self.keep.as_micros()) else {
             return Ok(None);
@@ -202,7 +203,7 @@ impl Setup {
             dir: &self.dir,
             disk: &self.disk,
             keys: &self.keys,
-            horizon: earlier,
+            prune_point: earlier,
         };
         let Some(place) = prunable.checkpoint(most)? else {
             return Ok(None);
@@ -228,7 +229,7 @@ impl Setup {
             return Ok(None);
         }
         let state = auditor.bequeath()?;
-        Ok(Some(Horizon::new(milestone, earlier, state)))
+        Ok(Some(PrunePoint::new(milestone, earlier, state)))
     }
 }
 
@@ -258,7 +259,7 @@ impl Pruner {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let prepared = tokio::task::spawn_blocking(move || {
-            let earlier = Horizon::read(&*setup.disk, &setup.dir)?;
+            let earlier = PrunePoint::read(&*setup.disk, &setup.dir)?;
             if let Some(earlier) = &earlier {
                 // What an interruption has left.
                 setup.clear(earlier, values.as_deref())?;
@@ -289,7 +290,11 @@ impl Pruner {
     }
 
     /// Says it in the log, and waits until that is signed: then it cannot be taken back unseen.
-    async fn record(&self, horizon: &Horizon, mut checkpoints: Checkpoints) -> Result<(), Trouble> {
+    async fn record(
+        &self,
+        horizon: &PrunePoint,
+        mut checkpoints: Checkpoints,
+    ) -> Result<(), Trouble> {
         let told = LogPruned {
             size: horizon.size(),
             digest: horizon.digest(),
@@ -297,8 +302,12 @@ impl Pruner {
             archived: self.setup.archived,
         };
         self.registrar.carry_out(Command::Prune(told)).await?;
-        let entries = self.registrar.query(|authority, _| authority.entries());
-        let entries = entries.await.map_err(NotCarriedOut::from)?;
+        let entries = self
+            .registrar
+            .log()
+            .await
+            .map_err(NotCarriedOut::from)?
+            .entries;
         let covers = |newest: &Option<(u64, Arc<str>)>| {
             newest.as_ref().is_some_and(|(size, _)| *size >= entries)
         };

@@ -12,15 +12,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_authority::{Entry, Event};
+use curfew_entry::{Entry, Event};
 use curfew_ledger::disk::replace_file_durably;
 use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError, VerifierKey};
 
-use crate::clock::wall_now;
 use crate::data::{DataDir, DataError, at};
 use crate::signer::RemoteSigner;
 use crate::witness;
+use curfew_gate::clock::wall_now;
 
 /// What a change of the key came to.
 #[derive(Clone, Debug)]
@@ -211,8 +211,8 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, LEAST};
-    use crate::recorder::Durability;
     use crate::signer::server::{SignerServer, begin as remember, prepare};
+    use curfew_gate::recorder::Durability;
 
     /// Its thread goes with the test.
     fn serve(key: &Path, socket: &Path) {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{SessionId, Timestamp};
+use curfew_entry::{SessionId, Timestamp};
 use curfew_search::{Answer, Asked, Bounds, Follower, Query, Searcher};
 use tokio::sync::Semaphore;
 
-use crate::conditions::Part;
 use crate::config::Config;
 use crate::gateway::{Core, StartError};
-use crate::recorder::Durability;
+use curfew_gate::conditions::Part;
+use curfew_gate::recorder::Durability;
 
 /// Searches at once. Each may read the ledger for [`SEARCH_TIME`]; with two, one that does leaves
 /// the other free.

@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use curfew_authority::{Command, SigningFault, SigningNews, Timestamp};
-use curfew_ledger::{PublishError, ReadError, SignError};
+use curfew_authority::{Command, SigningNews};
+use curfew_entry::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::registrar::Registrar;
+use curfew_gate::registrar::Registrar;
+use curfew_gate::signing::Signing;
 
 /// After how long an entry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -24,33 +25,6 @@ const NEVER: Duration = Duration::from_secs(3_600);
 /// Most entries that wait for a ledger that takes none: eight outages of signing within one of
 /// recording. Of more, only diagnostics tell.
 const OWED_MAX: usize = 16;
-
-/// How signing stands.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Signing {
-    /// Number of entries in the newest checkpoint that is signed and published.
-    pub(crate) size: u64,
-    /// What came of the last try; `None` before the first since the start.
-    pub(crate) last: Option<Result<(), SigningFault>>,
-}
-
-/// What stands in the way.
-pub(crate) fn fault(error: &PublishError) -> SigningFault {
-    match error {
-        PublishError::Sign(SignError::Unreachable(_)) => SigningFault::SignerAway,
-        PublishError::Sign(SignError::Refused(_)) => SigningFault::SignerRefused,
-        PublishError::Guard(_) => SigningFault::Guard,
-        PublishError::File(_)
-        | PublishError::Read(ReadError::File(_))
-        | PublishError::Sign(SignError::Proof(ReadError::File(_))) => SigningFault::Disk,
-        PublishError::Read(_)
-        | PublishError::Root { .. }
-        | PublishError::ThreadEnded
-        | PublishError::Sign(SignError::Proof(_)) => SigningFault::Damaged,
-        // The type is open to what comes; so far this is a wrong signature alone.
-        PublishError::Sign(_) => SigningFault::SignerWrong,
-    }
-}
 
 /// An outage that goes on.
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +93,11 @@ pub(crate) async fn watch(
     alarm_after: Duration,
     stopping: CancellationToken,
 ) {
-    let said = registrar.query(|authority, _| authority.unsigned_from().is_some());
+    let said = registrar.log().await.map(|log| log.unsigned_from.is_some());
     let mut watcher = Watcher {
         alarm_after,
         outage: None,
-        said: said.await.unwrap_or(false),
+        said: said.unwrap_or(false),
         owed: VecDeque::new(),
     };
     loop {
@@ -148,6 +122,8 @@ pub(crate) async fn watch(
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::SigningFault;
+
     use super::*;
 
     const ALARM: Duration = Duration::from_secs(60);

@@ -22,9 +22,9 @@ use curfew_timestamp::{ROOTS_BYTES_MAX, Roots};
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
 pub use ask::{AskError, Asker};
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use stamper::Stamper;
 
 /// Why the configured timestamping authority cannot be asked.

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use curfew_authority::{Entry, SigningFault, Span, Timestamp};
+use curfew_entry::{Entry, SigningFault, Span, Timestamp};
 use curfew_identity::Accounts;
 use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::clock;
-pub use crate::conditions::{Condition, Part as ConditionPart};
-use crate::conditions::{Conditions, Part};
 use crate::gateway::Core;
 use crate::postgres::{Database, DatabaseStatus, Databases};
-use crate::problem::Problem;
-use crate::recorder::Durability;
+use curfew_gate::clock;
+pub use curfew_gate::conditions::{Condition, Part as ConditionPart};
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::problem::Problem;
+use curfew_gate::recorder::Durability;
 
 /// What kind of follower.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -25,10 +25,10 @@ use http::Uri;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
 use crate::standing::{Kind, Progress};
 use ask::Asker;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use rounds::Rounds;
 
 /// Why the configured witnesses cannot be asked.

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_authority::{ArchivingFault, Entry, Event};
+use curfew_entry::{ArchivingFault, Entry, Event};
 use curfew_gateway::archive::{Access, Archive, ArchiveError, Archived};
 use curfew_ledger::verify::{Verify, verify};
 use curfew_ledger::{

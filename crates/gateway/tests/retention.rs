@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_authority::{AccountChange, Actor, Command, Entry, Event, LogPruned, Verb, Verdict};
+use curfew_authority::{Command, Verdict};
+use curfew_entry::{AccountChange, Actor, Entry, Event, LogPruned, Verb};
 use curfew_export::range::{Place, between};
 use curfew_export::{Chunks, Format, Packing, Source};
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
 use curfew_gateway::{Running, StartError};
 use curfew_ledger::verify::{Report, Verify, verify};
-use curfew_ledger::{Horizon, LogReader, RealDisk, VerifierKey};
+use curfew_ledger::{LogReader, PrunePoint, RealDisk, VerifierKey};
 use person::Person;
 
 const POLICY: &str = r#"
@@ -60,7 +61,7 @@ impl World {
     }
 
     fn horizon(&self) -> u64 {
-        Horizon::size_at(&RealDisk, &self.dir()).unwrap()
+        PrunePoint::size_at(&RealDisk, &self.dir()).unwrap()
     }
 
     fn reader(&self) -> LogReader {
@@ -136,7 +137,15 @@ fn exported(reader: &LogReader) -> String {
         assert_eq!(range, first..size);
         let source = Source::of("curfew.test/log");
         let (format, packing) = (Format::Csv, Packing::Plain);
-        let mut chunks = Chunks::new(reader, range, format, packing, source).unwrap();
+        let mut chunks = Chunks::new(
+            reader,
+            range,
+            format,
+            packing,
+            source,
+            curfew_authority::Auditor::sessions_kept,
+        )
+        .unwrap();
         text.clear();
         while let Some(piece) = chunks.piece().unwrap() {
             text.extend(piece);
@@ -177,7 +186,7 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     exported(&world.reader());
     let told = world.pruned();
     let last = told.iter().find(|told| told.size == horizon).unwrap();
-    let kept = Horizon::read(&RealDisk, &world.dir()).unwrap().unwrap();
+    let kept = PrunePoint::read(&RealDisk, &world.dir()).unwrap().unwrap();
     assert_eq!(last.digest, kept.digest());
     assert_eq!((last.keep.as_micros(), last.archived), (1_000_000, false));
     assert!(!world.dir().join("tile/entries/000").exists());
@@ -189,10 +198,7 @@ async fn what_is_past_its_time_goes_and_the_state_it_led_to_stays() {
     // Eve is disabled by an entry that is gone.
     let running = world.start().await.unwrap();
     world.wait("what was left goes", || !left.exists()).await;
-    let disabled = running.registrar().query(|authority, _| {
-        let subject = "eve".parse().unwrap();
-        authority.is_disabled(&subject)
-    });
+    let disabled = running.registrar().is_disabled("eve".parse().unwrap());
     assert!(disabled.await.unwrap());
     // Whose session this is, an entry says that is gone too.
     let refused = ana.ask(running.registrar(), Verb::WebRead, "nothing").await;

@@ -16,7 +16,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use curfew_authority::{Auditor, Command, Entry, Event, SigningFault};
+use curfew_authority::{Auditor, Command};
+use curfew_entry::{Entry, Event, SigningFault};
 use curfew_gateway::signer::RemoteSigner;
 use curfew_gateway::signer::server::{SignerServer, begin};
 use curfew_ledger::{

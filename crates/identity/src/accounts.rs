@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
-use curfew_authority::{Aal, Factor, Proof, RefusalCause, RoleName, Span, SubjectName, Timestamp};
+use curfew_entry::{Aal, Factor, Proof, RefusalCause, RoleName, Span, SubjectName, Timestamp};
 use secrecy::SecretString;
 use serde::Serialize;
 

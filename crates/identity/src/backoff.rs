@@ -1,6 +1,6 @@
 //! How long an account waits after failures.
 
-use curfew_authority::{Span, Timestamp};
+use curfew_entry::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// From as many failures in a row on, each further attempt has to wait.

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use curfew_authority::RefusalCause;
-use curfew_authority::Span;
-use curfew_authority::SubjectName;
+use curfew_entry::RefusalCause;
+use curfew_entry::Span;
+use curfew_entry::SubjectName;
 
 /// What a client reads whatever the reason for which a sign-in was refused.
 const REFUSED: &str = "The name, password or code is not right";

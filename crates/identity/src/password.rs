@@ -3,7 +3,7 @@
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use curfew_authority::SubjectName;
+use curfew_entry::SubjectName;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{IdentityError, WeakPassword};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use curfew_authority::{Span, Timestamp};
+use curfew_entry::{Span, Timestamp};
 
 /// Addresses in one generation; two are kept. 2 × 32,768 × about 40 bytes are about 2.6 MB.
 pub(crate) const GENERATION_MAX: usize = 32_768;

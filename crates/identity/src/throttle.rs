@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{Span, Timestamp};
+use curfew_entry::{Span, Timestamp};
 
 use crate::backoff::Lane;
 use crate::rate::{Bucket, Networks, Rate};

@@ -1,6 +1,6 @@
 //! One-time codes (RFC 6238): SHA-1, six digits, 30 seconds, which every authenticator app knows.
 
-use curfew_authority::Timestamp;
+use curfew_entry::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::{ZeroizeOnDrop, Zeroizing};

@@ -1,7 +1,7 @@
 //! The only road to the file system.
 //!
 //! Everything the ledger reads or writes goes through [`Disk`], so that a test can stand a failing
-//! disk (see [`crate::faulty`]) in its place, and so that what the ledger relies on is in one list:
+//! disk (the crate `curfew-ledger-faults`) in its place, and so that what the ledger relies on is in one list:
 //!
 //! 1. [`DiskFile::sync_data`] returns `Ok` only once all earlier writes to that file survive a crash.
 //! 2. [`Disk::sync_dir`] does the same for names created, renamed or removed in that directory.

@@ -1,16 +1,30 @@
 //! An append-only Merkle log of opaque bytes on local files, and its verification.
 //!
 //! ```text
-//! append ─▶ queue ─▶ committer ─▶ lanes: one write, one sync per batch ─▶ Observer::durable(size)
+//! append ─▶ queue ─▶ committer ─▶ frame writers: one write, one sync per batch ─▶ Observer::durable(size)
 //!                        │ segments/: the truth
 //!                        ▼
 //!                    publisher: tile/, guard, checkpoints, checkpoint ─▶ within a second
 //! ```
 //!
+//! The code is in five folders over the disk, each with a page of its own. They form an order: a folder
+//! uses those to its left and no other, which `xtask/tests/tidy` holds.
+//!
+//! ```text
+//! disk ◀── format ◀── keys ◀── read ◀─┬─ verify
+//!                                     └─ write
+//! ```
+//!
+//! - `format/`: the bytes of a log, and how each piece is read.
+//! - `keys/`: who signs, and whose signatures count.
+//! - `read/`: entries and proofs out of a log.
+//! - [`verify`]: is a log whole, and the one that was signed?
+//! - `write/`: the one writer, and what it does to a log.
+//!
 //! The log knows nothing of what its entries mean. Invariants, each held by a test:
 //!
 //! 1. What [`Observer::durable`] has named survives any crash; it is named in index order.
-//! 2. What recovery counts is durable before it is counted ([`recover`]).
+//! 2. What recovery counts is durable before it is counted (`write/recover.rs`).
 //! 3. Nothing is retried as if a failed write or sync had not happened: the writer is over.
 //! 4. Every signed checkpoint is a prefix of the next; the guard holds it before anybody sees it.
 //! 5. Tiles and checkpoints can be made again from the segments by the code that makes them. A segment
@@ -25,87 +39,46 @@
 //! tile/<L>/<N>[.p/<W>]                  C2SP tlog-tiles: hashes
 //! tile/entries/<N>[.p/<W>]              C2SP tlog-tiles: entries
 //! checkpoint                            the newest signed checkpoint (C2SP)
-//! checkpoints                           all of them, see `checkpoints.rs`
+//! checkpoints                           all of them, see `format/checkpoints.rs`
 //! witnessed                             the newest that a quorum of witnesses has cosigned
 //! timestamps/<size>.tsr, .checkpoint    RFC 3161 responses, and the checkpoints they are over
-//! horizon                               where a pruned log begins, in place of what was pruned
+//! horizon                               the prune point of a pruned log: where it begins
 //! lock                                  held by the one writer
 //! ```
 
-mod bundles;
-mod checkpoints;
-mod commit;
-pub mod cosignature;
 pub mod disk;
-mod entries;
-mod error;
-mod failure;
-pub mod faulty;
-mod fetch;
-mod guard;
-mod hashed;
-mod horizon;
-pub mod keeper;
-mod key;
-mod key_chain;
-pub mod key_file;
-mod lanes;
-mod leaves;
-pub mod merkle;
-mod milestone;
-pub mod note;
-pub mod options;
-mod prepare;
-mod publish;
-pub mod published;
-mod publisher;
-mod queue;
+mod format;
+mod keys;
 mod read;
-pub mod receipt;
-pub mod recover;
-pub mod rotate;
-pub mod rotation;
-mod seal;
-pub mod segment;
-pub mod signer;
-pub mod tile;
-mod tile_file;
-pub mod trust;
 pub mod verify;
-mod verify_begin;
-mod verify_bundles;
-mod verify_signed;
-mod verify_tiles;
-mod verify_walk;
-pub mod witness;
-mod witness_key;
-pub mod writer;
+mod write;
 
-pub use cosignature::{Cosigner, CosignerKey};
 pub use disk::{Disk, RealDisk};
-pub use entries::Entries;
-pub use error::{
-    AppendError, CloseError, FileError, OpenError, PruneError, PublishError, ReadError, WriteError,
+pub use format::ENTRY_BYTES_MAX;
+pub use format::error::{FileError, ReadError};
+pub use format::merkle::Hash;
+pub use format::note::{Checkpoint, VerifierKey};
+pub use format::{merkle, note, segment, tile};
+pub use keys::cosignature::{Cosigner, CosignerKey};
+pub use keys::guarded_signer::GuardedSigner;
+pub use keys::key::{KeyError, LogKey};
+pub use keys::key_chain::KeyChain;
+pub use keys::key_file::KeyFile;
+pub use keys::rotation::{Rotation, RotationError};
+pub use keys::signer::{SignError, Signer};
+pub use keys::trust::TrustPolicy;
+pub use keys::witness::Witness;
+pub use keys::{cosignature, guarded_signer, key_file, signer, trust, witness};
+pub use read::entries::Entries;
+pub use read::fetch::Fetch;
+pub use read::prune_point::{PRUNE_POINT_BYTES_MAX, PrunePoint};
+pub use read::published::{Published, Stamped};
+pub use read::reader::LogReader;
+pub use read::verified_state::{VerifiedState, VerifiedStateError};
+pub use verify::receipt::{Reached, Receipt};
+pub use write::{
+    AppendError, CloseError, Observer, OpenError, Options, Place, Prunable, PruneError,
+    PublishError, QUEUE_BATCHES_MAX, RESERVE_BYTES, Recovered, Space, SwapError, TornTail,
+    WriteError, Writer,
 };
-pub use fetch::Fetch;
-pub use guard::SwapError;
-pub use horizon::{HORIZON_BYTES_MAX, Horizon, Place, Prunable};
-pub use keeper::Keeper;
-pub use key_chain::KeyChain;
-pub use key_file::KeyFile;
-pub use merkle::Hash;
-pub use milestone::{Milestone, MilestoneError};
-pub use note::{Checkpoint, KeyError, LogKey, VerifierKey};
-pub use options::Options;
-pub use published::{Published, Stamped};
-pub use queue::{QUEUE_BATCHES_MAX, RESERVE_BYTES};
-pub use read::LogReader;
-pub use receipt::{Reached, Receipt};
-pub use rotation::{Rotation, RotationError};
-pub use signer::{SignError, Signer};
-pub use trust::TrustPolicy;
-pub use witness::Witness;
-pub use writer::{Observer, Recovered, Space, TornTail, Writer};
-
-/// Longest entry, in bytes: a tlog-tiles bundle gives the length in 16 bits. The shortest has one.
-pub const ENTRY_BYTES_MAX: usize = 65_535;
+pub use write::{options, rotate};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use curfew_authority::{Entry, Timestamp};
+use curfew_entry::{Entry, Timestamp};
 use curfew_ledger::{AppendError, LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use curfew_search::{Asked, Bounds, Indexer, Query, Searcher, scan};
 

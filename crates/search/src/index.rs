@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_authority::{Entry, Subjects, Timestamp};
+use curfew_entry::{Entry, Subjects, Timestamp};
 use curfew_ledger::{Fetch, LogReader, ReadError, merkle};
 use futures_executor::block_on;
 use futures_util::FutureExt;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use curfew_authority::{Event, Timestamp, Verb};
+use curfew_entry::{Event, Timestamp, Verb};
 use serde::{Deserialize, Serialize};
 
 use crate::query::{KindPattern, LIMIT_DEFAULT, LIMIT_MAX, Order, Query};

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::ops::Range;
 
-use curfew_authority::{Entry, ResourceName, SessionId, SubjectName, Timestamp, Verb};
+use curfew_entry::{Entry, ResourceName, SessionId, SubjectName, Timestamp, Verb};
 
 use sha2::{Digest, Sha256};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use curfew_authority::{Entry, Event, SessionId, SubjectName};
+use curfew_entry::{Entry, Event, SessionId, SubjectName};
 use curfew_ledger::{Fetch, LogReader};
 
 use crate::index::Snapshot;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use curfew_authority::{Entry, Subjects};
+use curfew_entry::{Entry, Subjects};
 use curfew_ledger::{LogReader, ReadError};
 
 use crate::query::{Order, Query};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use curfew_authority::{Entry, Event, SessionId, SubjectName, Timestamp};
+use curfew_entry::{Entry, Event, SessionId, SubjectName, Timestamp};
 use tantivy::schema::{
     Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{Entry, SubjectName};
+use curfew_entry::{Entry, SubjectName};
 use curfew_ledger::{LogReader, ReadError};
 
 use crate::index::{IndexError, Snapshot, look};

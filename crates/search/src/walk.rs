@@ -246,9 +246,7 @@ impl Part {
     }
 
     fn takes_time(&self, query: &Query, doc: DocId) -> bool {
-        query.takes_time(curfew_authority::Timestamp::from_micros(
-            self.time.get_val(doc),
-        ))
+        query.takes_time(curfew_entry::Timestamp::from_micros(self.time.get_val(doc)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Moments as people write them: `2026-11-23T16:40:00Z`, `2026-11-23 16:40`, `2026-11-23`, `2h`.
 
-use curfew_authority::Timestamp;
+use curfew_entry::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Span, SpanRelativeTo};

@@ -1,8 +1,9 @@
 //! Faults to plant in an honest history. The auditor must find each.
 
-use curfew_authority::{
-    AccountChange, Actor, ClosedBy, DenialCause, EndReason, Entry, Event, Finding, FindingKind,
-    PolicyDigest, SessionId, Span, Timestamp,
+use curfew_authority::{Finding, FindingKind};
+use curfew_entry::{
+    AccountChange, Actor, ClosedBy, DenialCause, EndReason, Entry, Event, PolicyDigest, SessionId,
+    Span, Timestamp,
 };
 
 use crate::prng::Prng;

@@ -19,7 +19,8 @@ pub use world::World;
 
 use std::collections::BTreeMap;
 
-use curfew_authority::{Auditor, Authority, Entry, Finding, Timestamp};
+use curfew_authority::{Auditor, Authority, Finding};
+use curfew_entry::{Entry, Timestamp};
 
 /// What a history showed.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 //! It shares no code with the authority but the vocabulary, looks things up by walking the list,
 //! and knows no policy: limits and demands are what the entries say.
 
-use curfew_authority::{
+use curfew_entry::{
     AccountChange, Demands, Entry, Event, Limits, SessionId, Span, SubjectName, Timestamp,
 };
 

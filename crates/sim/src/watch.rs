@@ -7,7 +7,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use curfew_authority::traffic::{Cut, CutCause, PermitId};
-use curfew_authority::{EndReason, Entry, Event, Limits, SessionId};
+use curfew_entry::{EndReason, Entry, Event, Limits, SessionId};
 
 /// What was live at any time.
 #[derive(Debug, Default)]

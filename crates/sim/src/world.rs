@@ -7,10 +7,8 @@ mod record;
 use std::collections::BTreeMap;
 
 use curfew_authority::traffic::{Input, PermitId, Traffic};
-use curfew_authority::{
-    Authority, ClockSource, Command, Credential, Entry, Event, SessionId, Span, Timestamp, Verb,
-    Verdict,
-};
+use curfew_authority::{Authority, Command, Verdict};
+use curfew_entry::{ClockSource, Credential, Entry, Event, SessionId, Span, Timestamp, Verb};
 
 use crate::prng::Prng;
 use crate::watch::Watch;

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{
+use curfew_entry::{
     ActionDetail, Demands, Entry, Event, Field, SALT_BYTES, SessionId, SubjectName, Timestamp, Verb,
 };
 use curfew_ledger::{LogKey, Observer, Options, RealDisk, WriteError, Writer};

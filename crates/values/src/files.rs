@@ -196,7 +196,7 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
+    use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
     use super::*;
 

@@ -8,7 +8,7 @@
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use curfew_authority::{Commitment, Concealed, Field, SALT_BYTES};
+use curfew_entry::{Commitment, Concealed, Field, SALT_BYTES};
 use zeroize::Zeroizing;
 
 use crate::keys::Key;

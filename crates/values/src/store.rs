@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{Commitment, Concealed, Field, SubjectName};
+use curfew_entry::{Commitment, Concealed, Field, SubjectName};
 use curfew_ledger::Disk;
 use curfew_ledger::disk::{DiskFile, OpenMode};
 use zeroize::Zeroizing;

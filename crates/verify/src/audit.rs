@@ -6,11 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use curfew_authority::{Auditor, Entry, Event, Finding, SessionId, Timestamp};
+use curfew_authority::{Auditor, Finding};
+use curfew_entry::{Entry, Event, SessionId, Timestamp};
 use curfew_ledger::verify::{
     self as ledger, Failure, FailureKind, Progress, Verify, Visitor, verify,
 };
-use curfew_ledger::{Disk, Horizon, VerifierKey};
+use curfew_ledger::{Disk, PrunePoint, VerifierKey};
 
 use crate::place::place_of;
 use crate::report::{Fault, Found, Outcome, Report};
@@ -51,7 +52,7 @@ pub struct Audit<'a> {
 /// Why an entry cannot be judged at all.
 #[derive(Debug, thiserror::Error)]
 #[error("not an entry that Curfew writes: {0}")]
-pub struct Broken(#[from] curfew_authority::EntryError);
+pub struct Broken(#[from] curfew_entry::EntryError);
 
 /// What the pass begins with.
 #[derive(Default)]
@@ -71,8 +72,8 @@ impl Start {
     /// earlier verification had come to.
     fn of(what: &Audit<'_>) -> Result<Self, Fault> {
         // A file that cannot be read is found by whoever proves integrity.
-        let horizon = Horizon::read(&*what.disk, what.dir).ok().flatten();
-        let pruned = horizon.as_ref().map_or(0, Horizon::size);
+        let horizon = PrunePoint::read(&*what.disk, what.dir).ok().flatten();
+        let pruned = horizon.as_ref().map_or(0, PrunePoint::size);
         // What it was read from is known to be good.
         let known = what.state.filter(|state| state.size() >= pruned);
         if let Some((state, auditor)) = known.and_then(|state| Some((state, state.auditor().ok()?)))
@@ -254,7 +255,7 @@ impl Pass<'_> {
         }
         if let Event::SessionEnded { late, .. } = &entry.event {
             self.totals.sessions.ended += 1;
-            let late = late.map(curfew_authority::Span::as_micros);
+            let late = late.map(curfew_entry::Span::as_micros);
             self.totals.sessions.late_us_max = self.totals.sessions.late_us_max.max(late);
         }
     }
@@ -421,7 +422,7 @@ pub fn audit_onward(
     let mut milestone = None;
     match verified {
         Ok(ledger) => {
-            milestone = ledger.milestone;
+            milestone = ledger.verified_state;
             report.keys = KeyChange::all(&ledger.keys);
             report.chain = Some(ledger.keys);
             report.size = ledger.size;

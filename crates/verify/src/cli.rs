@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use curfew_authority::visible;
-use curfew_ledger::receipt::RECEIPT_BYTES_MAX;
+use curfew_entry::visible;
 use curfew_ledger::verify::Progress;
+use curfew_ledger::verify::receipt::RECEIPT_BYTES_MAX;
 use curfew_ledger::{Disk, Published, RealDisk, TrustPolicy, VerifierKey};
 use curfew_timestamp::Roots;
 use serde::Serialize;

@@ -20,7 +20,6 @@ mod timestamps;
 mod witnesses;
 
 pub use audit::{Audit, Broken, FINDINGS_MAX, audit, audit_onward};
-pub use curfew_authority as authority;
 pub use curfew_ledger as ledger;
 pub use curfew_ledger::verify::Progress;
 pub use place::{Place, place_of};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use curfew_ledger::receipt::ReceiptError;
+use curfew_ledger::verify::receipt::ReceiptError;
 use curfew_ledger::{Reached, Receipt, TrustPolicy, VerifierKey};
 use curfew_timestamp::Roots;
 use serde::Serialize;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
-use curfew_authority::{SessionId, Timestamp};
+use curfew_entry::{SessionId, Timestamp};
 use curfew_ledger::KeyChain;
 use serde::{Deserialize, Serialize};
 

@@ -9,9 +9,10 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use curfew_authority::{AUDITOR_FORM, Auditor, Timestamp};
+use curfew_authority::{AUDITOR_FORM, Auditor};
+use curfew_entry::Timestamp;
 use curfew_ledger::merkle::leaf_hash;
-use curfew_ledger::{Milestone, VerifierKey};
+use curfew_ledger::{VerifiedState, VerifierKey};
 use serde::{Deserialize, Serialize};
 
 use crate::report::Sessions;
@@ -26,7 +27,7 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct State {
     /// Where it had come to.
-    pub(crate) milestone: Milestone,
+    pub(crate) milestone: VerifiedState,
     pub(crate) kept: Kept,
 }
 
@@ -78,7 +79,7 @@ pub enum StateError {
     Version(String),
     /// It is of another log, or of another key.
     #[error("it is of another log or key: {0}")]
-    Foreign(#[from] curfew_ledger::MilestoneError),
+    Foreign(#[from] curfew_ledger::VerifiedStateError),
 }
 
 impl State {
@@ -128,7 +129,8 @@ impl State {
             return Err(StateError::Version(program.to_owned()));
         }
         let written: Written = serde_json::from_value(written).map_err(|_| StateError::Damaged)?;
-        let milestone = Milestone::decode(&written.milestone).map_err(|_| StateError::Damaged)?;
+        let milestone =
+            VerifiedState::decode(&written.milestone).map_err(|_| StateError::Damaged)?;
         milestone.checkpoint(keys)?;
         let (auditor, totals) = (written.auditor, written.totals);
         let kept = Kept { auditor, totals };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use curfew_authority::Timestamp;
+use curfew_entry::Timestamp;
 use curfew_ledger::{Checkpoint, Published, Receipt, VerifierKey};
 use curfew_timestamp::{Roots, Token};
 use serde::Serialize;

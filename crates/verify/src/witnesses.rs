@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use curfew_authority::Timestamp;
+use curfew_entry::Timestamp;
 use curfew_ledger::trust::{Judged, TrustPolicy};
 use curfew_ledger::{Published, VerifierKey};
 use serde::Serialize;

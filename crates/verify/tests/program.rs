@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command as Program;
 use std::sync::{Arc, OnceLock};
 
-use curfew_verify::authority::{
-    Aal, ActionDetail, Ask, Authority, Command, Context, Credential, CredentialClass,
-    CredentialHash, CredentialId, EndCause, EndReason, Entry, Event, Factor, Plane, Presenter,
-    Proof, Resource, SessionId, Span, Timestamp, Verb,
+use curfew_authority::{Ask, Authority, Command, EndCause, Presenter};
+use curfew_entry::{
+    Aal, ActionDetail, Context, Credential, CredentialClass, CredentialHash, CredentialId,
+    EndReason, Entry, Event, Factor, Plane, Proof, Resource, SessionId, Span, Timestamp, Verb,
 };
 use curfew_verify::ledger::{AppendError, LogKey, Observer, Options, RealDisk, WriteError, Writer};
 

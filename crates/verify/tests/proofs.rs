@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Program, Output};
 use std::sync::Arc;
 
-use curfew_verify::authority::{
-    Aal, ActionDetail, Ask, Auditor, Authority, Command, Context, Credential, CredentialClass,
-    CredentialHash, CredentialId, EndCause, EndReason, Entry, Event, Factor, Field, FindingKind,
-    Plane, Presenter, Proof, Resource, SessionId, Span, Timestamp, Verb,
+use curfew_authority::{Ask, Auditor, Authority, Command, EndCause, FindingKind, Presenter};
+use curfew_entry::{
+    Aal, ActionDetail, Context, Credential, CredentialClass, CredentialHash, CredentialId,
+    EndReason, Entry, Event, Factor, Field, Plane, Proof, Resource, SessionId, Span, Timestamp,
+    Verb,
 };
 use curfew_verify::ledger::{LogKey, Observer, Options, RealDisk, VerifierKey, WriteError, Writer};
 use curfew_verify::{Audit, Outcome, Report, audit};
@@ -201,7 +202,7 @@ fn forged_action() -> Event {
         session: session(),
         action: action(),
         rules: vec!["shop".parse().unwrap()],
-        demands: curfew_verify::authority::Demands::default(),
+        demands: curfew_entry::Demands::default(),
     }
 }
 

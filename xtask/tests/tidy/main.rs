@@ -5,11 +5,13 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod circles;
 mod rules;
 
 use std::fs;
 use std::path::PathBuf;
 
+use circles::*;
 use rules::*;
 
 #[track_caller]
@@ -73,6 +75,15 @@ fn the_verifier_and_the_leaves_build_without_a_runtime() {
         &closure(&metadata, "curfew-ledger"),
         NOT_IN_LEAVES,
     ));
+    for reader in [
+        "curfew-entry",
+        "curfew-export",
+        "curfew-search",
+        "curfew-values",
+    ] {
+        let found = forbidden(&closure(&metadata, reader), NOT_IN_READERS);
+        assert_eq!(found, [""; 0], "{reader}");
+    }
     let found = forbidden(&closure(&metadata, "curfew-timestamp"), NOT_IN_LEAVES);
     assert_eq!(found, [""; 0], "curfew-timestamp");
     assert!(!forbidden(&closure(&metadata, "curfew-gateway"), NOT_IN_VERIFY).is_empty());
@@ -210,5 +221,62 @@ fn files_are_short_and_say_what_they_are() {
         shapeless,
         "crates/ledger/src/x.rs",
         &"//\n".repeat(LINES_MAX),
+    );
+}
+
+/// Two files of the ledger, each with a line of its own.
+fn two(first: (&str, &str), second: (&str, &str)) -> [Source; 2] {
+    [first, second].map(|(path, text)| Source::new(&format!("crates/ledger/src/{path}"), text))
+}
+
+#[test]
+fn folders_of_a_crate_go_round_in_no_circle() {
+    clean(circles(&sources()));
+    let planted = two(
+        ("format/note.rs", "use crate::{disk, keys::key};"),
+        (
+            "keys/key.rs",
+            "fn f() -> super::super::format::note::Note {}",
+        ),
+    );
+    let [found] = &circles(&planted)[..] else {
+        panic!("the planted circle was not found");
+    };
+    assert!(
+        found.starts_with("ledger: format -> keys -> format"),
+        "{found}"
+    );
+    // By a name that the root re-exports.
+    let mut planted = two(
+        ("lib.rs", "pub use keys::key::{KeyError, LogKey};"),
+        ("keys.rs", "use super::format::note::Note;"),
+    )
+    .to_vec();
+    planted.push(Source::new(
+        "crates/ledger/src/format/note.rs",
+        "use crate::LogKey;",
+    ));
+    assert_eq!(circles(&planted).len(), 1);
+    // One way alone, and within a folder, is none.
+    let planted = two(
+        (
+            "format/note.rs",
+            "use super::tile::Tile; // crate::keys::key",
+        ),
+        ("keys/key.rs", "use crate::format::note::Note;"),
+    );
+    clean(circles(&planted));
+}
+
+#[test]
+fn folders_of_the_ledger_keep_their_order() {
+    clean(ledger_out_of_order(&sources()));
+    let planted = two(
+        ("verify/check.rs", "use crate::write::options::Options;"),
+        ("write/options.rs", "use crate::disk::Disk;"),
+    );
+    assert_eq!(
+        ledger_out_of_order(&planted),
+        ["crates/ledger/src/verify/check.rs:1: verify must not use write"]
     );
 }

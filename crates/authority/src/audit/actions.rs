@@ -2,11 +2,11 @@
 
 use super::{Auditor, CLOSING_LIFE, FindingKind, Found, found};
 use crate::authority::{Authority, Judgement, NotOpen, Opened, Outcome, fits, is_connection};
-use crate::event::{ActionClosed, CLOSE_DISAGREES, Event};
-use crate::ids::SessionId;
 use crate::policy::Ruling;
-use crate::resource::Verb;
-use crate::time::Timestamp;
+use curfew_entry::SessionId;
+use curfew_entry::Timestamp;
+use curfew_entry::Verb;
+use curfew_entry::{ActionClosed, CLOSE_DISAGREES, Event};
 
 /// Whether the entry says what the judgement says.
 fn agrees(event: &Event, judgement: &Judgement) -> bool {

@@ -2,10 +2,10 @@
 
 use super::{Auditor, FindingKind, Found, found};
 use crate::command::{Command, Verdict};
-use crate::event::{Entry, Event};
-use crate::ids::SessionId;
 use crate::policy::Policy;
-use crate::time::Timestamp;
+use curfew_entry::SessionId;
+use curfew_entry::Timestamp;
+use curfew_entry::{Entry, Event};
 
 /// The session an expected event is about.
 fn session_of(event: &Event) -> Option<&SessionId> {

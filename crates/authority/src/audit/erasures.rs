@@ -2,8 +2,8 @@
 
 use super::{Auditor, FindingKind, Found};
 use crate::command::{Command, ErasureStep, Verdict};
-use crate::event::{Entry, Event};
-use crate::ids::{ErasureId, SessionId};
+use curfew_entry::{Entry, Event};
+use curfew_entry::{ErasureId, SessionId};
 
 /// The step that an entry must have come from.
 fn step_of(event: &Event) -> Option<(ErasureStep, &ErasureId, Option<&SessionId>)> {

@@ -2,6 +2,7 @@
 //!
 //! Whoever keeps it must be trusted as much as the auditor: what is in it is not judged again.
 
+use curfew_entry::SessionsKept;
 use serde::{Deserialize, Serialize};
 
 use super::Auditor;
@@ -80,6 +81,18 @@ impl Auditor {
         auditor.hand_over();
         auditor.deadlines = Deadlines::of(&auditor.authority);
         Ok(auditor)
+    }
+
+    /// Which sessions stand in what [`Auditor::bequeath`] wrote.
+    ///
+    /// # Errors
+    /// The text of the [`RecallError`] that [`Auditor::inherit`] gives.
+    pub fn sessions_kept(kept: &[u8]) -> Result<SessionsKept, String> {
+        let auditor = Self::inherit(kept).map_err(|error| error.to_string())?;
+        Ok(SessionsKept {
+            live: auditor.authority().live(),
+            ended: auditor.authority().lately_ended(),
+        })
     }
 
     /// What it knew until form 3, and its authority knows since.

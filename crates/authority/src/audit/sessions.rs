@@ -2,10 +2,10 @@
 
 use super::{Auditor, FindingKind, Found, found};
 use crate::authority::{Admission, Applicant, Held, Issued, is_clock_reason};
-use crate::event::{CredentialFault, Entry, Event};
-use crate::ids::{ResourceName, SessionId};
-use crate::session::Proof;
-use crate::time::Timestamp;
+use curfew_entry::Proof;
+use curfew_entry::Timestamp;
+use curfew_entry::{CredentialFault, Entry, Event};
+use curfew_entry::{ResourceName, SessionId};
 
 impl Auditor {
     pub(super) fn started(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) -> bool {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Opened;
-use crate::limits::Limits;
-use crate::time::Timestamp;
+use curfew_entry::Limits;
+use curfew_entry::Timestamp;
 
 /// Plain actions in one run: finding one decodes at most this many, about 1 µs.
 const RUN_MAX: usize = 256;
@@ -153,7 +153,7 @@ impl Trace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Span;
+    use curfew_entry::Span;
 
     fn limits(secs: u64) -> Limits {
         let span = Span::from_secs(secs);

@@ -4,13 +4,13 @@ use super::bounds::CREDENTIALS_KEPT_MAX;
 use super::change::Reconsidered;
 use super::connections::Connections;
 use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
-use crate::event::{AccountChange, ActionDetail, EndReason, Entry, Event};
-use crate::ids::{CredentialId, SessionId, SubjectName};
-use crate::limits::Limits;
 use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, LiveSession, Proof};
-use crate::time::Timestamp;
+use curfew_entry::Limits;
+use curfew_entry::Resource;
+use curfew_entry::Timestamp;
+use curfew_entry::{AccountChange, ActionDetail, EndReason, Entry, Event};
+use curfew_entry::{Credential, CredentialClass, LiveSession, Proof};
+use curfew_entry::{CredentialId, SessionId, SubjectName};
 
 impl Authority {
     /// Lets one recorded entry take effect, the next in the log. Entries that make no sense change

@@ -2,7 +2,7 @@
 
 use super::Authority;
 use crate::command::ArchiveNews;
-use crate::event::Event;
+use curfew_entry::Event;
 
 impl Authority {
     /// Whether it was noted that the log is not archived, and not that it is again.
@@ -25,8 +25,8 @@ mod tests {
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use crate::event::{ArchivingFault, Entry, LogArchivingFailed};
-    use crate::time::Timestamp;
+    use curfew_entry::Timestamp;
+    use curfew_entry::{ArchivingFault, Entry, LogArchivingFailed};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

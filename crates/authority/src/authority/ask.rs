@@ -3,13 +3,13 @@
 use super::bounds::{cut_action, cut_context};
 use super::{Authority, Held, Outcome, is_connection};
 use crate::command::{Ask, Decision, Denial, Grant, Presenter, Refusal, StepUp, Verdict};
-use crate::event::{
+use curfew_entry::{
     ActionClosed, ActionDetail, CLOSE_DISAGREES, CredentialFault, DenialCause, Event,
 };
-use crate::ids::{CredentialHash, RuleId, SessionId};
-use crate::resource::{Plane, Verb};
-use crate::session::{Context, CredentialClass};
-use crate::time::{Span, Timestamp};
+use curfew_entry::{Context, CredentialClass};
+use curfew_entry::{CredentialHash, RuleId, SessionId};
+use curfew_entry::{Plane, Verb};
+use curfew_entry::{Span, Timestamp};
 
 /// Whether a plane takes credentials of a class at all.
 const fn takes(plane: Plane, class: CredentialClass) -> bool {

@@ -2,8 +2,8 @@
 
 use super::Authority;
 use crate::command::{Decision, Refusal};
-use crate::event::{AttemptsSummarized, Event};
-use crate::time::Timestamp;
+use curfew_entry::Timestamp;
+use curfew_entry::{AttemptsSummarized, Event};
 
 impl Authority {
     /// What is summarized came after what was summarized before, and before now.
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::{Command, Verdict};
-    use crate::event::{Attempts, Entry};
+    use curfew_entry::{Attempts, Entry};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

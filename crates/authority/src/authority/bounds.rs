@@ -10,10 +10,10 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::event::{ActionDetail, Actor};
-use crate::resource::Verb;
-use crate::session::Context;
-use crate::time::Span;
+use curfew_entry::Context;
+use curfew_entry::Span;
+use curfew_entry::Verb;
+use curfew_entry::{ActionDetail, Actor};
 
 /// The longest path in an entry, in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;

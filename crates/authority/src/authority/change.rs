@@ -6,17 +6,16 @@ use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context, short};
 use super::judge::{Admission, Applicant, ended};
 use super::{Authority, Held, with_gateway};
 use crate::command::{Command, Decision, Denial, Refusal, Verdict};
-use crate::event::{
+use crate::policy::Policy;
+use crate::traffic::PIECE;
+use curfew_entry::Resource;
+use curfew_entry::Timestamp;
+use curfew_entry::{
     AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
     RefusalCause,
 };
-use crate::ids::{ResourceName, RuleId, SessionId, SubjectName};
-use crate::limits::Limits;
-use crate::policy::Policy;
-use crate::resource::Resource;
-use crate::session::{Credential, CredentialClass, Proof};
-use crate::time::Timestamp;
-use crate::traffic::PIECE;
+use curfew_entry::{Credential, CredentialClass, Proof};
+use curfew_entry::{Limits, ResourceName, RuleId, SessionId, SubjectName};
 
 /// What other rules mean for a session.
 pub(super) enum Reconsidered {

@@ -5,12 +5,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Held};
-use crate::event::Event;
-use crate::ids::SessionId;
-use crate::limits::{Demands, Limits};
-use crate::resource::Verb;
-use crate::session::LiveSession;
-use crate::time::{Span, Timestamp};
+use curfew_entry::Event;
+use curfew_entry::LiveSession;
+use curfew_entry::SessionId;
+use curfew_entry::Verb;
+use curfew_entry::{Demands, Limits};
+use curfew_entry::{Span, Timestamp};
 
 /// What an allowed action opened and nothing has closed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use super::Authority;
 use super::bounds::{cut_actor, short};
 use crate::command::{Command, Decision, EndCause, Refusal, Verdict};
-use crate::event::{EndReason, Event, RefusalCause};
-use crate::ids::{CredentialId, SessionId, SubjectName};
-use crate::time::Timestamp;
+use curfew_entry::Timestamp;
+use curfew_entry::{CredentialId, SessionId, SubjectName};
+use curfew_entry::{EndReason, Event, RefusalCause};
 
 impl Decision {
     /// Events that were carried out, with nothing to answer.

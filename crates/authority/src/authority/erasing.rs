@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Authority;
 use crate::command::{Decision, ErasureRefusal, ErasureStep, Refusal};
-use crate::event::Event;
-use crate::ids::{ErasureId, SessionId, SubjectName};
-use crate::resource::Verb;
-use crate::time::{Span, Timestamp};
+use curfew_entry::Event;
+use curfew_entry::Verb;
+use curfew_entry::{ErasureId, SessionId, SubjectName};
+use curfew_entry::{Span, Timestamp};
 
 /// How long an erasure that was asked for can be approved.
 pub const APPROVAL_TIME: Span = Span::from_secs(60 * 60);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{Authority, Held};
-use crate::event::{ActionDetail, DenialCause, EndReason, Event};
-use crate::ids::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
-use crate::limits::{Aal, Deadline, DeadlineCause, Demands, Limits};
 use crate::policy::{Policy, Question, Ruling};
-use crate::resource::{AccountClass, Plane, Resource, Verb};
-use crate::session::{Context, LiveSession, Proof};
-use crate::time::Timestamp;
+use curfew_entry::Timestamp;
+use curfew_entry::{Aal, Deadline, DeadlineCause, Demands, Limits};
+use curfew_entry::{AccountClass, Plane, Resource, Verb};
+use curfew_entry::{ActionDetail, DenialCause, EndReason, Event};
+use curfew_entry::{Context, LiveSession, Proof};
+use curfew_entry::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
 
 /// What is to be said of an action.
 #[derive(Clone, Debug)]

@@ -2,8 +2,8 @@
 //! auditor finds what does not.
 
 use super::Authority;
-use crate::event::{Event, LogTimestamped};
-use crate::time::Timestamp;
+use curfew_entry::Timestamp;
+use curfew_entry::{Event, LogTimestamped};
 
 impl Authority {
     /// In what a note at `index` contradicts the entries before it, or itself.

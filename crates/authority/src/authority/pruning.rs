@@ -2,7 +2,7 @@
 
 use super::bounds::short;
 use super::{Authority, Started};
-use crate::event::{Event, LogPruned};
+use curfew_entry::{Event, LogPruned};
 
 impl Authority {
     /// Where the gateway last took up its work, unless it never did.
@@ -30,8 +30,8 @@ impl Authority {
 #[cfg(test)]
 mod tests {
     use crate::audit::{Auditor, FindingKind};
-    use crate::event::{Entry, Event, LogPruned};
-    use crate::time::{Span, Timestamp};
+    use curfew_entry::{Entry, Event, LogPruned};
+    use curfew_entry::{Span, Timestamp};
 
     #[test]
     fn only_what_is_there_is_given_up_and_nothing_twice() {

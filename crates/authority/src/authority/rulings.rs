@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ids::ResourceName;
-use crate::limits::Aal;
 use crate::policy::{Policy, Question, Ruling};
-use crate::resource::Verb;
 use crate::spread::SpreadMap;
+use curfew_entry::Aal;
+use curfew_entry::ResourceName;
+use curfew_entry::Verb;
 
 /// The most rulings kept, and at some 80 bytes each about 5 MB; when there are more, all go.
 const RULINGS_MAX: usize = 65_536;
@@ -111,9 +111,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::ids::SubjectName;
-    use crate::resource::{Plane, Resource};
-    use crate::session::Context;
+    use curfew_entry::Context;
+    use curfew_entry::SubjectName;
+    use curfew_entry::{Plane, Resource};
 
     const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")

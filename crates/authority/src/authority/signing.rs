@@ -2,7 +2,7 @@
 
 use super::Authority;
 use crate::command::SigningNews;
-use crate::event::Event;
+use curfew_entry::Event;
 
 impl Authority {
     /// Where it was noted that no checkpoint is signed, and not that one is again: how many entries
@@ -28,8 +28,8 @@ mod tests {
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use crate::event::{Entry, SigningFault};
-    use crate::time::Timestamp;
+    use curfew_entry::Timestamp;
+    use curfew_entry::{Entry, SigningFault};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

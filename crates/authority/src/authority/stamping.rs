@@ -4,8 +4,8 @@
 use super::Authority;
 use super::bounds::{cut, short};
 use crate::command::StampNews;
-use crate::event::{Event, LogTimestamped};
-use crate::time::Timestamp;
+use curfew_entry::Event;
+use curfew_entry::Timestamp;
 
 /// Longest name of a timestamping authority, in bytes: `printable` in `curfew-timestamp` gives up to
 /// 200 characters of 4 bytes.
@@ -57,36 +57,12 @@ impl Authority {
     }
 }
 
-impl LogTimestamped {
-    /// By how much the clocks contradict each other: the token's time lies outside the time between
-    /// `asked` and `answered`, widened by the accuracy of the authority's clock and by the second
-    /// that many authorities round to. Microseconds, token minus ledger time; `None` where they
-    /// agree.
-    pub fn off(
-        tsa_time: Timestamp,
-        accuracy_us: Option<u64>,
-        asked: Timestamp,
-        answered: Timestamp,
-    ) -> Option<i64> {
-        const ROUNDING_US: u64 = 1_000_000;
-        let slack = accuracy_us.unwrap_or(0).saturating_add(ROUNDING_US);
-        let told = tsa_time.as_micros();
-        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
-        let earliest = asked.as_micros().saturating_sub(slack);
-        let latest = answered.as_micros().saturating_add(slack);
-        if told < earliest {
-            return Some(-signed(asked.as_micros().saturating_sub(told)));
-        }
-        (told > latest).then(|| signed(told.saturating_sub(answered.as_micros())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use crate::event::{Entry, RefusalCause};
+    use curfew_entry::{Entry, LogTimestamped, RefusalCause};
 
     fn told(size: u64) -> LogTimestamped {
         LogTimestamped {
@@ -170,19 +146,6 @@ mod tests {
         };
         assert_eq!(say(&mut authority, &refused), 1);
         assert_eq!(authority.substance(), 5);
-    }
-
-    #[test]
-    fn clocks_agree_within_the_way_there_and_back_and_what_is_rounded() {
-        let at = |seconds: u64| Timestamp::from_micros(seconds * 1_000_000);
-        let off = |told, accuracy| LogTimestamped::off(at(told), accuracy, at(100), at(103));
-        for told in 99..=104 {
-            assert_eq!(off(told, None), None, "{told}");
-        }
-        assert_eq!(off(98, None), Some(-2_000_000));
-        assert_eq!(off(105, None), Some(2_000_000));
-        assert_eq!(off(105, Some(1_000_000)), None);
-        assert_eq!(off(0, Some(u64::MAX)), None);
     }
 
     #[test]

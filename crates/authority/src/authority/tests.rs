@@ -13,10 +13,10 @@ use super::*;
 use crate::command::{
     Ask, Command, Decision, EndCause, NewCredential, Presenter, Refusal, Verdict,
 };
-use crate::event::{AccountChange, ActionDetail, Actor, ClockSource, Entry, Event, RefusalCause};
-use crate::limits::{Aal, DeadlineCause};
-use crate::resource::{Plane, Verb};
-use crate::session::{Context, Factor, Proof};
+use curfew_entry::{Aal, DeadlineCause};
+use curfew_entry::{AccountChange, ActionDetail, Actor, ClockSource, Entry, Event, RefusalCause};
+use curfew_entry::{Context, Factor, Proof};
+use curfew_entry::{Plane, Verb};
 
 /// The gateway: 15 min idle, 1 h reauth, 4 h lifetime. Writing to `orders`: 5 min, 10 min, 2 h,
 /// two factors. Reading it: no demands.

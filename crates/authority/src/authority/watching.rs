@@ -1,7 +1,7 @@
 //! What is noted of the wall clock.
 
 use super::Authority;
-use crate::event::{Event, WallClock};
+use curfew_entry::{Event, WallClock};
 
 impl Authority {
     /// That it is not kept in step any more, or is again, is said once. Where the last start said
@@ -18,8 +18,8 @@ impl Authority {
 mod tests {
     use super::*;
     use crate::command::Command;
-    use crate::event::{ClockSource, Entry};
-    use crate::time::Timestamp;
+    use curfew_entry::Timestamp;
+    use curfew_entry::{ClockSource, Entry};
 
     #[test]
     fn a_change_is_said_once_and_only_where_it_can_be_told() {

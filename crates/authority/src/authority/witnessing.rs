@@ -2,7 +2,7 @@
 
 use super::Authority;
 use crate::command::{WitnessNews, Witnessed};
-use crate::event::Event;
+use curfew_entry::Event;
 
 /// Longest checkpoint in an entry, in bytes: a signed note of 64 lines at most, so that JSON makes it
 /// no more than a few hundred bytes longer.
@@ -63,8 +63,8 @@ mod tests {
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use crate::event::Entry;
-    use crate::time::Timestamp;
+    use curfew_entry::Entry;
+    use curfew_entry::Timestamp;
 
     fn lost() -> WitnessNews {
         WitnessNews::QuorumLost {

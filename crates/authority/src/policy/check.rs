@@ -12,11 +12,11 @@ use super::evaluate::{Types, actions};
 use super::problem::{Draft, PolicyError, nearest};
 use super::scan::{Scanned, scan};
 use super::{Effect, Inner, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, Rule, SCHEMA};
-use crate::event::ENTRY_BYTES_MAX;
-use crate::ids::{RoleName, RuleId};
-use crate::limits::{Aal, Demands, RecordLevel};
-use crate::resource::{Resource, Verb};
-use crate::time::Span;
+use curfew_entry::ENTRY_BYTES_MAX;
+use curfew_entry::Span;
+use curfew_entry::{Aal, Demands, RecordLevel};
+use curfew_entry::{Resource, Verb};
+use curfew_entry::{RoleName, RuleId};
 
 /// The annotations there are.
 const ANNOTATIONS: [&str; 8] = [

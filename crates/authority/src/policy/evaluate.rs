@@ -8,10 +8,10 @@ use cedar_policy::{
 };
 
 use super::{AppliedRule, Effect, Explanation, Inner, Policy, Question, Rule, Ruling};
-use crate::ids::{RoleName, RuleId, SubjectName};
-use crate::limits::{Aal, Demands};
-use crate::resource::{Resource, Verb};
-use crate::time::Span;
+use curfew_entry::Span;
+use curfew_entry::{Aal, Demands};
+use curfew_entry::{Resource, Verb};
+use curfew_entry::{RoleName, RuleId, SubjectName};
 
 /// The longest age of authentication with which a step of an erasure may be taken.
 const ERASE_FRESH: Span = Span::from_secs(5 * 60);
@@ -34,7 +34,7 @@ impl Policy {
         roles: &BTreeSet<RoleName>,
         resource: &Resource,
         verb: Verb,
-        context: &crate::session::Context,
+        context: &curfew_entry::Context,
         aal: Aal,
     ) -> Ruling {
         self.ask(&Question {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use super::*;
-use crate::resource::Plane;
+use curfew_entry::Plane;
 
 const SESSIONS: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")

@@ -4,7 +4,7 @@
 //! Whoever is active then as well must not have been silent before because of it: what comes after
 //! the end is held apart until it has been found that the session lives on.
 
-use crate::time::Timestamp;
+use curfew_entry::Timestamp;
 
 /// When the person of one session was last active.
 #[derive(Clone, Debug)]

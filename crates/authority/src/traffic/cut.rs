@@ -1,8 +1,8 @@
 //! Why and when live traffic has to stop.
 
-use crate::event::{ClosedBy, EndReason};
-use crate::limits::{Deadline, DeadlineCause, Limits};
-use crate::time::Span;
+use curfew_entry::Span;
+use curfew_entry::{ClosedBy, EndReason};
+use curfew_entry::{Deadline, DeadlineCause, Limits};
 
 /// Why live traffic has to stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

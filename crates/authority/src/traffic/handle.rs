@@ -6,9 +6,9 @@ use super::{
 };
 use crate::authority::{Authority, is_clock_reason};
 use crate::command::{Command, EndCause};
-use crate::event::{ActionClosed, ClosedBy, EndReason, Entry, Event};
-use crate::ids::SessionId;
-use crate::time::Timestamp;
+use curfew_entry::SessionId;
+use curfew_entry::Timestamp;
+use curfew_entry::{ActionClosed, ClosedBy, EndReason, Entry, Event};
 
 /// Why traffic of a session that does not live is cut: as the session ended, or, where nothing on
 /// record says so, because nothing on record stands behind it.

@@ -6,11 +6,11 @@ use super::activity::ActivityCell;
 use super::{Cut, CutCause, Effect, LastActivity};
 use crate::authority::Authority;
 use crate::command::Command;
-use crate::ids::{ResourceName, SessionId};
-use crate::limits::Limits;
-use crate::resource::{AccountClass, Verb};
-use crate::session::{Context, LiveSession};
-use crate::time::Timestamp;
+use curfew_entry::Limits;
+use curfew_entry::Timestamp;
+use curfew_entry::{AccountClass, Verb};
+use curfew_entry::{Context, LiveSession};
+use curfew_entry::{ResourceName, SessionId};
 
 /// The number of a permit within one run of the gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::command::{Command, EndCause};
-use crate::event::Event;
-use crate::ids::SessionId;
-use crate::time::{Span, Timestamp};
+use curfew_entry::Event;
+use curfew_entry::SessionId;
+use curfew_entry::{Span, Timestamp};
 
 /// What must be remembered until the ledger is back.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::EndReason;
+    use curfew_entry::EndReason;
 
     #[test]
     fn what_fails_again_stays_first_and_what_was_open_to_nobody_ends_at_its_deadline() {

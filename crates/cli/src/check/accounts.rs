@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use curfew_authority::Policy;
+use curfew_entry::RoleName;
+use curfew_gate::problem::Problem;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::problem::Problem;
-use curfew_verify::authority::{Policy, RoleName};
 
 use crate::configuration::Loaded;
 
@@ -18,7 +19,7 @@ pub(super) async fn roles(loaded: &Loaded) -> Vec<Problem> {
         return Vec::new();
     };
     let unknown = policy.unknown_roles(held.keys());
-    let problem = |it: curfew_verify::authority::UnknownRole| {
+    let problem = |it: curfew_authority::UnknownRole| {
         let who = held.get(&it.role).map_or(Vec::new(), |who| {
             who.iter().map(String::as_str).collect::<Vec<_>>()
         });

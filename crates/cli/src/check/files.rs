@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use curfew_gate::problem::Problem;
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
-use curfew_gateway::problem::Problem;
 
 pub(super) fn problems(config: &Config) -> Vec<Problem> {
     let mut found: Vec<Problem> = secrets(config)
@@ -94,7 +94,7 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             exposure("p", &path).map(|problem| problem.severity)
         };
-        use curfew_gateway::problem::Severity::{Error, Warning};
+        use curfew_gate::problem::Severity::{Error, Warning};
         assert_eq!(told(0o600), None);
         assert_eq!(told(0o400), None);
         assert_eq!(told(0o640), Some(Warning));

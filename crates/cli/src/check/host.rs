@@ -4,10 +4,10 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use curfew_gate::problem::Problem;
 use curfew_gateway::config::Config;
 use curfew_gateway::control::{self, Operation};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::problem::Problem;
 use curfew_gateway::standing;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -21,7 +21,7 @@ pub(super) fn problems(config: &Config) -> Vec<Problem> {
 /// What a running gateway tells of itself as well.
 pub(super) fn conditions(config: &Config) -> Vec<Problem> {
     let mut found = Vec::new();
-    if curfew_gateway::is_clock_synced() == Some(false) {
+    if curfew_gate::is_clock_synced() == Some(false) {
         found.push(Problem::warning(
             "clock",
             "nobody keeps the wall clock of this host in step with others",

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use curfew_gateway::certificate;
+use curfew_gate::problem::Problem;
 use curfew_gateway::config::{Account, Config, PostgresResource, UpstreamTls, WebResource};
-use curfew_gateway::problem::Problem;
 use curfew_gateway::rights;
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
@@ -153,7 +152,8 @@ async fn connect(resource: &PostgresResource, account: &Account) -> Result<(), T
         }
         UpstreamTls::VerifyFull => {
             config.ssl_mode(tokio_postgres::config::SslMode::Require);
-            let trust = certificate::trusting(resource.ca.as_deref()).map_err(Trouble::Setup)?;
+            let trust =
+                curfew_gate::tls::trusting(resource.ca.as_deref()).map_err(Trouble::Setup)?;
             let tls = MakeRustlsConnect::new(trust.with_no_client_auth());
             let (client, connection) = config.connect(tls).await?;
             leave(client, connection).await

@@ -244,8 +244,8 @@ permit (principal in Role::"dba",
 #[cfg(test)]
 mod tests {
     use super::*;
+    use curfew_authority::Policy;
     use curfew_gateway::config::Config;
-    use curfew_verify::authority::Policy;
 
     #[test]
     fn configuration_and_policy_pass_their_own_checks() {

@@ -127,8 +127,7 @@ fn port_or_free(wanted: u16) -> Outcome<u16> {
 /// Letters and digits that nobody guesses.
 fn password() -> Outcome<String> {
     const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-    let bytes =
-        curfew_gateway::secret::random::<{ PASSWORD_BYTES * 8 / 5 }>().doing("no password")?;
+    let bytes = curfew_gate::secret::random::<{ PASSWORD_BYTES * 8 / 5 }>().doing("no password")?;
     let letters = bytes
         .iter()
         .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));

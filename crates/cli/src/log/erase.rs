@@ -1,7 +1,7 @@
 //! `curfew log erase`: a subject's concealed values, by two persons.
 
 use clap::Args;
-use curfew_verify::authority::{ErasureId, SubjectName};
+use curfew_entry::{ErasureId, SubjectName};
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, Saved, ServerArgument};

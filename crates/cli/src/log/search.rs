@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use curfew_entry::Timestamp;
 use curfew_search::{
     Answer, Asked, Bounds, IndexError, Indexer, LIMIT_DEFAULT, LIMIT_MAX, Order, Query, QueryError,
     Searcher, folder_name, scan,
 };
-use curfew_verify::authority::Timestamp;
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use curfew_entry::{Entry, Event, SubjectName};
 use curfew_gateway::data::DataDir;
 use curfew_values::{Kept, Reader, Shown};
-use curfew_verify::authority::{Entry, Event, SubjectName};
 use curfew_verify::ledger::{LogReader, RealDisk};
 use serde::Serialize;
 
@@ -199,7 +199,7 @@ fn show(counts: &Counts, json: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_verify::authority::Field;
+    use curfew_entry::Field;
 
     #[test]
     fn each_value_is_counted_once_and_what_is_wrong_is_told() {

@@ -60,12 +60,12 @@ impl Place {
     }
 
     /// The events in its log.
-    pub(crate) fn events(&self) -> Vec<curfew_authority::Event> {
+    pub(crate) fn events(&self) -> Vec<curfew_entry::Event> {
         let ledger = self.path().join("data/ledger");
         let reader = curfew_ledger::LogReader::open(&ledger).unwrap();
         reader
             .range(0..reader.size())
-            .map(|entry| curfew_authority::Entry::from_bytes(&entry.unwrap().1).unwrap())
+            .map(|entry| curfew_entry::Entry::from_bytes(&entry.unwrap().1).unwrap())
             .map(|entry| entry.event)
             .collect()
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use curfew_authority::Event;
+use curfew_entry::Event;
 use serde_json::Value;
 
 use crate::kit::{Person, Place};

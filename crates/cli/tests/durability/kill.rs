@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use curfew_authority::{EndReason, Event};
+use curfew_entry::{EndReason, Event};
 
 use crate::kit::Place;
 

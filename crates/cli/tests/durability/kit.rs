@@ -11,13 +11,14 @@ use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{
-    Aal, Command, Context, Credential, CredentialClass, Entry, Event, Factor, NewCredential, Proof,
-    SessionId, Verdict,
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{
+    Aal, Context, Credential, CredentialClass, Entry, Event, Factor, Proof, SessionId,
 };
+use curfew_gate::secret;
+use curfew_gateway::Core;
 use curfew_gateway::config::Config;
 use curfew_gateway::data::DataDir;
-use curfew_gateway::{Core, secret};
 use curfew_ledger::LogReader;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

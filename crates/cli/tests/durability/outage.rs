@@ -3,7 +3,7 @@
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
-use curfew_authority::Event;
+use curfew_entry::Event;
 use tokio_postgres::error::SqlState;
 
 use crate::disk::{Fault, Small};

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::{Entry, Event};
+use curfew_entry::{Entry, Event};
 use curfew_ledger::{LogReader, Published};
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! Attempts by clients without a live session, told in numbers.
 
-use curfew_authority::AttemptsSummarized;
+use curfew_entry::AttemptsSummarized;
 
 use crate::facts::{Class, Decision, Facts, Severity};
 

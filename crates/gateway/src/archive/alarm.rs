@@ -4,11 +4,12 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use curfew_authority::{ArchiveNews, ArchivingFault, Command, LogArchivingFailed, Timestamp};
+use curfew_authority::{ArchiveNews, Command};
+use curfew_entry::{ArchivingFault, LogArchivingFailed, Timestamp};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ArchiveError, Archived};
-use crate::registrar::Registrar;
+use curfew_gate::registrar::Registrar;
 
 /// After how long an entry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -97,12 +98,12 @@ pub(super) struct Alarm {
 impl Alarm {
     /// One that goes on from what the log says.
     pub(super) async fn new(registrar: Registrar, alarm_after: Duration) -> Self {
-        let said = registrar.query(|authority, _| authority.is_archiving_failed());
+        let said = registrar.log().await.map(|log| log.archiving_failed);
         let heard = Heard {
             alarm_after,
             outage: None,
             size: None,
-            said: said.await.unwrap_or(false),
+            said: said.unwrap_or(false),
         };
         Self { registrar, heard }
     }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config;
-use crate::secret;
+use curfew_gate::secret;
 
 /// Why there is no archive at that place.
 #[derive(Debug, thiserror::Error)]

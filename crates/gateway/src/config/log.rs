@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use curfew_authority::Field;
+use curfew_entry::Field;
 use http::Uri;
 use serde::Deserialize;
 

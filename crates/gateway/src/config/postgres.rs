@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use curfew_authority::{AccountClass, EnvironmentName, ResourceName};
+use curfew_entry::{AccountClass, EnvironmentName, ResourceName};
 use serde::Deserialize;
 
 use super::RecordWhen;

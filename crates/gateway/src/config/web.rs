@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use curfew_authority::{EnvironmentName, ResourceName};
+use curfew_entry::{EnvironmentName, ResourceName};
 use http::uri::Authority;
 use regex::bytes::{RegexSet, RegexSetBuilder};
 use serde::Deserialize;

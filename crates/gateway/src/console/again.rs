@@ -15,7 +15,7 @@ use super::returning::Returning;
 use super::sign_in::{SignInForm, SignInPage};
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 /// The session to renew. Without one, sign-in takes over and goes back to the same place.
 async fn viewer(portal: &Portal, visit: Visit, returning: &Returning) -> Result<Viewer, Fault> {

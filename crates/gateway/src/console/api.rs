@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
+use curfew_entry::{
     Deadline, Entry, Limits, LiveSession, Plane, ResourceName, RoleName, SessionId, SessionView,
     SubjectName, Timestamp, Verb,
 };
@@ -33,7 +33,7 @@ use super::values;
 use super::viewer::{Access, Caller, Viewer, Visit};
 use super::whose::{Whose, whose};
 use crate::oauth::Problem;
-use crate::{Permit, Refusal};
+use curfew_gate::{Permit, Refusal};
 
 /// Entries in one answer where the caller does not say.
 const LOG_LIMIT: u64 = 100;
@@ -69,7 +69,7 @@ pub(super) fn router() -> Router<Arc<Portal>> {
 }
 
 fn refused(portal: &Portal) -> impl Fn(Refusal) -> Problem + '_ {
-    |refusal| Problem::refused(&refusal, &portal.gateway.portal_url())
+    |refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url())
 }
 
 /// One's own session, with the moment on each clock at which it ends.
@@ -126,7 +126,7 @@ async fn own_session(
 ) -> Result<Json<OwnSession>, Problem> {
     let viewer = match visit.bearer() {
         Some(token) => {
-            let class = curfew_authority::CredentialClass::Bearer;
+            let class = curfew_entry::CredentialClass::Bearer;
             visit.present(&portal, class, &token).await.map(Some)
         }
         None => visit.signed_in(&portal).await,
@@ -197,7 +197,7 @@ async fn end(
         .map_err(|not| match not {
             NotEnded::Unknown => unknown(),
             NotEnded::Stale => {
-                Problem::step_up(Some(OWN_END_FRESH), None, &portal.gateway.portal_url())
+                Problem::step_up(Some(OWN_END_FRESH), None, &portal.gateway.site.portal_url())
             }
             NotEnded::Refused(refusal) => refused(&portal)(refusal),
         })?;
@@ -246,7 +246,7 @@ async fn resources(
                 plane: Plane::Web,
                 environment: web.environment.to_string(),
                 tags: web.tags.clone(),
-                url: Some(gateway.web_url(web)),
+                url: Some(gateway.site.url(&web.host)),
                 host: None,
                 port: None,
                 database: None,
@@ -297,7 +297,9 @@ async fn password(
         .map_err(|no| match no {
             NoPassword::Unknown => Problem::not_found("There is no database of that name")
                 .with_hint("GET /api/v1/resources lists them"),
-            NoPassword::AfterSignIn => Problem::step_up(None, None, &portal.gateway.portal_url()),
+            NoPassword::AfterSignIn => {
+                Problem::step_up(None, None, &portal.gateway.site.portal_url())
+            }
             NoPassword::TooMany => Problem::too_many(
                 "This session has as many passwords and tokens as it can have",
                 crate::oauth::OUTAGE_RETRY_SECS,

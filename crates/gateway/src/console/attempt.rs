@@ -7,9 +7,10 @@ use std::sync::Arc;
 use axum::http::header::{RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{
-    Command, Credential, CredentialClass, Proof, RefusalCause, ResourceName, RoleName, SessionId,
-    Span, SubjectName,
+use curfew_authority::Command;
+use curfew_entry::{
+    Credential, CredentialClass, Proof, RefusalCause, ResourceName, RoleName, SessionId, Span,
+    SubjectName,
 };
 use curfew_identity::{Browser, Origin, SignInError};
 use secrecy::{ExposeSecret, SecretString};
@@ -20,7 +21,7 @@ use super::once::Key;
 use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, text};
-use crate::{NotCarriedOut, secret};
+use curfew_gate::{NotCarriedOut, secret};
 
 /// How cookies of the portal begin.
 const COOKIE_PREFIX: &str = "cfs_";
@@ -157,12 +158,10 @@ impl Arrival {
 
     /// Whether the cookie still opens something.
     async fn is_live(&self, portal: &Portal) -> bool {
-        let (session, hash) = (self.session.clone(), self.cookie.credential.hash.clone());
-        let look = move |authority: &curfew_authority::Authority, now| {
-            let live = authority.credentials_of(&session, now);
-            live.iter().any(|credential| credential.hash == hash)
-        };
-        portal.gateway.registrar.query(look).await.unwrap_or(false)
+        let hash = self.cookie.credential.hash.clone();
+        let found = portal.gateway.registrar.credential(hash).await;
+        let found = found.ok().flatten();
+        found.is_some_and(|found| found.opens && found.id == self.session)
     }
 }
 

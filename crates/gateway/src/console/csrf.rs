@@ -7,10 +7,10 @@ use axum::http::HeaderMap;
 use axum::http::header::ORIGIN;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_authority::SessionId;
+use curfew_entry::SessionId;
 use subtle::ConstantTimeEq;
 
-use crate::secret::{self, MasterKey};
+use curfew_gate::secret::{self, MasterKey};
 
 /// The token in forms of a signed-in page. It is the session's, not the cookie's: a sign-in again in
 /// another tab replaces the cookie, and what was typed here stays good.

@@ -1,6 +1,6 @@
 //! What an entry says, for people: each field with its value, in words, and nothing of it invisible.
 
-use curfew_authority::{Span, visible};
+use curfew_entry::{Span, visible};
 use serde_json::Value;
 
 use super::text;
@@ -51,7 +51,7 @@ fn plain(name: &str, value: &Value, alone: bool) -> String {
             let words: Vec<&str> = text.split_whitespace().collect();
             visible(&words.join(" ")).into_owned()
         }
-        Value::String(text) => curfew_authority::quoted(text).into_owned(),
+        Value::String(text) => curfew_entry::quoted(text).into_owned(),
         Value::Number(number) if name.ends_with("_us") && name != "boot_us" => {
             number.as_u64().map_or_else(
                 || number.to_string(),

@@ -7,7 +7,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Entry, SessionId, SubjectName, Verb, visible};
+use curfew_entry::{Entry, SessionId, SubjectName, Verb, visible};
 use curfew_export::Stream;
 use serde::Deserialize;
 use serde_json::Value;

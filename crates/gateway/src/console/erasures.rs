@@ -8,10 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
-    Command, ErasureId, ErasureRefusal, ErasureStep, Refusal as Refused, SubjectName, Timestamp,
-    Verb, Verdict,
-};
+use curfew_authority::{Command, ErasureRefusal, ErasureStep, Refusal as Refused, Verdict};
+use curfew_entry::{ErasureId, SubjectName, Timestamp, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::Portal;
@@ -20,7 +18,7 @@ use super::frame::{Frame, page};
 use super::text;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// Why a step was not taken.
 enum NotTaken {
@@ -56,18 +54,16 @@ struct Waiting {
 }
 
 async fn waiting(portal: &Portal) -> Result<Vec<Waiting>, Refusal> {
-    let look = |authority: &curfew_authority::Authority, now| {
-        let open = authority.erasures(now).map(|(id, erasure)| Waiting {
-            erasure: id.clone(),
-            subject: erasure.subject.clone(),
-            asked_by: erasure.asked_by.clone(),
-            asked_at: erasure.asked_at,
-            expires: erasure.expires(),
-            approved: erasure.approved,
-        });
-        open.collect()
-    };
-    portal.gateway.registrar.query(look).await
+    let open = portal.gateway.registrar.erasures().await?;
+    let waiting = open.into_iter().map(|(id, erasure)| Waiting {
+        erasure: id,
+        expires: erasure.expires(),
+        subject: erasure.subject,
+        asked_by: erasure.asked_by,
+        asked_at: erasure.asked_at,
+        approved: erasure.approved,
+    });
+    Ok(waiting.collect())
 }
 
 /// Takes a step with a permit for it, and gives the erasure's name.
@@ -123,7 +119,7 @@ pub(super) fn api() -> Router<Arc<Portal>> {
 
 fn problem(portal: &Portal, not: &NotTaken) -> Problem {
     match not {
-        NotTaken::Refused(refusal) => Problem::refused(refusal, &portal.gateway.portal_url()),
+        NotTaken::Refused(refusal) => Problem::refused(refusal, &portal.gateway.site.portal_url()),
         NotTaken::Rule(rule @ ErasureRefusal::Unknown) => Problem::not_found(sentence(rule)),
         NotTaken::Rule(rule) => Problem::new(StatusCode::CONFLICT, "conflict", sentence(rule)),
         NotTaken::Failed => Problem::unavailable("Curfew could not finish this"),
@@ -150,7 +146,7 @@ async fn api_list(
 ) -> Result<Json<List>, Problem> {
     let listed = list(&portal, &mut viewer).await;
     let erasures =
-        listed.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        listed.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     Ok(Json(List {
         now: viewer.now,
         erasures,
@@ -176,7 +172,7 @@ async fn api_request(
 ) -> Result<Json<Taken>, Problem> {
     let subject: SubjectName = name
         .parse()
-        .map_err(|error: curfew_authority::IdError| Problem::bad_request(error.to_string()))?;
+        .map_err(|error: curfew_entry::IdError| Problem::bad_request(error.to_string()))?;
     match take(&portal, &viewer, Step::Request(subject)).await {
         Ok(erasure) => Ok(Json(Taken { erasure })),
         Err(not) => Err(problem(&portal, &not)),
@@ -277,7 +273,7 @@ pub(super) async fn request(
     match sent.subject.parse() {
         Ok(subject) => taken(&portal, viewer, Step::Request(subject)).await,
         Err(wrong) => {
-            let wrong: curfew_authority::IdError = wrong;
+            let wrong: curfew_entry::IdError = wrong;
             shown(&portal, &mut viewer, Some(wrong.to_string())).await
         }
     }

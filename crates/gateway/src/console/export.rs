@@ -22,7 +22,7 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use curfew_authority::{ClosedBy, Verb};
+use curfew_entry::{ClosedBy, Verb};
 use curfew_export::range::{self, Place};
 use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
 use curfew_values::{Held, Shown, Store};
@@ -34,8 +34,8 @@ use tokio::time::timeout;
 use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use crate::permit::{Cut, CutSignal};
-use crate::{Closing, Permit, Refusal, Registrar};
+use curfew_gate::permit::{Cut, CutSignal};
+use curfew_gate::{Closing, Permit, Refusal, Registrar};
 
 /// Exports at once. Each holds what it knows of sessions, 13 MB of ended ones at most, and a piece:
 /// 0.1 MB, or a Parquet row group of up to 24 MB.
@@ -159,7 +159,7 @@ pub(super) async fn api(
     let asked = Asked::of(sent, &viewer.visit.headers)?;
     let permits = permitted(&portal, &viewer, &asked)
         .await
-        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     let turn = Arc::clone(&portal.exports.0).try_acquire_owned();
     let turn = turn.map_err(|_| {
         let text = "Too many exports are under way; try again later";
@@ -274,7 +274,14 @@ async fn begin(portal: &Portal, asked: Asked) -> Option<(Box<Chunks>, Range<u64>
         let range = range::between(&reader, asked.from, asked.to, size);
         let range = range.map_err(|error| failed(&error))?;
         let source = Source::of(&origin);
-        let chunks = Chunks::new(&reader, range.clone(), asked.format, asked.packing, source);
+        let chunks = Chunks::new(
+            &reader,
+            range.clone(),
+            asked.format,
+            asked.packing,
+            source,
+            curfew_authority::Auditor::sessions_kept,
+        );
         let mut chunks = chunks.map_err(|error| failed(&error))?;
         if asked.reveal {
             chunks = chunks.revealing(opener(values));
@@ -507,8 +514,8 @@ mod tests {
         use futures_util::StreamExt;
         let (pieces, mut flow) = flow();
         assert!(pieces.send(Piece::Bytes("late".into())).await.is_ok());
-        let cause = crate::permit::CutCause::Shutdown;
-        flow.cut.0[1].fire(crate::permit::Cut::of(cause));
+        let cause = curfew_gate::permit::CutCause::Shutdown;
+        flow.cut.0[1].fire(curfew_gate::permit::Cut::of(cause));
         assert!(flow.next().await.unwrap().is_err());
         assert_eq!(flow.seen.bytes_out.load(Ordering::Relaxed), 0);
     }

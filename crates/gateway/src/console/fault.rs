@@ -3,13 +3,14 @@
 use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Denial, EndReason};
+use curfew_authority::Denial;
+use curfew_entry::EndReason;
 
 use super::cookies;
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use crate::oauth::{OUTAGE_RETRY_SECS, denial_text, end_text, outage_text};
-use crate::{Refusal, Unavailable};
+use curfew_gate::{Refusal, Unavailable};
 
 /// Why a page is not shown. Its texts are for the person at the browser.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -328,7 +329,7 @@ mod tests {
     fn forbidden() -> Denial {
         Denial {
             session: None,
-            cause: curfew_authority::DenialCause::Forbidden,
+            cause: curfew_entry::DenialCause::Forbidden,
             rules: Vec::new(),
             reasons: vec!["Nothing is changed on <Fridays>.".to_owned()],
         }

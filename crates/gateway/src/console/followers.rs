@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use curfew_authority::{Timestamp, Verb};
+use curfew_entry::{Timestamp, Verb};
 
 use super::Portal;
 use super::viewer::Caller;
@@ -98,7 +98,7 @@ pub(super) async fn api(
     State(portal): State<Arc<Portal>>,
     Caller(mut viewer): Caller,
 ) -> Result<Json<Status>, Problem> {
-    let refused = |refusal| Problem::refused(&refusal, &portal.gateway.portal_url());
+    let refused = |refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url());
     let asked = viewer.ask(&portal, Verb::LogRead, None).await;
     let permit = asked.map_err(refused)?;
     let status = look(&portal).await;

@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{DeadlineCause, LiveSession, Span};
+use curfew_entry::{DeadlineCause, LiveSession, Span};
 use serde::Deserialize;
 
 use super::viewer::Viewer;
@@ -158,7 +158,7 @@ fn content_security_policy(portal: &Portal) -> String {
         .config
         .web
         .iter()
-        .map(|web| format!(" {}", portal.gateway.web_url(web)))
+        .map(|web| format!(" {}", portal.gateway.site.url(&web.host)))
         .collect();
     format!(
         "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \

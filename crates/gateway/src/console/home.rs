@@ -6,7 +6,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
+use curfew_entry::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
 use secrecy::ExposeSecret;
 
 use super::fault::{Fault, Limit};
@@ -16,7 +16,7 @@ use super::sessions::{Row, own_rows};
 use super::sign_out::Token;
 use super::viewer::{Access, Viewer};
 use super::{Portal, text};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "home.html")]
@@ -108,7 +108,7 @@ async fn apps(portal: &Portal, viewer: &Viewer) -> Result<Vec<App>, Refusal> {
             apps.push(App {
                 name: web.name.to_string(),
                 environment: web.environment.to_string(),
-                url: portal.gateway.web_url(web),
+                url: portal.gateway.site.url(&web.host),
                 after_sign_in: access == Access::AfterSignIn,
             });
         }
@@ -134,7 +134,7 @@ async fn databases(portal: &Portal, viewer: &Viewer) -> Result<Vec<Database>, Re
 }
 
 /// Roles as one line.
-pub(super) fn roles_text(roles: &std::collections::BTreeSet<curfew_authority::RoleName>) -> String {
+pub(super) fn roles_text(roles: &std::collections::BTreeSet<curfew_entry::RoleName>) -> String {
     if roles.is_empty() {
         return "none".to_owned();
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{SessionId, Verb, visible};
+use curfew_entry::{SessionId, Verb, visible};
 use curfew_ledger::{Checkpoint, note::Note};
 use curfew_search::{Answer, Asked, Query, QueryError};
 use percent_encoding::NON_ALPHANUMERIC;
@@ -235,7 +235,7 @@ pub(super) async fn show(
 /// Why the newest entries cannot be shown.
 enum Failed {
     Unread(Unread),
-    Refused(crate::Refusal),
+    Refused(curfew_gate::Refusal),
 }
 
 impl LogPage {

@@ -62,7 +62,7 @@ struct Portal {
     exports: export::Turns,
 }
 
-/// All routes of the portal's host. Each request carries a [`crate::listen::Peer`].
+/// All routes of the portal's host. Each request carries a [`curfew_gate::clients::Peer`].
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     let devices = Arc::new(DeviceCodes::default());
     let portal = Arc::new(Portal {

@@ -1,15 +1,13 @@
 //! Database passwords: made for one session and one database, shown once, gone with the session.
 
-use curfew_authority::{
-    Command, Credential, CredentialClass, NewCredential, ResourceName, Span, Timestamp, Verb,
-    Verdict,
-};
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{Credential, CredentialClass, ResourceName, Span, Timestamp, Verb};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Portal;
 use super::viewer::{Access, Viewer};
 use crate::gateway::Gateway;
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// What a database client needs.
 #[derive(Debug)]

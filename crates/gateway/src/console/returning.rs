@@ -1,14 +1,14 @@
 //! Where a sign-in comes from and goes back to: a page of the portal, or an app.
 
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{Aal, EndReason, ResourceName, SessionId};
+use curfew_entry::{Aal, EndReason, ResourceName, SessionId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::Portal;
 use super::fault::Fault;
 use crate::config::WebResource;
-use crate::handover::{arrive_url, local_path};
+use curfew_gate::handover::{arrive_url, local_path};
 
 /// What may stand in a query value as it is.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC
@@ -144,7 +144,7 @@ impl Returning {
             .handover
             .offer(session, app.name.clone(), &self.state)
             .map_err(|error| Fault::Handover(error.to_string()))?;
-        let url = portal.gateway.web_url(app);
+        let url = portal.gateway.site.url(&app.host);
         let host = url.strip_prefix("https://").unwrap_or(&app.host);
         let mut arrive = arrive_url(host, &code, &self.to);
         if let Some(round) = self.round() {

@@ -6,7 +6,7 @@ use axum::extract::{Query as Fields, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::Verb;
+use curfew_entry::Verb;
 use curfew_search::{Answer, Asked, Query, QueryError};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
 use crate::search::Unanswered;
-use crate::{Permit, Refusal};
+use curfew_gate::{Permit, Refusal};
 
 /// How soon it is worth asking again where too many search at once, in seconds.
 const RETRY_SECS: u64 = 5;
@@ -53,7 +53,7 @@ pub(super) async fn api(
     State(portal): State<Arc<Portal>>,
     Caller(mut viewer): Caller,
 ) -> Result<Response, Problem> {
-    let refused = |refusal: Refusal| Problem::refused(&refusal, &portal.gateway.portal_url());
+    let refused = |refusal: Refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url());
     let asked =
         asked(viewer.visit.uri.query().unwrap_or_default()).map_err(Problem::bad_request)?;
     let query = asked.check(viewer.now).map_err(wrong)?;

@@ -6,10 +6,8 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{
-    Actor, Command, EndCause, EndReason, SessionId, SessionView, Span, SubjectName, Timestamp,
-    Verb, Verdict,
-};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{Actor, EndReason, SessionId, SessionView, Span, SubjectName, Timestamp, Verb};
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
@@ -18,7 +16,7 @@ use super::returning::Returning;
 use super::sign_out::{Token, end_session};
 use super::viewer::Viewer;
 use super::{Portal, text};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 /// How old a sign-in may be to end another session of one's own (ASVS 7.5.2). One's own current
 /// session can always be ended.
@@ -82,17 +80,9 @@ pub(super) async fn live(
     portal: &Portal,
     of: Option<SubjectName>,
 ) -> Result<Vec<SessionView>, Refusal> {
-    portal
-        .gateway
-        .registrar
-        .query(move |authority, now| {
-            let mut views = authority.live();
-            views.retain(|view| {
-                now < view.deadline.at && of.as_ref().is_none_or(|subject| view.subject == *subject)
-            });
-            views
-        })
-        .await
+    let mut views = portal.gateway.registrar.live().await?;
+    views.retain(|view| of.as_ref().is_none_or(|subject| view.subject == *subject));
+    Ok(views)
 }
 
 /// The person's own sessions.
@@ -110,7 +100,7 @@ async fn rows(portal: &Portal, viewer: &mut Viewer) -> Result<(Vec<Row>, bool), 
         Ok(permit) => {
             let views = live(portal, None).await?;
             viewer.settle(portal, permit).await?;
-            let gateway = curfew_authority::ResourceName::gateway();
+            let gateway = curfew_entry::ResourceName::gateway();
             let access = viewer.access(portal, Verb::SessionEnd, &gateway).await?;
             let may_end = !access.is_closed();
             let rows = views
@@ -174,12 +164,8 @@ pub(super) async fn end_one(
     if target == viewer.session.id {
         return end_session(portal, target).await.map_err(NotEnded::Refused);
     }
-    let wanted = target.clone();
-    let subject = portal
-        .gateway
-        .registrar
-        .query(move |authority, _| authority.subject_of(&wanted).cloned())
-        .await?;
+    let found = portal.gateway.registrar.session(target.clone()).await?;
+    let subject = found.subject;
     let own = subject.as_ref() == Some(&viewer.session.subject);
     let by = Some(Actor::Session(viewer.session.id.clone()));
     let (reason, permit) = if own {

@@ -7,7 +7,8 @@ use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::Response;
-use curfew_authority::{Command, EndCause, EndReason, SessionId, Verdict};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{EndReason, SessionId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -18,7 +19,7 @@ use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, csrf};
 use crate::oauth::end_text;
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// How the cookie of the sign-in form begins.
 const FORM_PREFIX: &str = "cff_";
@@ -152,7 +153,7 @@ pub(super) async fn submit(
     } = sent;
     returning.app(&portal)?;
     let again = |error| form(&portal, &visit, &returning, name.clone(), Some(error), None);
-    if !csrf::same_origin(&visit.headers, &portal.gateway.portal_url()) {
+    if !csrf::same_origin(&visit.headers, &portal.gateway.site.portal_url()) {
         let text = "This form was not sent from Curfew's own page. Please sign in here.".to_owned();
         return again((StatusCode::FORBIDDEN, text));
     }

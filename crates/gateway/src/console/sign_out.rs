@@ -7,14 +7,15 @@ use axum::extract::{Form, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use curfew_authority::{EndCause, EndReason, SessionId};
+use curfew_authority::EndCause;
+use curfew_entry::{EndReason, SessionId};
 use serde::Deserialize;
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::viewer::Visit;
 use super::{Portal, cookies};
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "sign_out.html")]

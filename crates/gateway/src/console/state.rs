@@ -10,7 +10,7 @@ use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, State};
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse, Redirect, Response};
-use curfew_authority::{CredentialClass, DeadlineCause, EndReason, LiveSession, Timestamp};
+use curfew_entry::{CredentialClass, DeadlineCause, EndReason, LiveSession, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
@@ -19,7 +19,7 @@ use super::returning::Returning;
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies, csrf, text};
 use crate::oauth::{Problem, end_text};
-use crate::{Refusal, secret};
+use curfew_gate::{Refusal, secret};
 
 /// How the session of a page stands.
 #[derive(Serialize)]
@@ -87,15 +87,12 @@ pub(super) async fn look(
         if let Some((session, now)) = live {
             return Ok(Look::live(&portal, &session, now));
         }
-        let why = portal.gateway.registrar.query(move |authority, _| {
-            let (session, _) = authority.credential(&ended)?;
-            authority.ended(session)
-        });
-        Ok::<_, Refusal>(Look::over(why.await?))
+        let found = portal.gateway.registrar.credential(ended).await?;
+        Ok::<_, Refusal>(Look::over(found.and_then(|found| found.session.ended)))
     };
     let look = found
         .await
-        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     Ok(Json(look).into_response())
 }
 

@@ -1,6 +1,6 @@
 //! Moments and spans as people read them.
 
-use curfew_authority::{DeadlineCause, Span, Timestamp};
+use curfew_entry::{DeadlineCause, Span, Timestamp};
 
 /// A moment to the second, in UTC: `2026-11-23 16:40:00`.
 pub(super) fn moment(at: Timestamp) -> String {

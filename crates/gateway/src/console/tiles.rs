@@ -13,15 +13,15 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{ResourceName, SessionId, Span, Timestamp, Verb};
+use curfew_entry::{ResourceName, SessionId, Span, Timestamp, Verb};
 use curfew_ledger::Published;
 use curfew_ledger::tile::{Tile, TileKind};
 use tokio::sync::Semaphore;
 
 use super::Portal;
 use super::viewer::{Access, Caller, Viewer, Visit};
-use crate::Refusal;
 use crate::oauth::Problem;
+use curfew_gate::Refusal;
 
 /// How long one entry stands for a session's reading, at most. A session that may be idle for less
 /// than twice as long has half of that, so that its reading counts as activity in time.
@@ -98,7 +98,7 @@ impl FromRequestParts<Arc<Portal>> for Reader {
         parts: &mut Parts,
         portal: &Arc<Portal>,
     ) -> Result<Self, Self::Rejection> {
-        let refused = |refusal| Problem::refused(&refusal, &portal.gateway.portal_url());
+        let refused = |refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url());
         let Ok(visit) = Visit::from_request_parts(parts, portal).await else {
             return Err(Problem::unavailable("Curfew could not finish this"));
         };
@@ -146,7 +146,7 @@ pub(super) async fn witnessed(_: Reader, State(portal): State<Arc<Portal>>) -> R
 
 /// `GET /log/horizon`: what stands for entries that were pruned.
 pub(super) async fn horizon(_: Reader, State(portal): State<Arc<Portal>>) -> Response {
-    let read = |log: &Published| log.horizon();
+    let read = |log: &Published| log.prune_point();
     answer(&portal, "text/plain; charset=utf-8", NEVER, read).await
 }
 

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_authority::{Entry, Field, Verb, visible};
+use curfew_entry::{Entry, Field, Verb, visible};
 use curfew_values::{Fields, Shown};
 use serde::Serialize;
 
@@ -16,8 +16,8 @@ use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::shelf::{self, Unread};
 use super::viewer::{Caller, Viewer};
-use crate::Refusal;
 use crate::oauth::Problem;
+use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "values.html")]
@@ -151,7 +151,7 @@ pub(super) async fn api(
         .map_err(|_| Problem::bad_request("an entry is named by its number"))?;
     let looked = looked(&portal, &mut viewer, index).await;
     let fields =
-        looked.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))?;
+        looked.map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))?;
     let fields = fields.map_err(|unread| match unread {
         Unread::PastEnd => Problem::not_found("The log has no entry of that number"),
         Unread::Failed => Problem::unavailable("The log cannot be read at the moment"),

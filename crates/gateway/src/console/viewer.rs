@@ -7,17 +7,18 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, Uri};
-use curfew_authority::{
-    ActionDetail, Ask, Command, Context, CredentialClass, CredentialHash, Denial, LiveSession,
-    Plane, Presenter, ResourceName, SessionId, Timestamp, Verb, Verdict,
+use curfew_authority::{Ask, Denial, Presenter, Verdict};
+use curfew_entry::{
+    ActionDetail, Context, CredentialClass, CredentialHash, LiveSession, Plane, ResourceName,
+    SessionId, Timestamp, Verb,
 };
 
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
-use crate::listen::{Peer, Seat};
 use crate::oauth::Problem;
-use crate::{Permit, Record, Refusal, secret};
+use curfew_gate::clients::{Peer, Seat};
+use curfew_gate::{Permit, Record, Refusal, secret};
 
 /// What a request says of itself before anybody knows whose it is.
 #[derive(Clone, Debug)]
@@ -51,19 +52,19 @@ pub(super) async fn find(
     class: CredentialClass,
     hash: CredentialHash,
 ) -> Result<Option<(LiveSession, Timestamp)>, Refusal> {
-    let look = move |authority: &curfew_authority::Authority, now| {
-        let (session, credential) = authority.credential(&hash)?;
-        let session = authority.session(session)?;
-        let audience = credential.audience.as_ref();
-        let ours = credential.class == class
-            && audience.is_none_or(|audience| *audience == ResourceName::gateway())
-            && authority
-                .credentials_of(&session.id, now)
-                .iter()
-                .any(|live| live.hash == hash);
-        (ours && now < session.end_deadline().at).then(|| (session.clone(), now))
-    };
-    portal.gateway.registrar.query(look).await
+    let found = portal.gateway.registrar.credential(hash).await?;
+    Ok(found.and_then(|found| {
+        let audience = found.credential.audience.as_ref();
+        let ours = found.opens
+            && found.credential.class == class
+            && audience.is_none_or(|audience| *audience == ResourceName::gateway());
+        let now = found.session.now;
+        found
+            .session
+            .lives()
+            .filter(|_| ours)
+            .map(|session| (session, now))
+    }))
 }
 
 impl Visit {
@@ -80,7 +81,7 @@ impl Visit {
 
     /// From where it comes, as policy sees it.
     pub(super) fn context(&self, portal: &Portal) -> Context {
-        portal.gateway.context(self.address)
+        portal.gateway.site.context(self.address)
     }
 
     /// Whether the browser can be sent elsewhere: nothing was sent that would be lost.
@@ -223,14 +224,9 @@ impl Viewer {
         permit.recorded().await?;
         let over = permit.cut().now().is_some();
         let id = self.session.id.clone();
-        let (session, ended, now) = portal
-            .gateway
-            .registrar
-            .query(move |authority, now| {
-                (authority.session(&id).cloned(), authority.ended(&id), now)
-            })
-            .await?;
-        match session.filter(|session| !over && now < session.end_deadline().at) {
+        let found = portal.gateway.registrar.session(id).await?;
+        let (now, ended) = (found.now, found.ended);
+        match found.lives().filter(|_| !over) {
             Some(session) => {
                 self.session = session;
                 self.now = now;
@@ -253,7 +249,7 @@ impl Viewer {
     /// Makes sure that a form came from a page of this session.
     pub(super) fn check_form(&self, portal: &Portal, token: &str) -> Result<(), Fault> {
         let wanted = csrf::session_token(&portal.gateway.master, &self.session.id);
-        let same_origin = csrf::same_origin(&self.visit.headers, &portal.gateway.portal_url());
+        let same_origin = csrf::same_origin(&self.visit.headers, &portal.gateway.site.portal_url());
         if same_origin && csrf::matches(&wanted, token) {
             Ok(())
         } else {
@@ -275,19 +271,16 @@ impl Viewer {
             action,
             context: self.visit.context(portal),
         };
-        let look = move |authority: &curfew_authority::Authority, now| {
-            let verdict = authority.decide(&Command::Ask(ask), now).verdict;
-            if matches!(verdict, Verdict::Allow(_)) {
-                Access::Open
-            } else if matches!(verdict, Verdict::StepUp(_)) {
-                Access::AfterSignIn
-            } else if let Verdict::Deny(denial) = verdict {
-                Access::Closed(Some(denial))
-            } else {
-                Access::Closed(None)
-            }
-        };
-        portal.gateway.registrar.query(look).await
+        let verdict = portal.gateway.registrar.would(ask).await?;
+        Ok(if matches!(verdict, Verdict::Allow(_)) {
+            Access::Open
+        } else if matches!(verdict, Verdict::StepUp(_)) {
+            Access::AfterSignIn
+        } else if let Verdict::Deny(denial) = verdict {
+            Access::Closed(Some(denial))
+        } else {
+            Access::Closed(None)
+        })
     }
 }
 
@@ -356,6 +349,6 @@ impl FromRequestParts<Arc<Portal>> for Caller {
             .present(portal, CredentialClass::Bearer, &token)
             .await
             .map(Self)
-            .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.portal_url()))
+            .map_err(|refusal| Problem::refused(&refusal, &portal.gateway.site.portal_url()))
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use curfew_authority::{Entry, Event, SessionId, SubjectName};
+use curfew_entry::{Entry, Event, SessionId, SubjectName};
 
 use super::Portal;
-use crate::Refusal;
+use curfew_gate::Refusal;
 
 /// Sessions, and whose they are as far as it is known.
 pub(super) type Whose = BTreeMap<SessionId, SubjectName>;
@@ -27,16 +27,7 @@ pub(super) async fn whose<'e>(
     }
     open.sort();
     open.dedup();
-    let asked = open.clone();
-    let remembered = portal.gateway.registrar.query(move |authority, _| {
-        let subject = |session| {
-            Some((
-                Clone::clone(session),
-                authority.subject_of(session)?.clone(),
-            ))
-        };
-        asked.iter().filter_map(subject).collect::<Whose>()
-    });
+    let remembered = portal.gateway.registrar.subjects(open.clone());
     known.extend(remembered.await?);
     open.retain(|session| !known.contains_key(session));
     if !open.is_empty() {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{AccountChange, Actor, Command, RoleName, SubjectName};
+use curfew_authority::Command;
+use curfew_entry::{AccountChange, Actor, RoleName, SubjectName};
 use curfew_identity::{AccountView, Accounts, IdentityError, TotpEnrollment};
 use secrecy::ExposeSecret;
 
@@ -94,13 +95,7 @@ impl Desk {
 
     /// What to say of roles that no rule of the policy in force speaks of.
     async fn unknown_roles(&self, roles: &BTreeSet<RoleName>) -> Result<Vec<String>, String> {
-        let roles = roles.clone();
-        let unknown = self.registrar.query(move |authority, _| {
-            let unknown = authority
-                .policy()
-                .map(|policy| policy.unknown_roles(&roles));
-            unknown.unwrap_or_default()
-        });
+        let unknown = self.registrar.unknown_roles(roles.clone());
         let unknown = unknown.await.map_err(|refusal| told(refusal.into()))?;
         let warn = |it: curfew_authority::UnknownRole| format!("{it}; {}", it.hint);
         Ok(unknown.into_iter().map(warn).collect())

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
 use super::{Receiver, Room, Trouble};
-use crate::secret;
 use crate::standing::Progress;
+use curfew_gate::secret;
 
 /// How long a receiver that failed is left alone: twice as long each time, less up to half of it,
 /// so that many gateways do not come back all at once.
@@ -50,7 +50,8 @@ impl Reading {
     ) -> Result<Self, String> {
         let failed = |error: ReadError| error.to_string();
         let reader = LogReader::open(dir).map_err(failed)?;
-        let stream = Stream::before(&reader).map_err(|error| error.to_string());
+        let stream = Stream::before(&reader, curfew_authority::Auditor::sessions_kept)
+            .map_err(|error| error.to_string());
         let (mut stream, mut last) = (stream?, Vec::new());
         if next > reader.size() {
             return Err(format!("it has no entry {}, which was sent", next - 1));

@@ -24,8 +24,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::seats::{OpenRequest, Seat};
 use super::{Body, BoxError};
+use curfew_gate::clients::{OpenRequest, Seat};
 
 /// From the first byte of a request to the end of its header section; and from the handshake to
 /// the first request.

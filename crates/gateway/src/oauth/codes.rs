@@ -7,11 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use curfew_authority::{SessionId, Span, Timestamp};
+use curfew_entry::{SessionId, Span, Timestamp};
 use curfew_identity::rate::network_of;
 use sha2::{Digest, Sha256};
 
-use crate::secret::{MasterKey, SecretError, random};
+use curfew_gate::secret::{MasterKey, SecretError, random};
 
 /// How long a code can be approved (ASVS 10.4.3: at most 10 minutes).
 pub(crate) const LIFE: Span = Span::from_secs(600);

@@ -8,17 +8,16 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_authority::{
-    Command, Credential, CredentialClass, NewCredential, SessionId, Span, Verdict,
-};
+use curfew_authority::{Command, NewCredential, Verdict};
+use curfew_entry::{Credential, CredentialClass, SessionId, Span};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::codes::{DeviceCodes, Full, INTERVAL_SECS, LIFE, Poll, UserCode, device_digest};
 use super::problem::Problem;
 use crate::gateway::Gateway;
-use crate::listen::Peer;
-use crate::secret;
+use curfew_gate::clients::Peer;
+use curfew_gate::secret;
 
 /// The one client there is. It is public: it has no secret.
 const CLIENT_ID: &str = "curfew-cli";
@@ -77,7 +76,7 @@ async fn keys(State(oauth): State<Arc<OAuth>>) -> Response {
 }
 
 async fn metadata(State(oauth): State<Arc<OAuth>>) -> Json<Metadata> {
-    let issuer = oauth.gateway.portal_url();
+    let issuer = oauth.gateway.site.portal_url();
     Json(Metadata {
         token_endpoint: format!("{issuer}/oauth/token"),
         device_authorization_endpoint: format!("{issuer}/oauth/device_authorization"),
@@ -148,7 +147,7 @@ async fn authorize_device(
             return Err(Problem::too_many(text, LIFE.as_duration().as_secs()));
         }
     }
-    let portal = oauth.gateway.portal_url();
+    let portal = oauth.gateway.site.portal_url();
     Ok(Json(DeviceAnswer {
         device_code: device.expose_secret().to_owned(),
         user_code: user.to_string(),
@@ -213,20 +212,15 @@ async fn issue(gateway: &Gateway, session: SessionId) -> Result<TokenAnswer, Pro
         let text = "The session that approved the device is over";
         Problem::new(StatusCode::BAD_REQUEST, "access_denied", text)
     };
-    let refused = |refusal| Problem::refused(&refusal, &gateway.portal_url());
+    let refused = |refusal| Problem::refused(&refusal, &gateway.site.portal_url());
     let random = |_| Problem::unavailable("Curfew cannot make a token at the moment");
-    let id = session.clone();
-    let (now, ends) = gateway
-        .registrar
-        .query(move |authority, now| {
-            let ends = authority
-                .session(&id)
-                .map(|live| live.started_at.saturating_add(live.limits.lifetime));
-            (now, ends)
-        })
-        .await
-        .map_err(refused)?;
-    let expires = now
+    let found = gateway.registrar.session(session.clone()).await;
+    let found = found.map_err(refused)?;
+    let ends = found
+        .live
+        .map(|live| live.started_at.saturating_add(live.limits.lifetime));
+    let expires = found
+        .now
         .saturating_add(token_life(gateway))
         .min(ends.ok_or_else(over)?);
     let secret = secret::token(TOKEN_PREFIX).map_err(random)?;
@@ -245,7 +239,7 @@ async fn issue(gateway: &Gateway, session: SessionId) -> Result<TokenAnswer, Pro
         Verdict::Done | Verdict::Allow(_) => Ok(TokenAnswer {
             access_token: secret.expose_secret().to_owned(),
             token_type: "Bearer",
-            expires_in: expires.saturating_since(now).as_duration().as_secs(),
+            expires_in: expires.saturating_since(found.now).as_duration().as_secs(),
         }),
         Verdict::Refused(curfew_authority::Refusal::TooManyCredentials(_)) => {
             Err(Problem::too_many(
@@ -281,20 +275,15 @@ async fn revoke(
     let token = form(body)?
         .token
         .ok_or_else(|| Problem::bad_request("token is missing"))?;
-    let portal = oauth.gateway.portal_url();
+    let portal = oauth.gateway.site.portal_url();
     let hash = secret::hash(&token);
-    let found = oauth
-        .gateway
-        .registrar
-        .query(move |authority, _| {
-            let (session, credential) = authority.credential(&hash)?;
-            // A cookie or a database password is no OAuth token.
-            (credential.class == CredentialClass::Bearer && authority.session(session).is_some())
-                .then(|| (session.clone(), credential.id.clone()))
-        })
-        .await
-        .map_err(|refusal| Problem::refused(&refusal, &portal))?;
-    if let Some((session, credential)) = found {
+    let found = oauth.gateway.registrar.credential(hash).await;
+    let found = found.map_err(|refusal| Problem::refused(&refusal, &portal))?;
+    // A cookie or a database password is no OAuth token.
+    let token = found.filter(|found| {
+        found.credential.class == CredentialClass::Bearer && found.session.live.is_some()
+    });
+    if let Some((session, credential)) = token.map(|token| (token.id, token.credential.id)) {
         let command = Command::RevokeCredential {
             session,
             credential,

@@ -4,10 +4,11 @@ use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use curfew_authority::{Aal, Denial, DenialCause, EndReason, RecordLevel, Span, StepUp};
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{Aal, DenialCause, EndReason, RecordLevel, Span};
 use serde::Serialize;
 
-use crate::{Refusal, Unavailable};
+use curfew_gate::{Refusal, Unavailable};
 
 /// How long a client is asked to wait while the ledger takes no entries, in seconds: about the
 /// time a full disk or a failed sync takes to be looked at again.
@@ -237,7 +238,7 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_authority::SessionId;
+    use curfew_entry::SessionId;
 
     fn session() -> SessionId {
         SessionId::from_random([1; 12])

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use curfew_authority::{AccountClass, ResourceName};
+use curfew_entry::{AccountClass, ResourceName};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::upstream::DatabaseError;

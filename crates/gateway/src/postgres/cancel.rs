@@ -8,8 +8,8 @@ use subtle::ConstantTimeEq;
 
 use super::startup::{CancelKey, VERSION_3_2};
 use super::upstream::CancelHandle;
-use crate::permit::CutSignal;
-use crate::secret::{self, SecretError};
+use curfew_gate::permit::CutSignal;
+use curfew_gate::secret::{self, SecretError};
 
 /// Bytes of a key in protocol 3.2; PostgreSQL's own servers use as many.
 const KEY_BYTES: usize = 32;

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::{
-    ActionDetail, Ask, CredentialClass, CredentialHash, CredentialId, Plane as Kind, Presenter,
+use curfew_authority::{Ask, Presenter};
+use curfew_entry::{
+    ActionDetail, Credential, CredentialClass, CredentialHash, CredentialId, Plane as Kind,
     ResourceName, SubjectName,
 };
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Plane;
@@ -26,8 +26,8 @@ use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
 use super::startup::{self, First, Startup};
 use super::upstream::{ConnectError, Stream, Upstream};
 use super::words::Words;
-use crate::permit::{Closing, Permit};
-use crate::secret;
+use curfew_gate::permit::{Closing, Permit};
+use curfew_gate::secret;
 
 /// From the first byte to a proved password. People do not type it: programs hold it.
 const AUTHENTICATE: Duration = Duration::from_secs(10);
@@ -58,6 +58,16 @@ struct Proved {
 struct Candidate {
     id: CredentialId,
     hash: CredentialHash,
+}
+
+impl Candidate {
+    fn of(credentials: Vec<Credential>) -> Vec<Self> {
+        let candidate = |one: Credential| Self {
+            id: one.id,
+            hash: one.hash,
+        };
+        credentials.into_iter().map(candidate).collect()
+    }
 }
 
 /// How a greeting ends other than well.
@@ -239,7 +249,7 @@ async fn authenticate(
         .as_ref()
         .map_or_else(|| plane.any_resource(), |(_, name)| Clone::clone(name));
     let words = Words {
-        portal: plane.gateway.portal_url(),
+        portal: plane.gateway.site.portal_url(),
         resource: shown,
         account: None,
     };
@@ -329,19 +339,9 @@ impl Plane {
         resource: &ResourceName,
     ) -> Vec<Candidate> {
         let (subject, resource) = (subject.clone(), resource.clone());
-        let found = self.gateway.registrar.query(move |authority, now| {
-            let mut credentials = authority.database_credentials(&subject, &resource, now);
-            // Of all sessions alike: passwords live for the same time, so the last to end is the newest.
-            credentials.sort_by_key(|(_, one)| (one.expires.is_none(), one.expires));
-            let newest = credentials.iter().rev().take(CANDIDATES_MAX);
-            newest
-                .map(|(_, one)| Candidate {
-                    id: one.id.clone(),
-                    hash: one.hash.clone(),
-                })
-                .collect()
-        });
-        found.await.unwrap_or_default()
+        let registrar = &self.gateway.registrar;
+        let found = registrar.passwords(subject, resource, CANDIDATES_MAX).await;
+        Candidate::of(found.unwrap_or_default())
     }
 
     /// The newest passwords that did, and no longer do.
@@ -351,17 +351,9 @@ impl Plane {
         resource: &ResourceName,
     ) -> Vec<Candidate> {
         let (subject, resource) = (subject.clone(), resource.clone());
-        let found = self.gateway.registrar.query(move |authority, now| {
-            let credentials = authority.spent_database_credentials(&subject, &resource, now);
-            let newest = credentials.into_iter().take(CANDIDATES_MAX);
-            newest
-                .map(|one| Candidate {
-                    id: one.id.clone(),
-                    hash: one.hash.clone(),
-                })
-                .collect()
-        });
-        found.await.unwrap_or_default()
+        let registrar = &self.gateway.registrar;
+        let spent = registrar.spent_passwords(subject, resource, CANDIDATES_MAX);
+        Candidate::of(spent.await.unwrap_or_default())
     }
 
     /// What is said to whoever does not know a password of the database that was asked for.
@@ -443,11 +435,11 @@ impl Plane {
         let ask = Ask {
             presenter,
             action,
-            context: self.gateway.context(address),
+            context: self.gateway.site.context(address),
         };
         let (record, accounts) = match self.databases.get(&words.resource) {
             Some(database) => (database.record, database.logins.classes()),
-            None => (crate::registrar::Record::Before, Vec::new()),
+            None => (curfew_gate::registrar::Record::Before, Vec::new()),
         };
         let least = accounts.first().copied();
         let registrar = &self.gateway.registrar;
@@ -531,7 +523,7 @@ async fn connect(plane: Arc<Plane>, proved: Proved, address: IpAddr) {
         close(&plane, upstream.permit);
         return;
     }
-    let context = plane.gateway.context(address);
+    let context = plane.gateway.site.context(address);
     relay::run(relay::Parts {
         hangup: hangup(&client),
         no_portal,
@@ -588,7 +580,7 @@ fn hangup(client: &Client) -> relay::Hangup {
 fn close(plane: &Plane, permit: Permit) {
     let by = match permit.cut().now() {
         Some(cut) => cut.cause.closed_by(),
-        None => curfew_authority::ClosedBy::Upstream,
+        None => curfew_entry::ClosedBy::Upstream,
     };
     let closed = plane.gateway.registrar.now();
     permit.close(Closing {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use curfew_authority::ResourceName;
+use curfew_entry::ResourceName;
 
 type Counts = Mutex<HashMap<(String, ResourceName), usize>>;
 

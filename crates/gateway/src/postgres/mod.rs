@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::ResourceName;
+use curfew_entry::ResourceName;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -46,8 +46,8 @@ pub(crate) use self::upstream::Database;
 use self::upstream::DatabaseError;
 use crate::config::{Config, Listener, PostgresResource};
 use crate::gateway::Gateway;
-use crate::listen;
-use crate::secret::{self, SecretError};
+use curfew_gate::clients;
+use curfew_gate::secret::{self, SecretError};
 
 pub use self::health::{DatabaseStatus, State as DatabaseState};
 
@@ -139,7 +139,7 @@ async fn enter(
     entrance: &Arc<Semaphore>,
 ) -> Entered {
     let entering = Arc::clone(entrance).acquire_owned().await.ok();
-    let (stream, address, slot) = listen::accept(listener, slots).await;
+    let (stream, address, slot) = clients::accept(listener, slots).await;
     (stream, address, slot, entering)
 }
 
@@ -172,7 +172,7 @@ pub(crate) async fn serve(
         connections.spawn(async move {
             let _slot = slot;
             let listen = &plane.gateway.config.listen;
-            let client = listen::introduce(&mut stream, address, listen, Listener::Postgres);
+            let client = clients::introduce(&mut stream, address, listen, Listener::Postgres);
             let address = match client.await {
                 Ok(address) => address,
                 Err(error) => {

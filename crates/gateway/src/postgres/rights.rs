@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use curfew_authority::{AccountClass, ResourceName};
+use curfew_entry::{AccountClass, ResourceName};
 use serde::{Deserialize, Serialize};
 
 use super::accounts::Login;

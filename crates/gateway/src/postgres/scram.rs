@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use curfew_authority::CredentialId;
+use curfew_entry::CredentialId;
 use hmac::{Hmac, KeyInit, Mac};
 use moka::sync::Cache;
 use secrecy::ExposeSecret;

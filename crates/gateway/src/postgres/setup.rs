@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use curfew_authority::AccountClass;
+use curfew_entry::AccountClass;
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,7 +21,7 @@ use super::direct::Direct;
 use super::rights::withheld;
 use super::upstream::{ConnectError, Target};
 use crate::config::{Accounts, PostgresResource};
-use crate::secret;
+use curfew_gate::secret;
 
 /// Who else needs what is taken from PUBLIC.
 #[derive(Clone, Debug, Default)]

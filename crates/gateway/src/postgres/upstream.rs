@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_authority::{AccountClass, ResourceName};
+use curfew_entry::{AccountClass, ResourceName};
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -29,8 +29,8 @@ use super::frame::{Complaint, FrameSplitter, HEAD_BYTES};
 use super::health::{Health, NotServed};
 use super::startup::CancelKey;
 use crate::config::{PostgresResource, RecordWhen, UpstreamTls};
-use crate::permit::Permit;
-use crate::registrar::Record;
+use curfew_gate::permit::Permit;
+use curfew_gate::registrar::Record;
 
 /// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
 /// timeout is 60 s; a person waits less.

@@ -1,14 +1,14 @@
 //! What clients are told: refusals and ends, each with its SQLSTATE, the circumstances and how to
 //! go on. Nothing of addresses, paths or anybody's credentials is in here.
 
-use curfew_authority::{
-    AccountClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, ResourceName, StepUp,
-    Verb,
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{
+    AccountClass, DeadlineCause, DenialCause, EndReason, RecordLevel, ResourceName, Verb,
 };
 
 use super::frame::{Complaint, Severity};
-use crate::permit::{Cut, CutCause};
-use crate::registrar::{Refusal, Unavailable};
+use curfew_gate::permit::{Cut, CutCause};
+use curfew_gate::registrar::{Refusal, Unavailable};
 
 /// What the texts need to know.
 #[derive(Clone, Debug)]
@@ -346,7 +346,7 @@ fn end_reason(reason: EndReason) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use curfew_authority::Span;
+    use curfew_entry::Span;
 
     fn words() -> Words {
         Words {

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_ledger::keeper::{KeepError, Keeper, KeeperError};
+use curfew_ledger::guarded_signer::{GuardedSigner, GuardedSignerError, SignRefusal};
 use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::{KeyError, KeyFile, LogKey, RealDisk};
 use rustix::net::sockopt::socket_peercred;
@@ -28,7 +28,7 @@ pub enum SignerError {
     KeyFile(#[from] KeyFileError),
     /// What it remembers.
     #[error(transparent)]
-    Keeper(#[from] KeeperError),
+    Keeper(#[from] GuardedSignerError),
     /// A file or the socket.
     #[error("{path}: {source}")]
     File {
@@ -71,7 +71,7 @@ pub fn begin(key: &Path, from: Option<&Path>) -> Result<String, SignerError> {
         }
         None => None,
     };
-    Keeper::create(&RealDisk, &memory(path), &key, note.as_deref())?;
+    GuardedSigner::create(&RealDisk, &memory(path), &key, note.as_deref())?;
     Ok(key.verifier().to_string())
 }
 
@@ -88,7 +88,7 @@ pub fn prepare(key: &Path) -> Result<String, SignerError> {
 /// A signer that listens.
 #[derive(Debug)]
 pub struct SignerServer {
-    keeper: Keeper,
+    keeper: GuardedSigner,
     listener: UnixListener,
     uid: u32,
 }
@@ -102,7 +102,7 @@ impl SignerServer {
     pub fn bind(key: &Path, socket: &Path, uid: u32) -> Result<Self, SignerError> {
         let disk = Arc::new(RealDisk);
         let held = KeyFile::open(disk.clone(), key)?;
-        let keeper = Keeper::open(disk, &memory(key), held)?;
+        let keeper = GuardedSigner::open(disk, &memory(key), held)?;
         match fs::remove_file(socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(socket)(error)),
             _ => {}
@@ -196,13 +196,13 @@ impl SignerServer {
         };
         match self.keeper.sign(&checkpoint, old, &proof) {
             Ok(note) => Answer::Signed { note },
-            Err(KeepError::Elsewhere { size }) => Answer::Elsewhere { size },
+            Err(SignRefusal::Elsewhere { size }) => Answer::Elsewhere { size },
             Err(error) => refuse(&error),
         }
     }
 }
 
-fn refuse(error: &KeepError) -> Answer {
+fn refuse(error: &SignRefusal) -> Answer {
     tracing::error!(%error, "refused to sign");
     Answer::Refused {
         problem: error.to_string(),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, LogTimestamped, StampNews, Timestamp};
+use curfew_authority::{Command, StampNews};
+use curfew_entry::{LogTimestamped, Timestamp};
 use curfew_ledger::{FileError, KeyChain, Published, Stamped};
 use curfew_timestamp::{Roots, Token, verify};
 use sha2::{Digest, Sha256};
@@ -11,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Setup;
 use super::ask::{AskError, Asker};
-use crate::clock;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 
 /// How long witnesses may take to cosign a checkpoint that is to be stamped. After that it is stamped
 /// without them. A round with them takes a second or two.
@@ -136,14 +137,11 @@ impl Stamper {
 
     /// Finds out where the last run has left off.
     async fn recall(&mut self) {
-        let known = self.registrar.query(|authority, now| {
-            let stopped = authority.is_stamping_stopped();
-            (authority.stamped(), stopped, now)
-        });
-        let Ok((told, stopped, now)) = known.await else {
+        let Ok(log) = self.registrar.log().await else {
             return;
         };
-        self.stopped = stopped;
+        let (told, now) = (log.stamped, log.now);
+        self.stopped = log.stamping_stopped;
         let newest = self.off(|log| log.timestamps()).await;
         let Some(size) = newest.ok().and_then(|sizes| sizes.last().copied()) else {
             return;
@@ -195,8 +193,9 @@ impl Stamper {
         if now < self.next {
             return None;
         }
-        let substance = self.registrar.query(|authority, _| authority.substance());
-        substance.await.ok().filter(|target| *target > self.stamped)
+        let log = self.registrar.log().await.ok();
+        log.map(|log| log.substance)
+            .filter(|target| *target > self.stamped)
     }
 
     /// The newest checkpoint that covers `target` entries: with the signatures of witnesses, unless

@@ -5,7 +5,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use curfew_authority::{Aal, Grant, ResourceName, SessionId, Timestamp};
+use curfew_authority::Grant;
+use curfew_entry::{Aal, ResourceName, SessionId, Timestamp};
 use http::HeaderValue;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -13,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::head::acr;
-use crate::secret::MasterKey;
+use curfew_gate::secret::MasterKey;
 
 /// How long an assertion is good for, in seconds.
 const LIFE_SECONDS: u64 = 60;
@@ -37,7 +38,7 @@ struct Claims<'a> {
     sub: &'a str,
     roles: Vec<&'a str>,
     sid: &'a str,
-    amr: &'a std::collections::BTreeSet<curfew_authority::Factor>,
+    amr: &'a std::collections::BTreeSet<curfew_entry::Factor>,
     acr: &'static str,
     auth_time: u64,
     iat: u64,
@@ -160,7 +161,7 @@ pub(super) struct Unsigned;
 mod tests {
     use std::collections::BTreeSet;
 
-    use curfew_authority::{Deadline, DeadlineCause, Factor, Limits, Proof, Span};
+    use curfew_entry::{Deadline, DeadlineCause, Factor, Limits, Proof, Span};
     use jsonwebtoken::{DecodingKey, Validation, jwk::JwkSet};
 
     use super::*;

@@ -4,14 +4,14 @@
 //! token counts: a program put it there on purpose, while a browser sends cookies by itself. An
 //! `Authorization` that is not one of Curfew's tokens belongs to the resource and is forwarded.
 
-use curfew_authority::{CredentialClass, CredentialHash};
+use curfew_entry::{CredentialClass, CredentialHash};
 use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::head::Unfit;
-use crate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
-use crate::secret;
+use curfew_gate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
+use curfew_gate::secret;
 
 /// The cookie of a session on one host.
 pub(super) const SESSION_COOKIE: &str = "__Host-curfew";

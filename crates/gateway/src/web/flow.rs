@@ -17,15 +17,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use curfew_authority::ClosedBy;
+use curfew_entry::ClosedBy;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::fields;
 use super::upstream::{Answer, Lease};
 use super::{Body, BoxError};
-use crate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
-use crate::registrar::Registrar;
+use curfew_gate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
+use curfew_gate::registrar::Registrar;
 
 /// The body was stopped by Curfew.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

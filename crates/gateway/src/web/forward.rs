@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{ClosedBy, ResourceName};
+use curfew_entry::{ClosedBy, ResourceName};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Version};
@@ -18,7 +18,7 @@ use super::tunnel::Tunnel;
 use super::upload::{Gate, Tear, Torn, Upload};
 use super::upstream::{Answer, Failure, Lease, Outgoing, Upstream};
 use super::{Body, Visit, address, answer, cache};
-use crate::permit::Permit;
+use curfew_gate::permit::Permit;
 
 /// A request that has passed every check.
 pub(super) struct Passage {
@@ -122,7 +122,7 @@ impl Visit<'_> {
         let grant = permit.grant();
         let assertions = self.gateway.upstreams.assertions(&self.gateway.master)?;
         let assertion = assertions
-            .of(grant, name, &self.gateway.portal_url())
+            .of(grant, name, &self.gateway.site.portal_url())
             .ok()?;
         Some(Trusted {
             grant,

@@ -8,10 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Aal, Command, Credential, CredentialClass, EndCause, EndReason, Factor, Proof, SessionId,
-    Verdict,
-};
+use curfew_authority::{Command, EndCause, Verdict};
+use curfew_entry::{Aal, Credential, CredentialClass, EndReason, Factor, Proof, SessionId};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -33,9 +31,10 @@ use super::wire_backend::{Backend, serve};
 use super::{Body, Upstreams};
 use crate::config::{Config, LEAST};
 use crate::gateway::{Core, Gateway};
-use crate::handover::Handover;
 use crate::standing::Standing;
-use crate::{data, listen, secret};
+use crate::{data, listen};
+use curfew_gate::handover::Handover;
+use curfew_gate::secret;
 
 /// A gateway in front of a resource.
 pub(super) struct Bench {
@@ -111,7 +110,7 @@ async fn gateway(config: Config, rules: &str, port: u16) -> Gateway {
         values: core.values,
         search,
         standing: Arc::new(standing),
-        web_port: port,
+        site: config.site(port),
         postgres_port: None,
         config,
     }
@@ -321,7 +320,7 @@ async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
             aal: Aal::One,
             at: gateway.registrar.now(),
         },
-        context: gateway.context("127.0.0.1".parse().unwrap()),
+        context: gateway.site.context("127.0.0.1".parse().unwrap()),
         credential: Credential {
             id: secret::credential_id().unwrap(),
             class: CredentialClass::Cookie,

@@ -3,7 +3,7 @@
 //! Everything that two HTTP parsers could read in two ways is refused here, before a session is
 //! even looked at: that is what request smuggling lives from.
 
-use curfew_authority::{Aal, Verb};
+use curfew_entry::{Aal, Verb};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};

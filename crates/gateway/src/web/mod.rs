@@ -45,9 +45,8 @@ mod wire_guard;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_authority::{
-    ActionDetail, Ask, CLIENT_BYTES_MAX, CredentialClass, PATH_BYTES_MAX, Plane, Presenter, marked,
-};
+use curfew_authority::{Ask, CLIENT_BYTES_MAX, PATH_BYTES_MAX, Presenter, marked};
+use curfew_entry::{ActionDetail, CredentialClass, Plane};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, Version};
@@ -60,10 +59,11 @@ use self::forward::Passage;
 use self::head::{Asked, Shape};
 use crate::config::{RecordWhen, WebResource};
 use crate::gateway::Gateway;
-use crate::handover::BEGIN_COOKIE;
-use crate::listen::{Body, BoxError, Seat};
-use crate::permit::Permit;
-use crate::registrar::{Record, Refusal};
+use crate::listen::{Body, BoxError};
+use curfew_gate::clients::Seat;
+use curfew_gate::handover::BEGIN_COOKIE;
+use curfew_gate::permit::Permit;
+use curfew_gate::registrar::{Record, Refusal};
 
 pub(crate) use self::upstream::Upstreams;
 
@@ -157,7 +157,7 @@ impl<'a> Visit<'a> {
             gateway,
             resource,
             peer,
-            authority: public_authority(&resource.host, &gateway.portal_url()),
+            authority: public_authority(&resource.host, &gateway.site.portal_url()),
             named: named_authority(head),
             to: to.map_or("/", |path| path.as_str()).to_owned(),
             manner: origin::manner(head, resource.kind, shape, destination),
@@ -251,7 +251,7 @@ fn question(visit: &Visit<'_>, head: &Parts, asked: Asked, shown: Shown) -> (Ask
         passive,
         ..ActionDetail::new(asked.verb, visit.resource.name.clone())
     };
-    let context = visit.gateway.context(visit.peer);
+    let context = visit.gateway.site.context(visit.peer);
     let presenter = Presenter::Credential {
         class: shown.class,
         hash: shown.hash,

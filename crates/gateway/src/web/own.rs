@@ -1,10 +1,8 @@
 //! Curfew's own paths on a resource's host: arriving with a session, and signing out.
 
 use axum::extract::Query;
-use curfew_authority::{
-    Authority, Command, Credential, CredentialClass, EndCause, EndReason, NewCredential,
-    Refusal as NotDone, SessionId, Verdict,
-};
+use curfew_authority::{Command, EndCause, NewCredential, Refusal as NotDone, Verdict};
+use curfew_entry::{Credential, CredentialClass, EndReason, SessionId};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -14,9 +12,9 @@ use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
 use super::{Body, Visit, cache, origin};
-use crate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
-use crate::registrar::{Refusal, Unavailable};
-use crate::secret;
+use curfew_gate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
+use curfew_gate::registrar::{Refusal, Unavailable};
+use curfew_gate::secret;
 
 /// What lies below this is never the resource's.
 const OWN_PATHS: &str = "/.curfew";
@@ -126,7 +124,7 @@ impl Visit<'_> {
         let Ok(begin) = Handover::begin(self.begin.as_deref()) else {
             return self.unavailable(Unavailable::Ledger);
         };
-        let (portal, resource) = (self.gateway.portal_url(), &self.resource.name);
+        let (portal, resource) = (self.gateway.site.portal_url(), &self.resource.name);
         let url = sign_in_again_url(&portal, resource, to, &begin.state, round + 1);
         Notice::new(StatusCode::SEE_OTHER, "", "Signing in", "Go on to sign in.")
             .link(url, "Go on")
@@ -136,21 +134,12 @@ impl Visit<'_> {
 
     /// The live session that a credential presents here. Looking is no use of it.
     async fn session_of(&self, shown: Shown) -> Result<Option<SessionId>, Refusal> {
-        let resource = self.resource.name.clone();
-        let look = move |authority: &Authority, now| {
-            let (session, _) = authority.credential(&shown.hash)?;
-            let live = authority.session(session)?.end_deadline().at > now;
-            let opens = authority
-                .credentials_of(session, now)
-                .into_iter()
-                .any(|credential| {
-                    credential.hash == shown.hash
-                        && credential.class == shown.class
-                        && credential.audience.as_ref() == Some(&resource)
-                });
-            (live && opens).then(|| session.clone())
-        };
-        self.gateway.registrar.query(look).await
+        let found = self.gateway.registrar.credential(shown.hash).await?;
+        let Some(found) = found else { return Ok(None) };
+        let opens = found.opens
+            && found.credential.class == shown.class
+            && found.credential.audience.as_ref() == Some(&self.resource.name);
+        Ok(found.session.lives().filter(|_| opens).map(|live| live.id))
     }
 
     /// Gives the session a cookie for this host; none where it has as many credentials as it can have.
@@ -199,21 +188,13 @@ impl Visit<'_> {
 
     /// Ends the session that a credential presents. One that presents none has nothing to end.
     async fn end(&self, shown: Shown) -> Result<(), Refusal> {
-        let resource = self.resource.name.clone();
-        let session = self
-            .gateway
-            .registrar
-            .query(move |authority, _| {
-                let (session, credential) = authority.credential(&shown.hash)?;
-                let fits = credential.class == shown.class
-                    && credential
-                        .audience
-                        .as_ref()
-                        .is_none_or(|audience| *audience == resource);
-                fits.then(|| session.clone())
-            })
-            .await?;
-        if let Some(session) = session {
+        let found = self.gateway.registrar.credential(shown.hash).await?;
+        let fits = found.filter(|found| {
+            let audience = found.credential.audience.as_ref();
+            found.credential.class == shown.class
+                && audience.is_none_or(|audience| *audience == self.resource.name)
+        });
+        if let Some(session) = fits.map(|found| found.id) {
             let cause = EndCause {
                 reason: EndReason::SignedOut,
                 by: None,

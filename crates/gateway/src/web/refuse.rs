@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use curfew_authority::{
-    CredentialClass, DeadlineCause, Denial, DenialCause, EndReason, RecordLevel, StepUp,
-};
+use curfew_authority::{Denial, StepUp};
+use curfew_entry::{CredentialClass, DeadlineCause, DenialCause, EndReason, RecordLevel};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
@@ -12,9 +11,9 @@ use super::answer::{Manner, Notice};
 use super::head::{Unfit, acr};
 use super::upstream::Failure;
 use super::{Body, Visit, cache, credential};
-use crate::handover::{Handover, Need, sign_in_url};
-use crate::permit::{Cut, CutCause};
-use crate::registrar::{Refusal, Unavailable};
+use curfew_gate::handover::{Handover, Need, sign_in_url};
+use curfew_gate::permit::{Cut, CutCause};
+use curfew_gate::registrar::{Refusal, Unavailable};
 
 /// When to come again after the ledger failed. It is looked after at once, and a client that
 /// waits this long finds the gateway answering within a breath of its return.
@@ -144,12 +143,12 @@ impl Visit<'_> {
 
     /// Sends a navigation to the portal, and tells everybody else how to get there.
     fn to_sign_in(&self, notice: Notice, need: Need, challenge: String) -> Response<Body> {
-        let portal = self.gateway.portal_url();
+        let portal = self.gateway.site.portal_url();
         if self.manner == Manner::Program {
             let notice = notice
                 .hint("Sign in at the link, or use a bearer token.")
                 .link(
-                    format!("{portal}{}", crate::handover::SIGN_IN_PATH),
+                    format!("{portal}{}", curfew_gate::handover::SIGN_IN_PATH),
                     "Sign in",
                 );
             return challenged(notice, challenge).answer(Manner::Program);
@@ -239,7 +238,7 @@ impl Visit<'_> {
     }
 
     /// The permit was taken back before the answer came.
-    pub(super) fn cut(&self, session: &curfew_authority::SessionId, cut: Cut) -> Response<Body> {
+    pub(super) fn cut(&self, session: &curfew_entry::SessionId, cut: Cut) -> Response<Body> {
         let session = session.clone();
         let refusal = match cut.cause {
             CutCause::SessionEnded(reason) => Refusal::Ended { session, reason },

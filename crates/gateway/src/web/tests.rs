@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{
-    Aal, CredentialClass, Deadline, DeadlineCause, Grant, Limits, Proof, SessionId, Span,
-    Timestamp, Verb,
+use curfew_authority::Grant;
+use curfew_entry::{
+    Aal, CredentialClass, Deadline, DeadlineCause, Limits, Proof, SessionId, Span, Timestamp, Verb,
 };
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -13,7 +13,7 @@ use http::{Request, Version};
 use super::fields::{self, Trusted};
 use super::head::{self, Shape, Unfit};
 use super::{credential, named_authority, own, public_authority, readable};
-use crate::secret;
+use curfew_gate::secret;
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
     let builder = Request::builder()

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use curfew_authority::{ClosedBy, DeadlineCause, EndReason};
+use curfew_entry::{ClosedBy, DeadlineCause, EndReason};
 use futures_util::FutureExt;
 use futures_util::future::join;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -17,8 +17,8 @@ use super::flow::Flow;
 use super::frames::{Messages, Part, Splitter, close_frame};
 use super::upstream::Lease;
 use crate::config::Patterns;
-use crate::permit::{Cut, CutCause, CutSignal, Permit};
-use crate::secret;
+use curfew_gate::permit::{Cut, CutCause, CutSignal, Permit};
+use curfew_gate::secret;
 
 /// Bytes in flight in each direction: two buffers of 16 kB for each of 10,000 WebSockets are
 /// 330 MB.
@@ -340,7 +340,7 @@ fn farewell(cut: Cut) -> (u16, String) {
 
 #[cfg(test)]
 mod tests {
-    use curfew_authority::Span;
+    use curfew_entry::Span;
 
     use super::super::frames::REASON_BYTES_MAX;
     use super::*;

@@ -19,7 +19,7 @@ use super::BoxError;
 use super::activity::MOVED_BYTES;
 use super::fields;
 use super::flow::{Flow, Stopped};
-use crate::permit::Cut;
+use curfew_gate::permit::Cut;
 
 /// What an upload must bring in for each second beyond `body_timeout` that Curfew waits for it, in
 /// bytes. GPRS carries ten times as much.

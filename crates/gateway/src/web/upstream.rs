@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use curfew_authority::{ResourceName, SessionId};
+use curfew_entry::{ResourceName, SessionId};
 use http::header;
 use http::request::Parts;
 use http::{Request, Response, Uri, Version};
@@ -35,8 +35,8 @@ use super::assertion::Assertions;
 use super::flow::Flow;
 use super::head::Shape;
 use crate::config::{Config, Patterns, WebResource};
-use crate::permit::{Cut, CutSignal, Permit};
-use crate::secret::MasterKey;
+use curfew_gate::permit::{Cut, CutSignal, Permit};
+use curfew_gate::secret::MasterKey;
 
 pub(super) use self::answer::Answer;
 pub(super) use self::lease::Lease;

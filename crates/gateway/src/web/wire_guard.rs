@@ -58,7 +58,7 @@ fn offer(bench: &Bench, state: &str) -> String {
         .handover
         .offer(session, resource, state)
         .unwrap();
-    let url = crate::handover::arrive_url("h", &code, "/orders");
+    let url = curfew_gate::handover::arrive_url("h", &code, "/orders");
     url.strip_prefix("https://h").unwrap().to_owned()
 }
 

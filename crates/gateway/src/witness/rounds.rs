@@ -5,7 +5,8 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, Timestamp, WitnessNews, Witnessed};
+use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, WitnessNews, Witnessed};
+use curfew_entry::Timestamp;
 use curfew_ledger::trust::TrustPolicy;
 use curfew_ledger::{Published, VerifierKey};
 use futures_util::StreamExt as _;
@@ -15,10 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
-use crate::clock;
-use crate::recorder::Durability;
-use crate::registrar::Registrar;
 use crate::standing::Progress;
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 
 /// How long a round may take. A witness far away needs under a second.
 const ROUND_TIME: Duration = Duration::from_secs(5);
@@ -153,10 +154,8 @@ impl Rounds {
 
     pub(super) async fn run(&mut self) {
         self.reached();
-        let lost = self
-            .registrar
-            .query(|authority, _| authority.is_quorum_lost());
-        self.lost = lost.await.unwrap_or(false);
+        let lost = self.registrar.log().await.map(|log| log.quorum_lost);
+        self.lost = lost.unwrap_or(false);
         let mut notes = self.durability.checkpoints();
         loop {
             let note = notes.borrow_and_update().clone();
@@ -400,8 +399,8 @@ impl Rounds {
             if at.elapsed() < self.record_every || current.size <= size {
                 return;
             }
-            let substance = self.registrar.query(|authority, _| authority.substance());
-            if substance.await.is_ok_and(|substance| substance <= size) {
+            let log = self.registrar.log().await;
+            if log.is_ok_and(|log| log.substance <= size) {
                 return;
             }
         }

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::listen::accept;
+use curfew_gate::clients::accept;
 
 /// Connections at once: each log that is witnessed has one or two. Each holds at most its buffer and
 /// a request: 256 × 80 KiB = 20 MiB.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use curfew_authority::{Auditor, Entry};
+use curfew_authority::Auditor;
+use curfew_entry::Entry;
 use http::StatusCode;
 
 use crate::device::approved;

@@ -36,7 +36,15 @@ async fn signed(world: &World, size: u64) {
 fn offline(world: &World, range: std::ops::Range<u64>, format: Format) -> Vec<u8> {
     let reader = LogReader::open(&world.gateway.ledger()).unwrap();
     let source = Source::of("curfew.test/log");
-    let mut chunks = Chunks::new(&reader, range, format, Packing::Plain, source).unwrap();
+    let mut chunks = Chunks::new(
+        &reader,
+        range,
+        format,
+        Packing::Plain,
+        source,
+        curfew_authority::Auditor::sessions_kept,
+    )
+    .unwrap();
     let mut whole = Vec::new();
     while let Some(piece) = chunks.piece().unwrap() {
         whole.extend(piece);

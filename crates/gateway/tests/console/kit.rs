@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_authority::{Span, SubjectName};
+use curfew_entry::{Span, SubjectName};
 use curfew_gateway::data::DataDir;
 use curfew_identity::{TotpSecret, totp};
 use http::{HeaderMap, Method, Request, StatusCode, header};

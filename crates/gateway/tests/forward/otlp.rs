@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use curfew_authority::Verb;
-use curfew_ledger::{Horizon, RealDisk};
+use curfew_entry::Verb;
+use curfew_ledger::{PrunePoint, RealDisk};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 
 use super::collector::{Collector, Reply, attribute, text};
@@ -214,7 +214,7 @@ async fn entries_of_a_session_name_its_subject_although_its_start_is_gone() {
     let running = place.start(&forward).await;
     let ana = Person::new(running.registrar()).await;
     let end = tokio::time::Instant::now() + LONG;
-    while Horizon::size_at(&RealDisk, &place.ledger()).unwrap() == 0 {
+    while PrunePoint::size_at(&RealDisk, &place.ledger()).unwrap() == 0 {
         assert!(tokio::time::Instant::now() < end, "nothing goes");
         record(&running, 100).await;
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use curfew_authority::Verb;
+use curfew_entry::Verb;
 use curfew_export::{Exporter, Format, Packing, Record, Source, Stream, otlp};
 use curfew_ledger::LogReader;
 use flate2::read::GzDecoder;

@@ -1,6 +1,6 @@
 //! What an operator is told of receivers.
 
-use curfew_authority::Entry;
+use curfew_entry::Entry;
 use curfew_gateway::control::{self, Operation, Outcome};
 use curfew_gateway::standing::{Follower, Kind, Status};
 use curfew_ledger::LogReader;

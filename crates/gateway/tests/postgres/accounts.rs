@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use curfew_authority::AccountClass::{self, Ddl, Read, Write};
 use curfew_authority::{Command, Verdict};
+use curfew_entry::AccountClass::{self, Ddl, Read, Write};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 

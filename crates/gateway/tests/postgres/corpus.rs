@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
-use curfew_authority::AccountClass::{self, Connect, Ddl, Read, Write};
-use curfew_authority::{Event, Verb};
+use curfew_entry::AccountClass::{self, Connect, Ddl, Read, Write};
+use curfew_entry::{Event, Verb};
 use curfew_gateway::setup::Options;
 use postgres_protocol::message::frontend;
 use tokio_postgres::AsyncMessage;

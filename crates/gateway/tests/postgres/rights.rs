@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use curfew_authority::AccountClass::{self, Connect, Ddl, Read, Write};
+use curfew_entry::AccountClass::{self, Connect, Ddl, Read, Write};
 use curfew_gateway::rights::{Problem, Severity, check};
 use curfew_gateway::setup::Options;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

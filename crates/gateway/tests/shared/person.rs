@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{
-    Aal, ActionDetail, Ask, Command, Context, Credential, CredentialClass, Factor, Plane,
-    Presenter, Proof, Verb, Verdict,
+use curfew_authority::{Ask, Command, Presenter, Verdict};
+use curfew_entry::{
+    Aal, ActionDetail, Context, Credential, CredentialClass, Factor, Plane, Proof, Verb,
 };
-use curfew_gateway::{Permit, Record, Refusal, Registrar, secret};
+use curfew_gate::{Permit, Record, Refusal, Registrar, secret};
 
 /// Somebody's session, and the hash of what presents it.
-pub(crate) struct Person(curfew_authority::CredentialHash);
+pub(crate) struct Person(curfew_entry::CredentialHash);
 
 fn context() -> Context {
     Context {

@@ -26,10 +26,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Entry, Event, LogTimestamped, RecordLevel, Verb};
+use curfew_authority::Command;
+use curfew_entry::{Entry, Event, LogTimestamped, RecordLevel, Verb};
+use curfew_gate::{Refusal, Unavailable};
 use curfew_gateway::config::Config;
 use curfew_gateway::witness::server::WitnessServer;
-use curfew_gateway::{Refusal, Unavailable};
 use curfew_ledger::note::Note;
 use curfew_ledger::{LogReader, Published, RealDisk, VerifierKey, Witness};
 use curfew_timestamp::{Roots, verify};

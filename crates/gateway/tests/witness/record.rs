@@ -1,8 +1,9 @@
 //! Actions whose rules demand more than a durable record: they wait for the witnesses, or are
 //! refused.
 
-use curfew_authority::{Auditor, ClosedBy, Entry, Event, RecordLevel, Verb};
-use curfew_gateway::{Refusal, Unavailable, Unrecorded};
+use curfew_authority::Auditor;
+use curfew_entry::{ClosedBy, Entry, Event, RecordLevel, Verb};
+use curfew_gate::{Refusal, Unavailable, Unrecorded};
 use curfew_ledger::LogReader;
 
 use crate::person::Person;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Command, Entry, Event};
+use curfew_authority::Command;
+use curfew_entry::{Entry, Event};
 use curfew_gateway::witness::server::WitnessServer;
 use curfew_ledger::cosignature::Algorithm;
 use curfew_ledger::trust::{Judged, TrustPolicy};

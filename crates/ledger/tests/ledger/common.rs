@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::verify::{Failure, Report, Verify, verify};
 use curfew_ledger::{
     AppendError, Disk, LogKey, Observer, OpenError, Options, Recovered, VerifierKey, WriteError,
     Writer,
 };
+use curfew_ledger_faults::FaultyDisk;
 
 pub const DIR: &str = "/log";
 pub const GUARD: &str = "/keep/last-signed";

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk};
 use curfew_ledger::{OpenError, Options, Writer};
+use curfew_ledger_faults::{Fault, FaultyDisk};
 
 use crate::common::*;
 

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::{AppendError, CloseError, Disk, OpenError, Options};
+use curfew_ledger_faults::{Fault, FaultyDisk, Op};
 
 use crate::common::*;
 

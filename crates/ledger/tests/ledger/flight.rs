@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use curfew_ledger::disk::{DirEntry, DiskFile, DiskLock, OpenMode};
-use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::{AppendError, Disk, Options, Writer};
+use curfew_ledger_faults::FaultyDisk;
 
 use crate::common::*;
 
@@ -225,8 +225,8 @@ fn a_lane_hears_of_a_write_that_was_lost_to_anothers_sync() {
     other.write_all_at(b"other", 512).unwrap();
     let mut failed = false;
     disk.set_plan(move |op| {
-        let sync = matches!(op, curfew_ledger::faulty::Op::Sync(_));
-        let lose = curfew_ledger::faulty::Fault::Lose(io::ErrorKind::Other);
+        let sync = matches!(op, curfew_ledger_faults::Op::Sync(_));
+        let lose = curfew_ledger_faults::Fault::Lose(io::ErrorKind::Other);
         (sync && !std::mem::replace(&mut failed, true)).then_some(lose)
     });
     assert!(other.sync_data().is_err());

@@ -7,7 +7,7 @@ mod cosignature;
 mod crash;
 mod faults;
 mod flight;
-mod keeper;
+mod guarded_signer;
 mod matrix;
 mod merkle;
 mod note;

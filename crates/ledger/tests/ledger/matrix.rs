@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use curfew_ledger::disk::OpenMode;
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
 use curfew_ledger::{AppendError, Checkpoint, Disk, OpenError, Options, Writer};
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
 use crate::common::*;
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept};
 use curfew_ledger::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use curfew_ledger::verify::{Report, Verify, verify};
 use curfew_ledger::{
-    Checkpoint, Disk, Horizon, KeyChain, LogReader, Milestone, OpenError, Options, Prunable,
-    PruneError, Published, ReadError, Rotation, Signer,
+    Checkpoint, Disk, KeyChain, LogReader, OpenError, Options, Prunable, PruneError, PrunePoint,
+    Published, ReadError, Rotation, Signer, VerifiedState,
 };
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -35,26 +35,26 @@ fn sealed() -> FaultyDisk {
     disk
 }
 
-fn horizon(disk: &FaultyDisk) -> Option<Horizon> {
-    Horizon::read(disk, Path::new(DIR)).unwrap()
+fn prune_point(disk: &FaultyDisk) -> Option<PrunePoint> {
+    PrunePoint::read(disk, Path::new(DIR)).unwrap()
 }
 
 /// What stands for the first entries, up to a checkpoint that covers at most `most`.
-fn made(disk: &FaultyDisk, most: u64) -> Option<Horizon> {
+fn made(disk: &FaultyDisk, most: u64) -> Option<PrunePoint> {
     made_by(disk, most, &KeyChain::new(&keys()))
 }
 
-fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<Horizon> {
-    let (at, earlier): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), horizon(disk));
+fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<PrunePoint> {
+    let (at, earlier): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), prune_point(disk));
     let log = Prunable {
         dir: Path::new(DIR),
         disk: &at,
         keys,
-        horizon: earlier.as_ref(),
+        prune_point: earlier.as_ref(),
     };
     let place = log.checkpoint(most).unwrap()?;
-    let mut next = earlier.as_ref().map_or(0, Horizon::size);
-    let milestone = log.advance(&place, |index, bytes| {
+    let mut next = earlier.as_ref().map_or(0, PrunePoint::size);
+    let verified_state = log.advance(&place, |index, bytes| {
         assert!(bytes == entry(index) || bytes.starts_with(b"rotated "));
         assert_eq!(index, next);
         next += 1;
@@ -62,8 +62,8 @@ fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<Horizon> {
     });
     assert_eq!(next, place.size());
     let state = format!("what there was up to {next}\nand more");
-    Some(Horizon::new(
-        milestone.unwrap(),
+    Some(PrunePoint::new(
+        verified_state.unwrap(),
         earlier.as_ref(),
         state.into(),
     ))
@@ -71,10 +71,10 @@ fn made_by(disk: &FaultyDisk, most: u64, keys: &KeyChain) -> Option<Horizon> {
 
 /// Prunes at most so many entries, and gives how many.
 fn prune(disk: &FaultyDisk, most: u64) -> u64 {
-    let horizon = made(disk, most).unwrap();
-    horizon.put(disk, Path::new(DIR)).unwrap();
-    horizon.clear(disk, Path::new(DIR)).unwrap();
-    horizon.size()
+    let prune_point = made(disk, most).unwrap();
+    prune_point.put(disk, Path::new(DIR)).unwrap();
+    prune_point.clear(disk, Path::new(DIR)).unwrap();
+    prune_point.size()
 }
 
 fn bundles(disk: &FaultyDisk) -> Vec<PathBuf> {
@@ -85,7 +85,7 @@ fn bundles(disk: &FaultyDisk) -> Vec<PathBuf> {
 
 fn from(
     disk: &FaultyDisk,
-    from: &Milestone,
+    from: &VerifiedState,
 ) -> Result<Report, Vec<curfew_ledger::verify::Failure>> {
     let keys = keys();
     let what = Verify {
@@ -146,7 +146,7 @@ fn a_pruned_log_reads_verifies_proves_and_goes_on() {
     let recovered: Vec<_> = opened.recovered.entries().map(Result::unwrap).collect();
     assert_eq!(recovered[0].0, first);
     assert_eq!(recovered.len() as u64, 24_000 - first);
-    let kept = opened.recovered.horizon.as_ref().unwrap();
+    let kept = opened.recovered.prune_point.as_ref().unwrap();
     let state = format!("what there was up to {first}\nand more");
     assert_eq!(kept.state(), state.as_bytes());
     opened.fill(50_000);
@@ -165,7 +165,7 @@ fn published_and_sealed(log: &Log, disk: &FaultyDisk) {
 }
 
 #[test]
-fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
+fn only_what_is_sealed_and_signed_goes_and_only_as_its_owner_says() {
     let disk = sealed();
     let sealed = crate::seal::segments(&disk)[0];
     let most = made(&disk, u64::MAX).unwrap().size();
@@ -174,12 +174,12 @@ fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
     assert!(made(&disk, first).is_none());
 
     let (at, keys): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), KeyChain::new(&keys()));
-    let kept = horizon(&disk);
+    let kept = prune_point(&disk);
     let log = Prunable {
         dir: Path::new(DIR),
         disk: &at,
         keys: &keys,
-        horizon: kept.as_ref(),
+        prune_point: kept.as_ref(),
     };
     let place = log.checkpoint(6_000).unwrap().unwrap();
     let refused = log.advance(&place, |index, _| index != 3_000);
@@ -201,8 +201,8 @@ fn only_what_is_sealed_and_signed_goes_and_only_as_its_keeper_says() {
 fn what_was_verified_or_remembered_before_is_gone_on_from() {
     let disk = sealed();
     let remembered = note(&disk, 2_000);
-    let early = made(&disk, 4_000).unwrap().milestone().clone();
-    let late = check(&disk).unwrap().milestone.unwrap();
+    let early = made(&disk, 4_000).unwrap().verified_state().clone();
+    let late = check(&disk).unwrap().verified_state.unwrap();
     let first = prune(&disk, 9_000);
     check_with(&disk, Some(&remembered)).unwrap();
     check_with(&disk, Some(&note(&disk, 12_000))).unwrap();
@@ -226,10 +226,10 @@ fn what_was_verified_or_remembered_before_is_gone_on_from() {
 fn what_stands_for_the_pruned_part_cannot_be_changed_unseen() {
     let base = sealed();
     let digest = {
-        let horizon = made(&base, 9_000).unwrap();
-        horizon.put(&base, Path::new(DIR)).unwrap();
-        horizon.clear(&base, Path::new(DIR)).unwrap();
-        horizon.digest()
+        let prune_point = made(&base, 9_000).unwrap();
+        prune_point.put(&base, Path::new(DIR)).unwrap();
+        prune_point.clear(&base, Path::new(DIR)).unwrap();
+        prune_point.digest()
     };
     let path = Path::new("/log/horizon");
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
@@ -241,7 +241,7 @@ fn what_stands_for_the_pruned_part_cannot_be_changed_unseen() {
     };
     // The state is the writer's: an entry names its digest.
     let disk = changed(&|bytes| *bytes.last_mut().unwrap() ^= 1);
-    assert_ne!(horizon(&disk).unwrap().digest(), digest);
+    assert_ne!(prune_point(&disk).unwrap().digest(), digest);
     // A hash within, a size, a part that is missing.
     let line = base.files()[path].iter().position(|b| *b == b'\n').unwrap();
     let end = line
@@ -276,7 +276,7 @@ fn what_stands_for_the_pruned_part_cannot_be_changed_unseen() {
 }
 
 #[test]
-fn a_horizon_past_what_is_sealed_is_refused() {
+fn a_prune_point_past_what_is_sealed_is_refused() {
     let disk = sealed();
     prune(&disk, u64::MAX);
     let ahead = disk.files()[Path::new("/log/horizon")].clone();
@@ -289,14 +289,14 @@ fn a_horizon_past_what_is_sealed_is_refused() {
             ..sealing()
         },
     );
-    let Err(OpenError::Horizon { problem, .. }) = opened.map(|_| ()) else {
+    let Err(OpenError::PrunePoint { problem, .. }) = opened.map(|_| ()) else {
         panic!("it was opened");
     };
     assert!(problem.contains("sealed up to 0"), "{problem}");
 }
 
 #[test]
-fn wherever_it_is_cut_short_there_are_all_entries_or_a_horizon() {
+fn wherever_it_is_cut_short_there_are_all_entries_or_a_prune_point() {
     let base = sealed();
     let made = made(&base, 9_000).unwrap();
     let operations = {
@@ -330,7 +330,11 @@ fn wherever_it_is_cut_short_there_are_all_entries_or_a_horizon() {
                 disk.after_crash(seed + last as u64),
             ] {
                 let log = open(&disk, sealing()).unwrap();
-                let first = log.recovered.horizon.as_ref().map_or(0, Horizon::size);
+                let first = log
+                    .recovered
+                    .prune_point
+                    .as_ref()
+                    .map_or(0, PrunePoint::size);
                 log.writer.close().unwrap();
                 assert_eq!(check(&disk).unwrap().pruned, first);
                 assert_eq!(
@@ -341,8 +345,8 @@ fn wherever_it_is_cut_short_there_are_all_entries_or_a_horizon() {
                     24_000 - first
                 );
                 pruned += u64::from(first > 0);
-                if let Some(horizon) = horizon(&disk) {
-                    horizon.clear(&disk, Path::new(DIR)).unwrap();
+                if let Some(prune_point) = prune_point(&disk) {
+                    prune_point.clear(&disk, Path::new(DIR)).unwrap();
                     assert!(!bundles(&disk).contains(&PathBuf::from("/log/tile/entries/030")));
                 }
             }
@@ -384,19 +388,19 @@ fn a_log_whose_key_was_changed_is_pruned_before_and_after_that() {
     log.writer.close().unwrap();
     let chain = KeyChain::of(&[new.verifier()], [said.as_str()]).unwrap();
     for (most, told) in [(9_000, 0), (40_000, 1)] {
-        let horizon = made_by(&disk, most, &chain).unwrap();
-        assert_eq!(horizon.milestone().statements().len(), told);
-        horizon.put(&disk, Path::new(DIR)).unwrap();
-        horizon.clear(&disk, Path::new(DIR)).unwrap();
+        let prune_point = made_by(&disk, most, &chain).unwrap();
+        assert_eq!(prune_point.verified_state().statements().len(), told);
+        prune_point.put(&disk, Path::new(DIR)).unwrap();
+        prune_point.clear(&disk, Path::new(DIR)).unwrap();
         for key in [key().verifier(), new.verifier()] {
             let report = prove(&disk, &[key]).unwrap();
-            assert_eq!((report.size, report.pruned), (50_000, horizon.size()));
+            assert_eq!((report.size, report.pruned), (50_000, prune_point.size()));
             assert_eq!(report.keys.rotations().len(), 1);
         }
         assert!(prove(&disk, &[other(9).verifier()]).is_err());
         by_new(&disk, Arc::new(new.clone())).writer.close().unwrap();
     }
-    // A horizon that names a key which nobody handed the log over to.
+    // A prune point that names a key which nobody handed the log over to.
     let path = Path::new("/log/horizon");
     let whole = String::from_utf8(disk.files()[path].clone()).unwrap();
     let line = whole.lines().nth(1).unwrap();

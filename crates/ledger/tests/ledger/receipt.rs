@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_ledger::receipt::ReceiptError;
+use curfew_ledger::verify::receipt::ReceiptError;
 use curfew_ledger::{LogKey, LogReader, Published, Reached, Receipt, Stamped};
 
 use crate::common::{DIR, create, disk, entry, keys, options};

@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
-use curfew_ledger::keeper::{KeepError, Keeper};
+use curfew_ledger::guarded_signer::{GuardedSigner, SignRefusal};
 use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::verify::{Failure, FailureKind, Report, Verify, Visitor, verify};
 use curfew_ledger::{
-    Checkpoint, Disk, KeyFile, LogKey, Milestone, OpenError, Options, Rotation, VerifierKey,
+    Checkpoint, Disk, KeyFile, LogKey, OpenError, Options, Rotation, VerifiedState, VerifierKey,
 };
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
 use crate::common::*;
 use crate::rotation_forged::kinds;
@@ -112,7 +112,7 @@ pub(crate) fn prove_from(
     disk: &FaultyDisk,
     keys: &[VerifierKey],
     remembered: Option<&[u8]>,
-    from: Option<&Milestone>,
+    from: Option<&VerifiedState>,
 ) -> Result<Report, Vec<Failure>> {
     let what = Verify {
         dir: Path::new(DIR),
@@ -185,11 +185,12 @@ fn a_log_goes_on_under_another_key_and_proves_by_any_one_of_them() {
 #[test]
 fn what_was_remembered_of_an_earlier_key_still_counts() {
     let (disk, first) = log();
-    let (early, milestone) = (
+    let (early, verified_state) = (
         checkpoint(&disk),
         prove(&disk, std::slice::from_ref(&first)).unwrap(),
     );
-    let milestone = Milestone::decode(&milestone.milestone.unwrap().encode()).unwrap();
+    let verified_state =
+        VerifiedState::decode(&verified_state.verified_state.unwrap().encode()).unwrap();
     change(&disk).unwrap();
     let later = checkpoint(&disk);
     write(&disk, 40);
@@ -200,15 +201,27 @@ fn what_was_remembered_of_an_earlier_key_still_counts() {
             prove_from(&disk, keys, Some(remembered), None).unwrap();
         }
     }
-    // From the milestone on, by the key it was made with; and then by either.
-    let report = prove_from(&disk, std::slice::from_ref(&first), None, Some(&milestone)).unwrap();
-    let milestone = Milestone::decode(&report.milestone.unwrap().encode()).unwrap();
+    // From the verified state on, by the key it was made with; and then by either.
+    let report = prove_from(
+        &disk,
+        std::slice::from_ref(&first),
+        None,
+        Some(&verified_state),
+    )
+    .unwrap();
+    let verified_state = VerifiedState::decode(&report.verified_state.unwrap().encode()).unwrap();
     write(&disk, 45);
     for key in [&first, &new] {
-        let report = prove_from(&disk, std::slice::from_ref(key), None, Some(&milestone)).unwrap();
+        let report = prove_from(
+            &disk,
+            std::slice::from_ref(key),
+            None,
+            Some(&verified_state),
+        )
+        .unwrap();
         assert_eq!((report.size, report.keys.rotations().len()), (45, 1));
     }
-    let foreign = prove_from(&disk, &[other(9).verifier()], None, Some(&milestone));
+    let foreign = prove_from(&disk, &[other(9).verifier()], None, Some(&verified_state));
     assert!(foreign.is_err());
 }
 
@@ -355,42 +368,42 @@ fn a_rotation_cut_short_anywhere_leaves_a_log_that_opens_and_goes_on() {
 const STATE: &str = "/keys/ledger.key.signed";
 
 #[test]
-fn a_keeper_changes_its_key_after_what_it_signed_last_and_at_no_other_place() {
+fn a_guarded_signer_changes_its_key_after_what_it_signed_last_and_at_no_other_place() {
     let (disk, first) = log();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let newest = checkpoint(&disk);
     let seed = LogKey::from_seed("example.com/curfew", &[1; 32]).unwrap();
-    assert!(Keeper::create(&disk, Path::new(STATE), &seed, Some(&newest)).is_err());
+    assert!(GuardedSigner::create(&disk, Path::new(STATE), &seed, Some(&newest)).is_err());
     disk.put_secret(Path::new(STATE), &newest);
-    let open = || Keeper::open(shared.clone(), Path::new(STATE), key_file(&disk)).unwrap();
+    let open = || GuardedSigner::open(shared.clone(), Path::new(STATE), key_file(&disk)).unwrap();
     let at = Checkpoint::verify(&newest, std::slice::from_ref(&first)).unwrap();
-    let keeper = open();
+    let signer = open();
     // Nobody made a key.
-    let refused = keeper.rotate(&at.to_string());
+    let refused = signer.rotate(&at.to_string());
     assert!(matches!(
         refused,
-        Err(KeepError::Key(KeyFileError::NotPrepared { .. }))
+        Err(SignRefusal::Key(KeyFileError::NotPrepared { .. }))
     ));
     let new = key_file(&disk).prepare().unwrap();
     let elsewhere = Checkpoint {
         size: 29,
         ..at.clone()
     };
-    let refused = keeper.rotate(&elsewhere.to_string());
-    assert!(matches!(refused, Err(KeepError::NotLast { signed: 30 })));
-    let note = keeper.rotate(&at.to_string()).unwrap();
+    let refused = signer.rotate(&elsewhere.to_string());
+    assert!(matches!(refused, Err(SignRefusal::NotLast { signed: 30 })));
+    let note = signer.rotate(&at.to_string()).unwrap();
     assert_eq!(Rotation::verify(note.as_bytes()).unwrap().new, new);
     // It says the same again, over a restart too, and names the new key.
-    assert_eq!(keeper.rotate(&at.to_string()).unwrap(), note);
-    drop(keeper);
-    let keeper = open();
-    assert_eq!(keeper.rotate(&at.to_string()).unwrap(), note);
+    assert_eq!(signer.rotate(&at.to_string()).unwrap(), note);
+    drop(signer);
+    let signer = open();
+    assert_eq!(signer.rotate(&at.to_string()).unwrap(), note);
     assert_eq!(
-        (keeper.verifier(), keeper.rotation()),
+        (signer.verifier(), signer.rotation()),
         (new.clone(), Some(note.clone()))
     );
     // What was signed is still the old key's, and what follows is the new one's, which is then alone.
-    let again = keeper.sign(&at.to_string(), 30, &[]).unwrap();
+    let again = signer.sign(&at.to_string(), 30, &[]).unwrap();
     assert!(Checkpoint::verify(again.as_bytes(), &[first]).is_ok());
     let copy = disk.copy();
     let log = crate::common::open(&copy, with(key_file(&copy))).unwrap();
@@ -400,14 +413,14 @@ fn a_keeper_changes_its_key_after_what_it_signed_last_and_at_no_other_place() {
     let next = Checkpoint::verify(&checkpoint(&copy), std::slice::from_ref(&new)).unwrap();
     let reader = curfew_ledger::LogReader::open_on(Path::new(DIR), Arc::new(copy)).unwrap();
     let proof = reader.consistency_proof(30, 31).unwrap();
-    let signed = keeper.sign(&next.to_string(), 30, &proof).unwrap();
+    let signed = signer.sign(&next.to_string(), 30, &proof).unwrap();
     assert!(Checkpoint::verify(signed.as_bytes(), std::slice::from_ref(&new)).is_ok());
-    drop(keeper);
+    drop(signer);
     assert!(
         !disk
             .files()
             .contains_key(Path::new("/keys/ledger.key.next"))
     );
-    let keeper = open();
-    assert_eq!((keeper.verifier(), keeper.size()), (new, 31));
+    let signer = open();
+    assert_eq!((signer.verifier(), signer.size()), (new, 31));
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept, Op};
 use curfew_ledger::merkle::{leaf_hash, verify_inclusion};
 use curfew_ledger::segment::CorruptionKind;
 use curfew_ledger::verify::FailureKind;
 use curfew_ledger::{Checkpoint, Disk, LogReader, Options, ReadError};
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept, Op};
 
 use crate::common::*;
 

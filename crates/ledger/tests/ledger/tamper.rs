@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::verify::{Failure, FailureKind, Progress, Verify, Visitor, verify};
 use curfew_ledger::{Checkpoint, CloseError, LogKey, Options, PublishError};
+use curfew_ledger_faults::FaultyDisk;
 
 use crate::common::*;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use curfew_ledger::Disk;
-use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::verify::{Failure, FailureKind, Verify, Visitor, verify};
+use curfew_ledger_faults::FaultyDisk;
 
 use crate::common::*;
 

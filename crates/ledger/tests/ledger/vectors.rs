@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use curfew_ledger::faulty::FaultyDisk;
 use curfew_ledger::merkle::{
     CompactTree, empty_root, leaf_hash, verify_consistency, verify_inclusion,
 };
 use curfew_ledger::tile::TileBuilder;
 use curfew_ledger::verify::{FailureKind, Report, Verify, verify};
 use curfew_ledger::{Checkpoint, Disk, Hash, VerifierKey};
+use curfew_ledger_faults::FaultyDisk;
 
 use crate::common::DIR;
 

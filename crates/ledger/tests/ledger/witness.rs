@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Op};
 use curfew_ledger::merkle::{CompactTree, Nodes, consistency_proof, leaf_hash, node_hash};
 use curfew_ledger::signer::Extends;
 use curfew_ledger::witness::{AddError, WitnessError, cosigned, file_name, request, told_size};
 use curfew_ledger::{Checkpoint, CosignerKey, Disk, Hash, LogKey, ReadError, Signer, Witness};
+use curfew_ledger_faults::{Fault, FaultyDisk, Op};
 
 const DIR: &str = "/witness";
 const ORIGIN: &str = "example.com/curfew";

@@ -11,7 +11,7 @@ use curfew_ledger::{
 
 use crate::common::*;
 
-fn reader(disk: &curfew_ledger::faulty::FaultyDisk) -> LogReader {
+fn reader(disk: &curfew_ledger_faults::FaultyDisk) -> LogReader {
     LogReader::open_on(Path::new(DIR), Arc::new(disk.clone())).unwrap()
 }
 
@@ -142,7 +142,7 @@ fn the_queue_is_bounded_and_never_blocks() {
     let held = gate.lock().unwrap();
     let waiting = gate.clone();
     disk.set_plan(move |op| {
-        if matches!(op, curfew_ledger::faulty::Op::Read(_)) {
+        if matches!(op, curfew_ledger_faults::Op::Read(_)) {
             return None;
         }
         drop(waiting.lock());

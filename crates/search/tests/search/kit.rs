@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Entry, Timestamp};
+use curfew_entry::{Entry, Timestamp};
 use curfew_ledger::{AppendError, LogKey, Observer, Options, RealDisk, WriteError, Writer};
 use curfew_search::{Answer, Asked, Bounds, Query};
 use tempfile::TempDir;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::{
-    Aal, AccountChange, AccountClass, ActionDetail, Actor, Ask, ClosedBy, Command, Context,
-    Credential, CredentialClass, CredentialHash, CredentialId, EndCause, EndReason, Factor,
-    NewCredential, Plane, Presenter, Proof, RefusalCause, Resource, SessionId, Span, Verb,
+use curfew_authority::{Ask, Command, EndCause, NewCredential, Presenter};
+use curfew_entry::{
+    Aal, AccountChange, AccountClass, ActionDetail, Actor, ClosedBy, Context, Credential,
+    CredentialClass, CredentialHash, CredentialId, EndReason, Factor, Plane, Proof, RefusalCause,
+    Resource, SessionId, Span, Verb,
 };
 
 use super::{Open, World};
@@ -170,7 +171,7 @@ impl World {
         Proof {
             amr: BTreeSet::from([Factor::Password]),
             aal: *self.prng.pick(&AALS).unwrap_or(&Aal::One),
-            at: curfew_authority::Timestamp::from_micros(at),
+            at: curfew_entry::Timestamp::from_micros(at),
         }
     }
 
@@ -258,7 +259,7 @@ impl World {
         let at = self.now.as_micros() - back + if self.prng.chance(5) { 60_000_000 } else { 0 };
         Command::Observe {
             session: self.session(),
-            active_at: curfew_authority::Timestamp::from_micros(at),
+            active_at: curfew_entry::Timestamp::from_micros(at),
         }
     }
 
@@ -293,7 +294,7 @@ impl World {
     }
 
     fn close_again(&mut self, gone: Open) -> Command {
-        let closed = curfew_authority::ActionClosed {
+        let closed = curfew_entry::ActionClosed {
             session: gone.session,
             action: gone.index,
             by: ClosedBy::Client,

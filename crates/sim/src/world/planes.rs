@@ -6,7 +6,7 @@ use std::rc::Rc;
 use curfew_authority::traffic::{
     AccountUse, ActivityCell, Closing, Cut, Input, LastActivity, PermitId, Returned,
 };
-use curfew_authority::{ClosedBy, SessionId, Timestamp, Verb};
+use curfew_entry::{ClosedBy, SessionId, Timestamp, Verb};
 
 use super::World;
 
@@ -173,7 +173,7 @@ impl World {
             let after = self.prng.below(left);
             self.now = self
                 .now
-                .saturating_add(curfew_authority::Span::from_micros(after));
+                .saturating_add(curfew_entry::Span::from_micros(after));
             self.act();
         }
     }

@@ -4,9 +4,8 @@
 use curfew_authority::traffic::{Effect, Input};
 use std::collections::BTreeSet;
 
-use curfew_authority::{
-    Ask, Command, Decision, EndReason, Entry, Event, Presenter, Refusal, SessionId, Verdict,
-};
+use curfew_authority::{Ask, Command, Decision, Presenter, Refusal, Verdict};
+use curfew_entry::{EndReason, Entry, Event, SessionId};
 
 use super::{GRACE, Open, World};
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use curfew_ledger::faulty::{Fault, FaultyDisk, Kept};
+use curfew_ledger_faults::{Fault, FaultyDisk, Kept};
 use curfew_values::{Shown, Store, ValuesError};
 
 use crate::kit::{name, open, shown, stage, told};

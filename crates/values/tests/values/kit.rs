@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_authority::{Commitment, Concealed, Field, SubjectName};
-use curfew_ledger::faulty::FaultyDisk;
+use curfew_entry::{Commitment, Concealed, Field, SubjectName};
+use curfew_ledger_faults::FaultyDisk;
 use curfew_values::{Record, Shown, Store, ValuesError};
 
 pub(crate) const DIR: &str = "/data/values";

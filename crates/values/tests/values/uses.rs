@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use curfew_authority::{Commitment, Concealed, Field};
-use curfew_ledger::faulty::FaultyDisk;
+use curfew_entry::{Commitment, Concealed, Field};
+use curfew_ledger_faults::FaultyDisk;
 use curfew_values::{Held, Reader, Shown};
 
 use crate::kit::{DIR, concealed, name, open, shown, stage, told};

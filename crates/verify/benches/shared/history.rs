@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_verify::authority::{
-    ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, EndCause, EndReason, Entry,
-    Presenter, SessionId, Span, Timestamp, Verb,
+use curfew_authority::{Ask, Authority, Command, EndCause, Presenter};
+use curfew_entry::{
+    ActionClosed, ActionDetail, ClosedBy, EndReason, Entry, SessionId, Span, Timestamp, Verb,
 };
 use curfew_verify::ledger::{AppendError, LogKey, Options, RealDisk, Writer};
 

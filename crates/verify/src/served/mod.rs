@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_ledger::HORIZON_BYTES_MAX;
+use curfew_ledger::PRUNE_POINT_BYTES_MAX;
 use curfew_ledger::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 use curfew_ledger::note::NOTE_BYTES_MAX;
 use curfew_ledger::tile::Tile;
@@ -62,7 +62,7 @@ impl Served {
         })?;
         // Only so as to know what to fetch: it is verified like any other.
         let size = size_of(&checkpoint).unwrap_or(0);
-        let horizon = client.get(HORIZON, HORIZON_BYTES_MAX)?;
+        let horizon = client.get(HORIZON, PRUNE_POINT_BYTES_MAX)?;
         let pruned = horizon.as_deref().and_then(pruned_by).unwrap_or(0);
         let from = from.max(pruned);
         Ok(Served {

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_verify::authority::{
-    ActionClosed, ActionDetail, Ask, Authority, ClosedBy, Command, EndCause, EndReason, Entry,
-    Field, Presenter, SessionId, Span, Verb,
+use curfew_authority::{Ask, Authority, Command, EndCause, Presenter};
+use curfew_entry::{
+    ActionClosed, ActionDetail, ClosedBy, EndReason, Entry, Field, SessionId, Span, Verb,
 };
+use curfew_ledger_faults::FaultyDisk;
 use curfew_verify::ledger::cosignature::Algorithm;
-use curfew_verify::ledger::faulty::FaultyDisk;
 use curfew_verify::ledger::merkle::leaf_hash;
 use curfew_verify::ledger::{
     Checkpoint, Cosigner, Hash, LogKey, Options, Published, RealDisk, Receipt, Rotation,
@@ -25,7 +25,7 @@ use kit::{BEGINNING, Silent, context, opening, sign_in};
 const ORIGIN: &str = "fuzz.example/log";
 
 /// The frozen examples of all kinds.
-const GOLDEN: &str = include_str!("../../../authority/tests/golden/entries.jsonl");
+const GOLDEN: &str = include_str!("../../../entry/tests/golden/entries.jsonl");
 
 const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("1h") @lifetime("8h")

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use corpus::Corpus;
-use curfew_verify::authority::Auditor;
+use curfew_authority::Auditor;
 use curfew_verify::ledger::RealDisk;
 use curfew_verify::{Audit, Outcome, audit};
 use targets::{TARGETS, Target, run};

@@ -7,7 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_verify::authority::{Auditor, Entry, Timestamp};
+use curfew_authority::Auditor;
+use curfew_entry::{Entry, Timestamp};
 use curfew_verify::ledger::merkle::{
     CompactTree, Nodes, consistency_proof, inclusion_proof, leaf_hash, verify_consistency,
     verify_growth, verify_inclusion,

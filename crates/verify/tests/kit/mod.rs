@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use curfew_verify::authority::{
-    Aal, Command, Context, Credential, CredentialClass, CredentialHash, CredentialId, Factor,
-    Plane, Proof, Resource, SessionId, Timestamp,
+use curfew_authority::Command;
+use curfew_entry::{
+    Aal, Context, Credential, CredentialClass, CredentialHash, CredentialId, Factor, Plane, Proof,
+    Resource, SessionId, Timestamp,
 };
 use curfew_verify::ledger::{Observer, WriteError};
 

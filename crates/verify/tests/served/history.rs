@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use curfew_verify::authority::{
-    Aal, ActionDetail, Ask, Authority, Command, Context, Credential, CredentialClass,
-    CredentialHash, CredentialId, EndCause, EndReason, Entry, Factor, Plane, Presenter, Proof,
-    Resource, SessionId, Span, Timestamp, Verb,
+use curfew_authority::{Ask, Authority, Command, EndCause, Presenter};
+use curfew_entry::{
+    Aal, ActionDetail, Context, Credential, CredentialClass, CredentialHash, CredentialId,
+    EndReason, Entry, Factor, Plane, Proof, Resource, SessionId, Span, Timestamp, Verb,
 };
 use curfew_verify::ledger::{
     AppendError, LogKey, Observer, Options, RealDisk, VerifierKey, WriteError, Writer,

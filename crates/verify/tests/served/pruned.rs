@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use curfew_verify::authority::{Auditor, Command, Entry, LogPruned, Span};
-use curfew_verify::ledger::{Disk, Horizon, KeyChain, Prunable, RealDisk};
+use curfew_authority::{Auditor, Command};
+use curfew_entry::{Entry, LogPruned, Span};
+use curfew_verify::ledger::{Disk, KeyChain, Prunable, PrunePoint, RealDisk};
 
 use crate::history::Log;
 use crate::honest;
@@ -24,7 +25,7 @@ fn grown() -> Log {
 }
 
 /// What stands for the oldest entries, and the log's entry that says so, which is not written yet.
-fn prepared(log: &mut Log) -> Horizon {
+fn prepared(log: &mut Log) -> PrunePoint {
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::fs::read_dir(log.dir().join("segments"))
         .unwrap()
@@ -41,7 +42,7 @@ fn prepared(log: &mut Log) -> Horizon {
         dir: &dir,
         disk: &disk,
         keys: &keys,
-        horizon: None,
+        prune_point: None,
     };
     let place = prunable.checkpoint(3_100).unwrap().unwrap();
     let mut auditor = Auditor::new();
@@ -49,7 +50,7 @@ fn prepared(log: &mut Log) -> Horizon {
         let entry = Entry::from_bytes(bytes).unwrap();
         auditor.check(index, &entry).is_empty()
     });
-    let horizon = Horizon::new(milestone.unwrap(), None, auditor.bequeath().unwrap());
+    let horizon = PrunePoint::new(milestone.unwrap(), None, auditor.bequeath().unwrap());
     log.carry_out(&Command::Prune(LogPruned {
         size: horizon.size(),
         digest: horizon.digest(),
@@ -59,7 +60,7 @@ fn prepared(log: &mut Log) -> Horizon {
     horizon
 }
 
-fn put(log: &Log, horizon: &Horizon) {
+fn put(log: &Log, horizon: &PrunePoint) {
     horizon.put(&RealDisk, &log.dir()).unwrap();
     assert!(horizon.clear(&RealDisk, &log.dir()).unwrap() > 3);
     assert!(!log.dir().join("tile/entries/000").exists());

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use curfew_verify::authority::{Command, LogTimestamped, StampNews, Timestamp};
+use curfew_authority::{Command, StampNews};
+use curfew_entry::{LogTimestamped, Timestamp};
 
 use crate::history::Log;
 use crate::state::report;

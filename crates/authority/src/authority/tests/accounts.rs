@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Auditor;
-use crate::resource::AccountClass;
+use curfew_entry::AccountClass;
 
 const ALL: &[AccountClass] = &AccountClass::ALL;
 const READ_AND_WRITE: &[AccountClass] = &[AccountClass::Read, AccountClass::Write];
@@ -101,7 +101,7 @@ fn the_entry_names_rules_and_demands_of_all_of_it() {
     else {
         panic!("{decision:?}");
     };
-    let rules: Vec<&str> = rules.iter().map(crate::ids::RuleId::as_str).collect();
+    let rules: Vec<&str> = rules.iter().map(curfew_entry::RuleId::as_str).collect();
     assert_eq!(rules, ["read", "write"]);
     assert_eq!(demands.assurance, Some(Aal::Two));
     assert_eq!(action.account, Some(AccountClass::Write));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::{Auditor, FindingKind};
-use crate::event::{ActionClosed, ClosedBy};
+use curfew_entry::{ActionClosed, ClosedBy};
 
 /// Connections have a limit of their own, statements have none.
 const RULES: &str = r#"

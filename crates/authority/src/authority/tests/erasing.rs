@@ -3,7 +3,7 @@
 use super::*;
 use crate::audit::{Auditor, FindingKind};
 use crate::command::ErasureStep;
-use crate::ids::{ErasureId, ResourceName};
+use curfew_entry::{ErasureId, ResourceName};
 
 const RULES: &str = r#"
 @id("sessions") @idle("4h") @reauth("4h") @lifetime("4h")

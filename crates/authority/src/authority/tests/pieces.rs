@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use super::*;
 use crate::audit::{Auditor, FindingKind};
-use crate::limits::Limits;
 use crate::traffic::{
     ActivityCell, Cut, CutCause, Effect, Input, LastActivity, PIECE, PermitId, Traffic,
 };
+use curfew_entry::Limits;
 
 #[derive(Clone, Debug)]
 struct Cell(Rc<RefCell<LastActivity>>);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use curfew_verify::authority::{ActionDetail, Demands, Entry, Event, SessionId, Span, Verb};
+use curfew_entry::{ActionDetail, Demands, Entry, Event, SessionId, Span, Verb};
 use curfew_verify::ledger::{
     LogKey, LogReader, Observer, Options, RealDisk, VerifierKey, WriteError, Writer,
 };

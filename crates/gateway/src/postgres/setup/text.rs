@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use curfew_authority::AccountClass;
+use curfew_entry::AccountClass;
 
 use super::Options;
 

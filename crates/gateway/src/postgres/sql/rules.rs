@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use curfew_authority::{AccountClass, Verb};
+use curfew_entry::{AccountClass, Verb};
 
 use super::settings::setting;
 

@@ -21,8 +21,8 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_HEAD_BYTES_MAX, Failure, Io};
-use crate::permit::CutSignal;
 use crate::web::{Body, BoxError};
+use curfew_gate::permit::CutSignal;
 
 /// Requests on one connection. Below the 100 that servers commonly allow, so that quiet event
 /// streams never make others wait.

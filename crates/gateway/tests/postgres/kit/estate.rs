@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use bytes::BytesMut;
-use curfew_authority::AccountClass;
+use curfew_entry::AccountClass;
+use curfew_gate::secret;
 use curfew_gateway::config::{Config, PostgresResource};
-use curfew_gateway::secret;
 use curfew_gateway::setup::{Options, Setup};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

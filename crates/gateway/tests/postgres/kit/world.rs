@@ -6,12 +6,13 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{
-    Aal, Actor, Auditor, Command, Context, Credential, CredentialClass, EndCause, EndReason, Entry,
-    Event, Factor, NewCredential, Proof, SessionId, Verdict,
+use curfew_authority::{Auditor, Command, EndCause, NewCredential, Verdict};
+use curfew_entry::{
+    Aal, Actor, Context, Credential, CredentialClass, EndReason, Entry, Event, Factor, Proof,
+    SessionId,
 };
+use curfew_gate::secret::{self, MasterKey};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::secret::{self, MasterKey};
 use rustls_pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::io::AsyncWriteExt;
