@@ -2,7 +2,7 @@
 //!
 //! `decide` says what would happen and changes nothing; `apply` lets one recorded entry take
 //! effect and is the only way state changes. State is a function of the entries alone: what is
-//! kept beside it (timers, rulings once made) can be lost without changing any answer.
+//! kept beside it (rulings once made) can be lost without changing any answer.
 
 mod apply;
 mod archiving;
@@ -22,7 +22,6 @@ mod signing;
 mod stamping;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod watching;
 mod witnessing;
 
@@ -36,7 +35,9 @@ use crate::spread::SpreadMap;
 use curfew_entry::{AccountClass, Resource};
 use curfew_entry::{ActionDetail, EndReason};
 use curfew_entry::{Context, Credential, CredentialClass, LiveSession, SessionView};
-use curfew_entry::{CredentialHash, CredentialId, ErasureId, ResourceName, SessionId, SubjectName};
+use curfew_entry::{
+    CredentialHash, CredentialId, ErasureId, ResourceName, RuleId, SessionId, SubjectName,
+};
 use curfew_entry::{Deadline, Limits};
 use curfew_entry::{Span, Timestamp};
 
@@ -46,12 +47,10 @@ pub use bounds::{
     TOMBSTONE_LIFE, marked,
 };
 pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
-pub use decide::EXPIRED_MAX;
 pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 use rulings::Rulings;
-use timers::Timers;
 pub use witnessing::CHECKPOINT_BYTES_MAX;
 
 /// Ended sessions looked through for somebody's spent passwords: about 1 ms, and only after a
@@ -64,8 +63,6 @@ const SPENT_SESSIONS_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Authority {
     state: State,
-    /// Beside the state: when to look at which session.
-    timers: Mutex<Timers>,
     /// Beside the state: what policy said before.
     rulings: Mutex<Rulings>,
 }
@@ -118,6 +115,13 @@ struct State {
     /// Where the gateway last took up its work.
     #[serde(default)]
     last_start: Option<Started>,
+    /// Sessions that live under other limits since a policy or resources came into force, and no entry
+    /// of theirs has said so: by which rules.
+    #[serde(default)]
+    unsaid: BTreeMap<SessionId, Vec<RuleId>>,
+    /// When that was, while there are any.
+    #[serde(default)]
+    unsaid_since: Option<Timestamp>,
     /// The newest permit to take a step of an erasure that was not used, by session.
     #[serde(default)]
     erase_permits: BTreeMap<SessionId, Timestamp>,
@@ -161,6 +165,8 @@ impl Default for State {
             synced: None,
             summarized: Timestamp::default(),
             last_start: None,
+            unsaid: BTreeMap::new(),
+            unsaid_since: None,
             erase_permits: BTreeMap::new(),
         }
     }
@@ -178,6 +184,9 @@ pub(crate) struct Held {
     /// It must end for this reason: an entry said so that ends all sessions of the account. Set
     /// so that an end which was not recorded in time is caught up.
     doomed: Option<EndReason>,
+    /// Since when.
+    #[serde(default)]
+    doomed_at: Timestamp,
     /// What its actions opened and nothing has closed.
     #[serde(skip_serializing_if = "Connections::is_empty", default)]
     connections: Connections,
@@ -210,7 +219,6 @@ impl Clone for Authority {
     fn clone(&self) -> Self {
         Self {
             state: self.state.clone(),
-            timers: Mutex::new(self.timers().clone()),
             // Cheap to make again; a clone need not carry them.
             rulings: Mutex::default(),
         }
@@ -246,6 +254,29 @@ impl Held {
         }
     }
 
+    /// Why it must end though no clock has run out, if it must.
+    pub(crate) fn doomed_for(&self) -> Option<EndReason> {
+        self.doomed
+    }
+
+    /// It must end from `time` on, for this reason if for no earlier one.
+    fn doom(&mut self, reason: EndReason, time: Timestamp) {
+        if self.doomed.is_none() {
+            (self.doomed, self.doomed_at) = (Some(reason), time);
+        }
+    }
+
+    /// From when its end is due, where it may come that much later than what caused it: of what
+    /// concerns many sessions at once the ends come in pieces.
+    pub(crate) fn due_by(&self, started: Timestamp, catch_up: Span) -> Timestamp {
+        let over = self.over_at();
+        match self.doomed {
+            Some(_) => self.doomed_at.saturating_add(catch_up),
+            None if over <= started => started.saturating_add(catch_up),
+            None => over,
+        }
+    }
+
     fn view(&self, ended: Option<EndReason>) -> SessionView {
         let session = &self.session;
         SessionView {
@@ -270,8 +301,12 @@ impl Issued {
 }
 
 impl State {
-    fn over_at(&self, session: &SessionId) -> Option<Timestamp> {
-        self.sessions.get(session).map(Held::over_at)
+    /// The new limits of a session are said, or it is over.
+    fn said(&mut self, session: &SessionId) {
+        self.unsaid.remove(session);
+        if self.unsaid.is_empty() {
+            self.unsaid_since = None;
+        }
     }
 
     /// The session's credentials, in order of issue.
@@ -288,10 +323,9 @@ impl Authority {
         Self::default()
     }
 
-    /// No later than the next moment at which a session runs out. Send
-    /// [`crate::Command::Expire`] then.
-    pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.timers().next(|session| self.state.over_at(session))
+    /// The first moment at which the session may not live on; none where it does not live.
+    pub fn over_at(&self, session: &SessionId) -> Option<Timestamp> {
+        self.held(session).map(Held::over_at)
     }
 
     /// A live session by name.
@@ -497,10 +531,44 @@ impl Authority {
             .find(|issued| issued.credential.id == *id)
     }
 
-    /// The first `most` of the sessions that have run out by `now`, in order of their deadlines.
-    pub(crate) fn due(&self, now: Timestamp, most: usize) -> Vec<(Timestamp, SessionId)> {
-        self.timers()
-            .due(now, most, |session| self.state.over_at(session))
+    /// The first sessions whose new limits no entry has said.
+    pub(crate) fn unsaid(&self, most: usize) -> Vec<SessionId> {
+        self.state.unsaid.keys().take(most).cloned().collect()
+    }
+
+    /// Whether the new limits of some session are to be said.
+    pub(crate) fn has_unsaid(&self) -> bool {
+        !self.state.unsaid.is_empty()
+    }
+
+    /// Since when new limits of some session are to be said.
+    pub(crate) fn unsaid_since(&self) -> Option<Timestamp> {
+        self.state.unsaid_since
+    }
+
+    /// When the gateway last took up its work; the epoch where it never did.
+    pub(crate) fn started_at(&self) -> Timestamp {
+        let last = self.state.last_start.as_ref();
+        last.map_or(Timestamp::default(), |started| started.time)
+    }
+
+    /// All live sessions, with the moments from which they may not live on.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (&SessionId, Timestamp)> {
+        let held = self.state.sessions.values();
+        held.map(|held| (&held.session.id, held.over_at()))
+    }
+
+    /// The live sessions of an account.
+    pub(crate) fn sessions_named(&self, subject: &SubjectName) -> impl Iterator<Item = &SessionId> {
+        self.state.by_subject.get(subject).into_iter().flatten()
+    }
+
+    /// The sessions that have run out by `now`, in order of that moment, then of name.
+    fn due(&self, now: Timestamp) -> Vec<&Held> {
+        let held = self.state.sessions.values();
+        let mut due: Vec<&Held> = held.filter(|held| held.over_at() <= now).collect();
+        due.sort_by_key(|held| (held.over_at(), &held.session.id));
+        due
     }
 
     fn sessions_of(&self, subject: &SubjectName) -> impl Iterator<Item = &Held> {
@@ -516,11 +584,6 @@ impl Authority {
         let mut all: Vec<&Held> = self.state.sessions.values().collect();
         all.sort_by_key(|held| held.number);
         all
-    }
-
-    fn timers(&self) -> MutexGuard<'_, Timers> {
-        // A panic elsewhere leaves timers that are still no later than they must be.
-        self.timers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rulings(&self) -> MutexGuard<'_, Rulings> {

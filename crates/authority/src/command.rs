@@ -129,9 +129,10 @@ pub enum Command {
         /// Why, and by whom.
         cause: EndCause,
     },
-    /// Time has passed: end what is due, up to [`crate::EXPIRED_MAX`] sessions. Send it again while
-    /// [`crate::Authority::next_deadline`] has passed.
-    Expire,
+    /// Time has passed: end those of these sessions that have run out.
+    Expire(Vec<SessionId>),
+    /// Say the new limits of those of these sessions whose limits changed without an entry of theirs.
+    SayLimits(Vec<SessionId>),
     /// Note that the ledger could not take entries.
     FailRecording {
         /// Since when.

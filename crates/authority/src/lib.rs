@@ -4,7 +4,7 @@
 //!   Command ──▶ Authority::decide(&command, now) ──▶ Decision { events, verdict }
 //!                                                        │
 //!   Authority::apply(&Entry) ◀───── each event, once ────┘   (the only way state changes)
-//!   Authority::next_deadline() ──▶ when to send Command::Expire
+//!   Traffic::handle(input, now) ──▶ what is cut, what is to be recorded, and when to wake
 //! ```
 //!
 //! Pure: no I/O, no clock, no randomness, no async, no iteration order that depends on a hash.
@@ -14,14 +14,16 @@
 mod audit;
 mod authority;
 mod command;
+mod deadlines;
 mod policy;
 mod spread;
+pub mod traffic;
 
 pub use audit::{AUDITOR_FORM, Auditor, Finding, FindingKind, LATE_BOUND, RecallError};
 pub use authority::{
     ADDED_ROLES_MAX, APPROVAL_TIME, Authority, CHECKPOINT_BYTES_MAX, CLIENT_BYTES_MAX,
-    CREDENTIALS_LIVE_MAX, EXPIRED_MAX, Erasure, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started,
-    TOMBSTONE_LIFE, marked,
+    CREDENTIALS_LIVE_MAX, Erasure, PATH_BYTES_MAX, STATEMENT_BYTES_MAX, Started, TOMBSTONE_LIFE,
+    marked,
 };
 pub use command::{
     ArchiveNews, Ask, Command, Decision, Denial, EndCause, ErasureRefusal, ErasureStep, Grant,

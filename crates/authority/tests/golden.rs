@@ -1,6 +1,6 @@
 //! The form of what is kept is for ever: these texts must be read by every later version.
 
-use curfew_authority::{Auditor, Policy, RecallError};
+use curfew_authority::{AUDITOR_FORM, Auditor, Policy, RecallError};
 use curfew_entry::Entry;
 use proptest::prelude::*;
 
@@ -57,7 +57,8 @@ fn an_auditor_that_stands_for_entries_is_read_by_every_later_version() {
     let kept = String::from_utf8(auditor.bequeath().unwrap()).unwrap();
     let same = Auditor::inherit(kept.as_bytes()).unwrap();
     assert_eq!(same.authority(), auditor.authority());
-    let later = kept.replacen("\"form\":4", "\"form\":3000", 1);
+    let form = format!("\"form\":{AUDITOR_FORM}");
+    let later = kept.replacen(&form, "\"form\":3000", 1);
     assert!(matches!(
         Auditor::inherit(later.as_bytes()),
         Err(RecallError::Later(3000))

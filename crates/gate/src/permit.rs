@@ -11,25 +11,20 @@
 //! fn wants_a_permit(_: &curfew_gate::Permit) {}
 //! ```
 
-mod pulse;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use curfew_authority::Grant;
-use curfew_entry::{ClosedBy, Deadline, DeadlineCause, EndReason, SessionId, Span, Timestamp};
+use curfew_authority::traffic::{ActivityCell, LastActivity, PermitId};
+use curfew_entry::{ClosedBy, SessionId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::recorder::{Durability, Unrecorded};
-pub(crate) use pulse::Pulse;
-
-/// The number of a permit within one run of the gateway.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub(crate) struct PermitId(pub(crate) u64);
+pub use curfew_authority::traffic::{Closing, Cut, CutCause};
 
 /// The right to do one action, bound to its entry in the ledger.
 ///
@@ -82,19 +77,6 @@ pub(crate) struct Released {
     pub(crate) closing: Option<Closing>,
     /// Places among its entries of what was never done.
     pub(crate) skipped: Vec<usize>,
-}
-
-/// How a connection or stream ended, for its `action.closed` entry.
-#[derive(Clone, Copy, Debug)]
-pub struct Closing {
-    /// What closed it.
-    pub by: ClosedBy,
-    /// When the last byte could flow.
-    pub closed: Timestamp,
-    /// Bytes from the client to the resource.
-    pub bytes_in: u64,
-    /// Bytes from the resource to the client.
-    pub bytes_out: u64,
 }
 
 impl Permit {
@@ -241,59 +223,6 @@ impl Drop for Permit {
     }
 }
 
-/// Why live traffic has to stop.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Cut {
-    /// What happened.
-    pub cause: CutCause,
-    /// The deadline, where a clock did it.
-    pub deadline: Option<Deadline>,
-    /// The limit that ran out, where a clock did it.
-    pub limit: Option<Span>,
-}
-
-impl Cut {
-    /// A cut that no clock made.
-    pub fn of(cause: CutCause) -> Self {
-        Self {
-            cause,
-            deadline: None,
-            limit: None,
-        }
-    }
-}
-
-/// What took a permit back.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum CutCause {
-    /// The session ended.
-    SessionEnded(EndReason),
-    /// A limit of this resource ran out; the session goes on.
-    Limit(DeadlineCause),
-    /// A new policy no longer permits what the connection can do; the session goes on.
-    PolicyChanged,
-    /// The ledger could not take entries for longer than the grace.
-    LedgerFailed,
-    /// The gateway is stopping.
-    Shutdown,
-    /// Its holder gave the permit back: what it covered was over.
-    Released,
-}
-
-impl CutCause {
-    /// How the closing entry names it.
-    pub fn closed_by(self) -> ClosedBy {
-        match self {
-            Self::SessionEnded(_) => ClosedBy::SessionEnd,
-            Self::Limit(_) => ClosedBy::Limit,
-            Self::PolicyChanged => ClosedBy::Policy,
-            Self::LedgerFailed => ClosedBy::Unrecorded,
-            // After it was given back nothing of it is recorded any more.
-            Self::Shutdown | Self::Released => ClosedBy::Shutdown,
-        }
-    }
-}
-
 /// Fires once, when a permit stops being valid. Cheap to clone and to poll.
 #[derive(Clone, Debug, Default)]
 pub struct CutSignal {
@@ -322,26 +251,43 @@ impl CutSignal {
     }
 }
 
+/// The activity of one session, noted by all its planes.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedActivity(Arc<Mutex<LastActivity>>);
+
+impl ActivityCell for SharedActivity {
+    fn new(activity: LastActivity) -> Self {
+        Self(Arc::new(Mutex::new(activity)))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut LastActivity) -> T) -> T {
+        // A panic while holding it leaves it whole: each change is made of moments that were.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// Where a plane notes activity: what a person does, never pings, keepalives or server-sent data.
 #[derive(Clone, Debug)]
 pub struct Activity {
-    pulse: Arc<Pulse>,
+    shared: SharedActivity,
     clock: Clock,
 }
 
 impl Activity {
-    pub(crate) fn new(pulse: Arc<Pulse>, clock: Clock) -> Self {
-        Self { pulse, clock }
+    pub(crate) fn new(shared: SharedActivity, clock: Clock) -> Self {
+        Self { shared, clock }
     }
 
     /// Notes that the person did something just now. Costs no entry and no timer.
     pub fn touch(&self) {
-        self.pulse.note(self.clock.now());
+        let now = self.clock.now();
+        self.shared.with(|activity| activity.note(now));
     }
 
     /// Holds the session active while something the person started is running.
     pub fn busy(&self) -> Busy {
-        self.pulse.begin(self.clock.now());
+        let now = self.clock.now();
+        self.shared.with(|activity| activity.begin(now));
         Busy(self.clone())
     }
 }
@@ -352,6 +298,7 @@ pub struct Busy(Activity);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.pulse.finish(self.0.clock.now());
+        let now = self.0.clock.now();
+        self.0.shared.with(|activity| activity.finish(now));
     }
 }

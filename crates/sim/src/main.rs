@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             for (kind, count) in &report.kinds {
                 println!("{count:8} {kind}");
             }
+            println!("permits cut: {:?}", report.cuts);
             println!("faults planted and found: {:?}", report.found);
             ExitCode::SUCCESS
         }

@@ -95,7 +95,7 @@ impl Auditor {
         out.push((kind, None, problem.to_owned()));
     }
 
-    /// An entry that others follow from: what follows is expected from here on.
+    /// An entry that others follow from.
     pub(super) fn lead(&mut self, entry: &Entry, out: &mut Vec<Found>) {
         if let Event::PolicyLoaded { digest, text } = &entry.event
             && *digest != Policy::digest_of(text)
@@ -122,22 +122,17 @@ impl Auditor {
             out.push((kind, None, refusal.to_string()));
             return;
         }
-        let mut events = decision.events.into_iter();
-        for event in events.by_ref() {
-            if std::mem::discriminant(&event) != std::mem::discriminant(&entry.event) {
-                // It had run out, and had to end before anything else changed.
-                self.miss(&event, out);
-                continue;
-            }
+        // What follows from it is judged entry by entry, and found where it does not come.
+        let lead = decision.events.into_iter();
+        let lead =
+            lead.filter(|it| std::mem::discriminant(it) == std::mem::discriminant(&entry.event));
+        for event in lead {
             let same_text = matches!(event, Event::PolicyLoaded { .. });
             if event != entry.event && !same_text {
                 let detail = "it is not in the form a gateway writes".to_owned();
                 out.push((FindingKind::ResourcesWrong, None, detail));
             }
-            break;
         }
-        self.expected = events.collect();
-        self.expected_at = entry.time;
     }
 
     /// Whether the entry is one that had to follow. Reports those that had to come before it.

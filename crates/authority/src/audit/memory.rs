@@ -6,10 +6,11 @@ use curfew_entry::SessionsKept;
 use serde::{Deserialize, Serialize};
 
 use super::Auditor;
+use crate::deadlines::Deadlines;
 
 /// The form in which an auditor is kept. It changes with what an auditor knows, and with how it judges:
 /// what an earlier one has judged need not be so for a later one.
-pub const AUDITOR_FORM: u32 = 4;
+pub const AUDITOR_FORM: u32 = 5;
 
 /// Why nothing can be made of what was kept.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,9 @@ impl Auditor {
     /// # Errors
     /// When it is not what [`Auditor::remember`] gave.
     pub fn recall(kept: &str) -> Result<Auditor, RecallError> {
-        Ok(serde_json::from_str(kept)?)
+        let mut auditor: Auditor = serde_json::from_str(kept)?;
+        auditor.deadlines = Deadlines::of(&auditor.authority);
+        Ok(auditor)
     }
 
     /// All that it knows, to stand for the entries so far once they are gone. Every later version reads
@@ -76,6 +79,7 @@ impl Auditor {
         }
         let mut auditor = serde_json::from_slice::<Heir<Auditor>>(kept)?.auditor;
         auditor.hand_over();
+        auditor.deadlines = Deadlines::of(&auditor.authority);
         Ok(auditor)
     }
 

@@ -1,7 +1,7 @@
 //! Judging starts, renewals, activity, ends and credentials.
 
 use super::{Auditor, FindingKind, Found, found};
-use crate::authority::{Admission, Applicant, Authority, Held, Issued, is_clock_reason};
+use crate::authority::{Admission, Applicant, Held, Issued, is_clock_reason};
 use curfew_entry::Proof;
 use curfew_entry::Timestamp;
 use curfew_entry::{CredentialFault, Entry, Event};
@@ -138,9 +138,13 @@ impl Auditor {
         let moment = self.outage.map_or(entry.time, |since| {
             (*effective).clamp(since.min(entry.time), entry.time)
         });
-        let due = Authority::end_due(held, entry.time).map(|due| dated(due, moment));
+        let due = self.authority.end_due(held, entry.time);
+        let right = due.as_ref().is_some_and(|due| {
+            let is_back = self.outage.is_some();
+            *due == entry.event || (is_back && dated(due.clone(), moment) == entry.event)
+        });
         match due {
-            Some(due) if due == entry.event => {
+            Some(_) if right => {
                 if late.is_some_and(|late| late > self.bound) {
                     let detail = format!("it ended later than it may, which is {}", self.bound);
                     out.push(found(FindingKind::EndLate, session, detail));

@@ -1,6 +1,7 @@
 //! How each recorded entry takes effect. The only place where state changes.
 
 use super::bounds::CREDENTIALS_KEPT_MAX;
+use super::change::Reconsidered;
 use super::connections::Connections;
 use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
 use crate::policy::Policy;
@@ -28,11 +29,11 @@ impl Authority {
         self.note(&entry.event, time);
         match &entry.event {
             Event::LogOpened { .. } => self.state.opened = true,
-            Event::PolicyLoaded { text, .. } => self.load_policy_text(text),
-            Event::ResourcesLoaded { resources } => self.replace_resources(resources),
+            Event::PolicyLoaded { text, .. } => self.load_policy_text(text, time),
+            Event::ResourcesLoaded { resources } => self.replace_resources(resources, time),
             Event::AccountChanged {
                 subject, change, ..
-            } => self.change_account(subject, change),
+            } => self.change_account(subject, change, time),
             Event::SessionStarted { .. } => self.start(&entry.event, time),
             Event::SessionReauthenticated { session, proof } => {
                 self.reauthenticate(session, proof, time);
@@ -151,24 +152,42 @@ impl Authority {
         }
     }
 
-    fn replace_resources(&mut self, resources: &[Resource]) {
+    fn replace_resources(&mut self, resources: &[Resource], time: Timestamp) {
         self.state.resources = with_gateway(resources.to_vec());
-        self.rulings().clear();
+        self.reconsider(time);
     }
 
-    fn load_policy_text(&mut self, text: &str) {
+    fn load_policy_text(&mut self, text: &str, time: Timestamp) {
         // A text that cannot be read permits nothing.
         self.state.policy = Policy::parse("policy", text).ok();
-        self.rulings().clear();
+        self.reconsider(time);
     }
 
-    fn arm(&self, session: &SessionId) {
-        if let Some(at) = self.state.over_at(session) {
-            self.timers().arm(session, at);
+    /// Other rules hold from here on, for every session: its new limits, or that it may do nothing
+    /// more. The entries that say so for each may come later.
+    fn reconsider(&mut self, time: Timestamp) {
+        self.rulings().clear();
+        let changes = self.reconsidered(self.policy(), &self.state.resources, time);
+        let changes = changes.into_iter();
+        let changes: Vec<_> = changes
+            .map(|(held, change)| (held.session.id.clone(), change))
+            .collect();
+        for (session, change) in changes {
+            let Some(held) = self.state.sessions.get_mut(&session) else {
+                continue;
+            };
+            match change {
+                Reconsidered::Limited { limits, rules } => {
+                    held.session.limits = limits;
+                    self.state.unsaid.insert(session, rules);
+                    self.state.unsaid_since = Some(time);
+                }
+                Reconsidered::Doomed => held.doom(EndReason::PolicyChanged, time),
+            }
         }
     }
 
-    fn change_account(&mut self, subject: &SubjectName, change: &AccountChange) {
+    fn change_account(&mut self, subject: &SubjectName, change: &AccountChange, time: Timestamp) {
         let doom = match change {
             AccountChange::Added(_) => None,
             AccountChange::Disabled => {
@@ -187,9 +206,8 @@ impl Authority {
         let sessions = self.state.by_subject.get(subject).cloned();
         for session in sessions.into_iter().flatten() {
             if let Some(held) = self.state.sessions.get_mut(&session) {
-                held.doomed.get_or_insert(reason);
+                held.doom(reason, time);
             }
-            self.arm(&session);
         }
     }
 
@@ -224,6 +242,7 @@ impl Authority {
             number: self.state.started,
             credentials: Vec::new(),
             doomed: None,
+            doomed_at: Timestamp::default(),
             connections: Connections::default(),
         };
         self.state.started += 1;
@@ -233,7 +252,6 @@ impl Authority {
             .or_default()
             .insert(session.clone());
         self.state.sessions.insert(session.clone(), held);
-        self.arm(session);
     }
 
     fn reauthenticate(&mut self, session: &SessionId, proof: &Proof, time: Timestamp) {
@@ -253,8 +271,8 @@ impl Authority {
     fn limit(&mut self, session: &SessionId, limits: Limits) {
         if let Some(held) = self.state.sessions.get_mut(session) {
             held.session.limits = limits;
-            self.arm(session);
         }
+        self.state.said(session);
     }
 
     fn touch(&mut self, session: &SessionId, active_at: Timestamp) {
@@ -273,7 +291,7 @@ impl Authority {
         let Some(held) = self.state.sessions.remove(session) else {
             return;
         };
-        self.timers().disarm(session);
+        self.state.said(session);
         let subject = &held.session.subject;
         if let Some(sessions) = self.state.by_subject.get_mut(subject) {
             sessions.remove(session);

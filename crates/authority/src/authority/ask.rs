@@ -78,7 +78,7 @@ impl Authority {
 
     /// Ends a session that may not live on.
     pub(super) fn over(&self, held: &Held, now: Timestamp) -> Option<Decision> {
-        let event = Self::end_due(held, now)?;
+        let event = self.end_due(held, now)?;
         let Event::SessionEnded {
             session, reason, ..
         } = &event

@@ -1,24 +1,34 @@
 //! Commands that begin or renew sessions, or change what holds for all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context, short};
 use super::judge::{Admission, Applicant, ended};
 use super::{Authority, Held, with_gateway};
 use crate::command::{Command, Decision, Denial, Refusal, Verdict};
 use crate::policy::Policy;
+use crate::traffic::PIECE;
 use curfew_entry::Resource;
 use curfew_entry::Timestamp;
 use curfew_entry::{
     AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
     RefusalCause,
 };
-use curfew_entry::{Credential, CredentialClass, LiveSession, Proof};
-use curfew_entry::{RuleId, SessionId, SubjectName};
+use curfew_entry::{Credential, CredentialClass, Proof};
+use curfew_entry::{Limits, ResourceName, RuleId, SessionId, SubjectName};
+
+/// What other rules mean for a session.
+pub(super) enum Reconsidered {
+    /// It lives under other limits.
+    Limited { limits: Limits, rules: Vec<RuleId> },
+    /// It must end.
+    Doomed,
+}
 
 impl Authority {
     /// The sessions that ran out while nothing flowed end at their deadlines. What an
-    /// interruption kept from being recorded after its cause is caught up as well.
+    /// interruption kept from being recorded after its cause is caught up as well. Where there are
+    /// many sessions, both come in pieces later.
     pub(super) fn start_gateway(&self, command: &Command, now: Timestamp) -> Decision {
         let mut events = Vec::new();
         if let Command::StartGateway {
@@ -37,17 +47,15 @@ impl Authority {
                 wall: *wall,
             });
         }
-        for (_, session) in self.due(now, usize::MAX) {
-            let Some(held) = self.held(&session) else {
-                continue;
-            };
-            let moment = match held.doomed {
-                Some(_) => now,
-                None => held.over_at(),
-            };
-            events.extend(Self::end_due(held, moment));
+        if self.is_small() {
+            let due = self.due(now).into_iter();
+            events.extend(due.filter_map(|held| Self::end_after(held, now, now)));
+            events.extend(
+                self.unsaid(usize::MAX)
+                    .iter()
+                    .filter_map(|it| self.limited(it)),
+            );
         }
-        events.extend(self.reconsider(now));
         Decision::done(events)
     }
 
@@ -59,14 +67,11 @@ impl Authority {
         if self.policy() == Some(&policy) {
             return Decision::done(Vec::new());
         }
-        let mut events = self.ends_due(now, usize::MAX);
-        events.push(Event::PolicyLoaded {
+        let loaded = Event::PolicyLoaded {
             digest: policy.digest().clone(),
             text: text.to_owned(),
-        });
-        let after = self.with(|state| state.policy = Some(policy));
-        events.extend(after.reconsider(now));
-        Decision::done(events)
+        };
+        Decision::done(self.with_consequences(loaded, Some(&policy), &self.state.resources, now))
     }
 
     pub(super) fn load_resources(&self, resources: &[Resource], now: Timestamp) -> Decision {
@@ -95,27 +100,55 @@ impl Authority {
                 max: ENTRY_BYTES_MAX,
             });
         }
-        let mut events = self.ends_due(now, usize::MAX);
-        events.push(entry.event);
-        let after = self.with(|state| state.resources = by_name);
-        events.extend(after.reconsider(now));
-        Decision::done(events)
+        Decision::done(self.with_consequences(entry.event, self.policy(), &by_name, now))
     }
 
-    /// This authority with one thing changed.
-    fn with(&self, change: impl FnOnce(&mut super::State)) -> Self {
-        let mut after = self.clone();
-        change(&mut after.state);
-        after
+    /// Whether what follows for all sessions is decided together with its cause.
+    fn is_small(&self) -> bool {
+        self.state.sessions.len() <= PIECE
     }
 
-    /// What the policy in force means for the sessions that are live and not due: other limits,
-    /// or the end. In order of start.
-    fn reconsider(&self, now: Timestamp) -> Vec<Event> {
+    /// Other rules, what they mean for the sessions that are live, and the ends of those that had run
+    /// out before. Where there are many sessions, what follows comes in pieces later.
+    fn with_consequences(
+        &self,
+        loaded: Event,
+        policy: Option<&Policy>,
+        resources: &BTreeMap<ResourceName, Resource>,
+        now: Timestamp,
+    ) -> Vec<Event> {
+        if !self.is_small() {
+            return vec![loaded];
+        }
+        let mut events = self.ends_due(now);
+        events.push(loaded);
+        for (held, verdict) in self.reconsidered(policy, resources, now) {
+            let session = held.session.id.clone();
+            events.push(match verdict {
+                Reconsidered::Limited { limits, rules } => Event::SessionLimited {
+                    session,
+                    limits,
+                    rules,
+                },
+                Reconsidered::Doomed => ended(&session, EndReason::PolicyChanged, now),
+            });
+        }
+        events
+    }
+
+    /// What these rules mean for the sessions that are live and not due, where that is not what holds:
+    /// other limits, or the end. In order of start.
+    pub(super) fn reconsidered(
+        &self,
+        policy: Option<&Policy>,
+        resources: &BTreeMap<ResourceName, Resource>,
+        now: Timestamp,
+    ) -> Vec<(&Held, Reconsidered)> {
         // Many sessions look the same to policy; each look is judged once.
         let mut known: BTreeMap<_, Admission> = BTreeMap::new();
-        let by_subject = self.policy().is_some_and(Policy::names_subjects);
-        let mut events = Vec::new();
+        let by_subject = policy.is_some_and(Policy::names_subjects);
+        let gateway = resources.get(&ResourceName::gateway());
+        let mut found = Vec::new();
         for held in self.by_start() {
             let session = &held.session;
             if held.over_at() <= now {
@@ -129,10 +162,57 @@ impl Authority {
             );
             let admission = known
                 .entry(look)
-                .or_insert_with(|| self.admit(self.policy(), Applicant::of(session)));
-            events.extend(reconsidered(session, admission, now));
+                .or_insert_with(|| Self::admit_to(gateway, policy, Applicant::of(session)));
+            let verdict = match admission {
+                Admission::Granted { limits, .. } if *limits == session.limits => continue,
+                Admission::Granted { limits, rules } if session.deadline(limits).at > now => {
+                    Reconsidered::Limited {
+                        limits: *limits,
+                        rules: rules.clone(),
+                    }
+                }
+                Admission::Granted { .. }
+                | Admission::TooWeak { .. }
+                | Admission::Refused { .. } => Reconsidered::Doomed,
+            };
+            found.push((held, verdict));
         }
-        events
+        found
+    }
+
+    /// New limits of these sessions, where no entry has said them.
+    pub(super) fn limit_unsaid(&self, sessions: &[SessionId]) -> Vec<Event> {
+        sessions.iter().filter_map(|it| self.limited(it)).collect()
+    }
+
+    /// The entry that says a session's new limits, where none has.
+    pub(crate) fn limited(&self, session: &SessionId) -> Option<Event> {
+        Some(Event::SessionLimited {
+            session: session.clone(),
+            limits: self.session(session)?.limits,
+            rules: self.state.unsaid.get(session)?.clone(),
+        })
+    }
+
+    /// No entry of a session comes before the one that says its new limits.
+    pub(super) fn say_limits_first(&self, events: &mut Vec<Event>) {
+        if self.state.unsaid.is_empty() {
+            return;
+        }
+        let mut said = BTreeSet::new();
+        let mut place = 0;
+        while let Some(event) = events.get(place) {
+            let session = event.facets().session.cloned();
+            let is_first = session.filter(|session| said.insert(session.clone()));
+            let limited = is_first.and_then(|session| self.limited(&session));
+            if let Some(limited) = limited
+                && !matches!(event, Event::SessionLimited { .. })
+            {
+                events.insert(place, limited);
+                place += 1;
+            }
+            place += 1;
+        }
     }
 
     pub(super) fn decide_account_change(
@@ -161,10 +241,14 @@ impl Authority {
             return Decision::done(vec![changed]);
         };
         let mut sessions: Vec<&Held> = self.sessions_of(subject).collect();
+        if sessions.len() > PIECE {
+            // They may do nothing from here on, and end in pieces.
+            return Decision::done(vec![changed]);
+        }
         sessions.sort_by_key(|held| held.number);
         let mut events: Vec<Event> = sessions
             .iter()
-            .filter_map(|held| Self::end_due(held, now))
+            .filter_map(|held| self.end_due(held, now))
             .collect();
         events.push(changed);
         let live = sessions.iter().filter(|held| held.over_at() > now);
@@ -347,23 +431,6 @@ impl Authority {
         let taken = self.credential(&credential.hash).is_some()
             || self.issued(session, &credential.id).is_some();
         taken.then(|| Refusal::CredentialTaken(credential.id.clone()))
-    }
-}
-
-/// What another policy means for one session.
-fn reconsidered(session: &LiveSession, admission: &Admission, now: Timestamp) -> Option<Event> {
-    match admission {
-        Admission::Granted { limits, .. } if *limits == session.limits => None,
-        Admission::Granted { limits, rules } if session.deadline(limits).at > now => {
-            Some(Event::SessionLimited {
-                session: session.id.clone(),
-                limits: *limits,
-                rules: rules.clone(),
-            })
-        }
-        Admission::Granted { .. } | Admission::TooWeak { .. } | Admission::Refused { .. } => {
-            Some(ended(&session.id, EndReason::PolicyChanged, now))
-        }
     }
 }
 

@@ -9,10 +9,6 @@ use curfew_entry::Timestamp;
 use curfew_entry::{CredentialId, SessionId, SubjectName};
 use curfew_entry::{EndReason, Event, RefusalCause};
 
-/// Sessions that one [`Command::Expire`] ends at most: about 10 ms of work, so that others get in
-/// between where there are many.
-pub const EXPIRED_MAX: usize = 1_024;
-
 impl Decision {
     /// Events that were carried out, with nothing to answer.
     pub(super) fn done(events: Vec<Event>) -> Self {
@@ -49,7 +45,12 @@ impl Authority {
     /// `now` must not lie before the newest entry; if it does, the newest entry's time is taken,
     /// so that time which runs backwards never lengthens a session.
     pub fn decide(&self, command: &Command, now: Timestamp) -> Decision {
-        let now = now.max(self.time());
+        let mut decision = self.decided(command, now.max(self.time()));
+        self.say_limits_first(&mut decision.events);
+        decision
+    }
+
+    fn decided(&self, command: &Command, now: Timestamp) -> Decision {
         match command {
             Command::OpenLog { .. } if self.is_open() => Decision::refused(Refusal::AlreadyOpen),
             Command::OpenLog { origin } => Decision::done(vec![Event::LogOpened {
@@ -89,7 +90,8 @@ impl Authority {
             Command::Ask(ask) => self.ask(ask, now),
             Command::Close { closed, verb } => self.close(closed, *verb, now),
             Command::End { session, cause } => self.decide_end(session, cause, now),
-            Command::Expire => Decision::done(self.ends_due(now, EXPIRED_MAX)),
+            Command::SayLimits(sessions) => Decision::done(self.limit_unsaid(sessions)),
+            Command::Expire(sessions) => Decision::done(self.expire(sessions, now)),
             Command::FailRecording { since, cause } => {
                 Decision::done(vec![Event::RecordingFailed {
                     since: *since,
@@ -140,14 +142,16 @@ impl Authority {
         }
     }
 
-    /// The ends of sessions that may not live on at `now`, in order of their deadlines: the first
-    /// `most` of them.
-    pub(super) fn ends_due(&self, now: Timestamp, most: usize) -> Vec<Event> {
-        self.due(now, most)
-            .iter()
-            .filter_map(|(_, session)| self.held(session))
-            .filter_map(|held| Self::end_due(held, now))
-            .collect()
+    /// The ends of sessions that may not live on at `now`, in order of their deadlines.
+    pub(super) fn ends_due(&self, now: Timestamp) -> Vec<Event> {
+        let due = self.due(now).into_iter();
+        due.filter_map(|held| self.end_due(held, now)).collect()
+    }
+
+    /// The ends of those of these sessions that may not live on at `now`.
+    fn expire(&self, sessions: &[SessionId], now: Timestamp) -> Vec<Event> {
+        let held = sessions.iter().filter_map(|session| self.held(session));
+        held.filter_map(|held| self.end_due(held, now)).collect()
     }
 
     /// The verdict on a command about a session that is not live.

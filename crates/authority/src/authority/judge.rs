@@ -6,7 +6,7 @@ use super::{Authority, Held};
 use crate::policy::{Policy, Question, Ruling};
 use curfew_entry::Timestamp;
 use curfew_entry::{Aal, Deadline, DeadlineCause, Demands, Limits};
-use curfew_entry::{AccountClass, Plane, Verb};
+use curfew_entry::{AccountClass, Plane, Resource, Verb};
 use curfew_entry::{ActionDetail, DenialCause, EndReason, Event};
 use curfew_entry::{Context, LiveSession, Proof};
 use curfew_entry::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
@@ -148,9 +148,17 @@ impl Authority {
 
     /// What `policy` says of a session for this person.
     pub(crate) fn admit(&self, policy: Option<&Policy>, applicant: Applicant<'_>) -> Admission {
+        Self::admit_to(self.resource(&ResourceName::gateway()), policy, applicant)
+    }
+
+    /// The same, where this is the gateway.
+    pub(super) fn admit_to(
+        gateway: Option<&Resource>,
+        policy: Option<&Policy>,
+        applicant: Applicant<'_>,
+    ) -> Admission {
         let refused = |cause, rules| Admission::Refused { cause, rules };
-        let gateway = ResourceName::gateway();
-        let (Some(policy), Some(resource)) = (policy, self.resource(&gateway)) else {
+        let (Some(policy), Some(resource)) = (policy, gateway) else {
             return refused(DenialCause::NotPermitted, Vec::new());
         };
         let ruling = policy.ask(&Question {
@@ -188,18 +196,29 @@ impl Authority {
     }
 
     /// The end that is due on this session at `now`, if one is.
-    pub(crate) fn end_due(held: &Held, now: Timestamp) -> Option<Event> {
+    pub(crate) fn end_due(&self, held: &Held, now: Timestamp) -> Option<Event> {
+        Self::end_after(held, now, self.started_at())
+    }
+
+    /// The same, where the gateway last took up its work at `started`: what ran out while nothing
+    /// could flow ended then.
+    pub(super) fn end_after(held: &Held, now: Timestamp, started: Timestamp) -> Option<Event> {
         let session = &held.session;
         if let Some(reason) = held.doomed {
             return Some(ended(&session.id, reason, now));
         }
         let deadline = session.end_deadline();
+        let effective = if deadline.at <= started {
+            deadline.at
+        } else {
+            now
+        };
         (deadline.at <= now).then(|| Event::SessionEnded {
             session: session.id.clone(),
             reason: deadline.cause.into(),
             deadline: Some(deadline.at),
-            effective: now,
-            late: Some(now.saturating_since(deadline.at)),
+            effective,
+            late: Some(effective.saturating_since(deadline.at)),
             by: None,
         })
     }

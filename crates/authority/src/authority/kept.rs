@@ -12,16 +12,10 @@ impl Serialize for Authority {
 
 impl<'de> Deserialize<'de> for Authority {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let authority = Self {
+        Ok(Self {
             state: State::deserialize(deserializer)?,
             ..Self::default()
-        };
-        for session in authority.state.sessions.keys() {
-            if let Some(at) = authority.state.over_at(session) {
-                authority.timers().arm(session, at);
-            }
-        }
-        Ok(authority)
+        })
     }
 }
 

@@ -7,6 +7,7 @@ mod changes;
 mod clocks;
 mod connections;
 mod erasing;
+mod pieces;
 
 use super::*;
 use crate::command::{
@@ -91,6 +92,11 @@ fn start(n: u64, secs: u64) -> Command {
         context: office(),
         credential: credential(n, CredentialClass::Database),
     }
+}
+
+/// Ends those of these sessions that have run out.
+fn expire(sessions: &[u64]) -> Command {
+    Command::Expire(sessions.iter().copied().map(id).collect())
 }
 
 fn action(verb: Verb) -> ActionDetail {

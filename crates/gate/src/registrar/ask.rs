@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use curfew_authority::traffic::AccountUse;
 use curfew_authority::{Ask, Command, Grant, Presenter, Refusal as Refused, Verdict};
 use curfew_entry::{AccountClass, SessionId, Verb};
 
-use super::live::AccountUse;
 use super::task::{Task, Urgency};
 use super::{Answer, Asked, Refusal, refusal_by};
-use crate::permit::{Activity, Permit, Recording};
+use crate::permit::{Activity, CutSignal, Permit, Recording};
 
 /// What became of one question.
 enum Settled {
@@ -126,7 +126,7 @@ impl Task {
             // It was on its way while its connection ended.
             Verdict::Refused(Refused::NotOpen(connection)) => session
                 .and_then(|session| {
-                    let cut = self.live.cut_of(&session, connection)?;
+                    let cut = self.traffic.cut_of(&session, connection)?;
                     Some(refusal_by(&session, cut, Vec::new()))
                 })
                 .unwrap_or(Refusal::Unauthenticated),
@@ -145,10 +145,15 @@ impl Task {
         grant: Grant,
         account: Option<AccountUse>,
     ) -> Option<Permit> {
-        let session = self.authority.session(&grant.session)?;
         let (last, _) = entries.last().copied()?;
-        let (id, cut, pulse) = self.live.admit(session, entries, grant.limits, account);
-        let activity = Activity::new(pulse, self.clock.clone());
+        let (session, limits) = (&grant.session, grant.limits);
+        let admitted = self
+            .traffic
+            .admit(session, entries, limits, account, &self.authority);
+        let (id, shared) = admitted?;
+        let cut = CutSignal::default();
+        self.cuts.insert(id, cut.clone());
+        let activity = Activity::new(shared, self.clock.clone());
         let recording = Recording::new(Arc::clone(&self.durability), self.record_wait);
         Some(Permit::mint(
             id,

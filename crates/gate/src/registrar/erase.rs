@@ -93,7 +93,7 @@ impl Task {
             return;
         };
         let durable = self.durability.size() > approved.before;
-        if self.outage.is_some() || self.erasing.wiping.is_some() || !durable {
+        if self.traffic.outage().is_some() || self.erasing.wiping.is_some() || !durable {
             return;
         }
         let store = self.store().cloned();
@@ -122,8 +122,8 @@ impl Task {
             before: approved.before,
         });
         // Where it cannot be recorded it is wiped again, which says the same.
-        let unsaid = self.outage.is_some()
-            || matches!(self.carry_out(&finish), Err(NotDone::Unavailable(_)));
+        let unsaid = self.traffic.outage().is_some()
+            || matches!(self.carry_out(&finish), Err(NotDone::Unavailable));
         if !unsaid {
             self.erasing.waiting.pop_front();
         }

@@ -5,10 +5,9 @@
 
 mod ask;
 mod conceal;
+mod drive;
 mod erase;
-mod live;
 mod lookup;
-mod outage;
 mod record;
 mod stop;
 mod strangers;

@@ -1,19 +1,21 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
+use curfew_authority::traffic::Input;
 use curfew_authority::{Command, Decision};
-use curfew_entry::{Entry, Event, SessionId, Timestamp};
+use curfew_entry::{Entry, Event, Timestamp};
 use curfew_ledger::{AppendError, Space, Writer};
 
-use super::outage::Outage;
-use super::task::{NotDone, Task, Urgency};
+use super::task::{Task, Urgency};
 use super::{Refusal, Unavailable};
 use crate::conditions::Part;
-use crate::permit::{Cut, CutCause};
 
 /// Entries that may be under way to the disk when another decision is taken: half of what the
 /// ledger's queue takes. At 300 bytes each they hold 10 MB. A decision is taken whole, however many
 /// entries it has: at most one for each live session, smaller than what is held of that session.
 const UNDURABLE_MAX: usize = 32_768;
+
+/// What is said where the ledger's disk is full.
+const NO_SPACE: &str = "no space is left on the ledger's disk";
 
 /// Which entries may use the ledger's reserve: those that close things, and that say what failed.
 fn may_use_reserve(event: &Event) -> bool {
@@ -35,19 +37,10 @@ impl Task {
             .writer
             .as_ref()
             .is_some_and(|writer| writer.space() != Space::Ample);
-        if full && self.outage.is_none() {
-            self.fail(
-                Unavailable::DiskFull,
-                "no space is left on the ledger's disk".to_owned(),
-            );
+        if full && self.traffic.outage().is_none() {
+            self.fail(Unavailable::DiskFull, NO_SPACE.to_owned());
         }
-        match &mut self.outage {
-            None => Ok(()),
-            Some(outage) => {
-                outage.refused += 1;
-                Err(Refusal::Unavailable(outage.kind))
-            }
-        }
+        self.refuse_in_outage()
     }
 
     /// Records what a decision says happened, and lets it take effect: all of it or nothing. Gives
@@ -62,42 +55,19 @@ impl Task {
         mut now: Timestamp,
         urgency: Urgency,
     ) -> Result<Option<u64>, Unavailable> {
-        let mut ended = self.cut_ended(&decision);
-        if !ended.is_empty() {
+        if self.tell(Input::Decided(&decision.events)) {
             now = self.now();
             decision = self.authority.decide(command, now);
             // Whatever ran out in between is cut as well, before it is recorded.
-            ended = self.cut_ended(&decision);
+            self.tell(Input::Decided(&decision.events));
         }
+        let ends = |event: &&Event| matches!(event, Event::SessionEnded { .. });
+        let ended: Vec<Event> = decision.events.iter().filter(ends).cloned().collect();
         let recorded = self.take_events(decision, now, urgency);
-        if recorded.is_err()
-            && let Some(outage) = &mut self.outage
-        {
-            for session in ended {
-                outage.note_cut(&session, now);
-            }
+        if recorded.is_err() {
+            self.tell(Input::Unrecorded(command, &ended));
         }
         recorded
-    }
-
-    /// Cuts the traffic of every session that the decision ends, and gives their names.
-    fn cut_ended(&mut self, decision: &Decision) -> Vec<SessionId> {
-        let mut ended = Vec::new();
-        for event in &decision.events {
-            if let Event::SessionEnded {
-                session, reason, ..
-            } = event
-            {
-                let cut = Cut::of(CutCause::SessionEnded(*reason));
-                let had_traffic = self.live.end(session, cut);
-                let now = self.now();
-                if let Some(outage) = self.outage.as_mut().filter(|_| had_traffic) {
-                    outage.note_cut(session, now);
-                }
-                ended.push(session.clone());
-            }
-        }
-        ended
     }
 
     /// Takes the events of a decision in, unless the first finds no room. From then on the rest has
@@ -149,29 +119,10 @@ impl Task {
             if !self.strangers.admit(&event, now) {
                 continue;
             }
-            self.date_back(&mut event);
+            self.traffic.date_back(&mut event);
             entries.push(Entry { time: now, event });
         }
         entries
-    }
-
-    /// A session that was cut during an outage ended then, not when the ledger came back.
-    fn date_back(&self, event: &mut Event) {
-        if let (
-            Some(outage),
-            Event::SessionEnded {
-                session,
-                deadline,
-                effective,
-                late,
-                ..
-            },
-        ) = (&self.outage, event)
-            && let Some(moment) = outage.effective(session, *deadline)
-        {
-            *effective = moment.min(*effective);
-            *late = deadline.map(|deadline| effective.saturating_since(deadline));
-        }
     }
 
     /// An entry as it is written, with what it conceals staged.
@@ -288,22 +239,8 @@ impl Task {
     /// An entry takes effect.
     fn applied(&mut self, index: u64, entry: &Entry) {
         self.authority.apply(entry);
-        if let Event::SessionReauthenticated { session, .. }
-        | Event::SessionActive { session, .. }
-        | Event::SessionLimited { session, .. }
-        | Event::ActionAllowed { session, .. }
-        | Event::ActionDenied { session, .. } = &entry.event
-            && let Some(session) = self.authority.session(session)
-        {
-            self.live.follow(session);
-        }
-        if let Event::SessionLimited { session, .. } = &entry.event {
-            self.live.recheck(session);
-        }
         self.strangers.recorded(&entry.event);
-        if let Event::PolicyLoaded { .. } | Event::ResourcesLoaded { .. } = &entry.event {
-            self.live.follow_policy(&self.authority, entry.time);
-        }
+        self.tell(Input::Recorded(entry));
         self.approved(&entry.event, index);
     }
 
@@ -320,7 +257,7 @@ impl Task {
         let kind = match error {
             // Passing: as many entries wait as the queue holds. The next question may be lucky.
             AppendError::Full => return Unavailable::Ledger,
-            AppendError::NoSpace if self.outage.is_none() => Unavailable::DiskFull,
+            AppendError::NoSpace if self.traffic.outage().is_none() => Unavailable::DiskFull,
             AppendError::NoSpace
             | AppendError::Failed
             | AppendError::Closed
@@ -328,9 +265,7 @@ impl Task {
             | AppendError::Empty => Unavailable::Ledger,
         };
         self.fail(kind, error.to_string());
-        if let Some(outage) = &mut self.outage {
-            outage.refused += 1;
-        }
+        self.traffic.refuse();
         kind
     }
 
@@ -339,35 +274,28 @@ impl Task {
         tracing::error!(%cause, "the ledger cannot take entries; nothing new is admitted");
         let text = format!("nothing new is admitted: the log takes no entries: {cause}");
         self.conditions.failed(Part::Recording, text);
-        let now = self.now();
-        match &mut self.outage {
-            Some(outage) => outage.kind = kind,
-            outage @ None => *outage = Some(Outage::new(kind, cause.clone(), now)),
-        }
         if kind == Unavailable::Ledger {
             // A writer that failed stays failed; what it may have written is read again. Whoever
             // waits is told now, not when the disk is better.
             self.durability.give_up();
             self.writer = None;
-        } else if self
-            .carry_out(&Command::FailRecording { since: now, cause })
-            .is_ok()
-            && let Some(outage) = &mut self.outage
-        {
-            outage.noted = true;
         }
+        let reserve = kind == Unavailable::DiskFull;
+        self.tell(Input::Failed { cause, reserve });
     }
 
     /// A full disk may have room again.
     pub(super) fn look_for_space(&mut self) {
-        let (Some(writer), Some(outage)) = (&self.writer, &mut self.outage) else {
+        let (Some(writer), Some(_)) = (&self.writer, self.traffic.outage()) else {
             return;
         };
         if writer.space() == Space::Ample {
-            self.resume();
+            self.tell(Input::Back);
         } else {
             // Opened again, and full: ends go into the reserve.
-            outage.kind = Unavailable::DiskFull;
+            let cause = NO_SPACE.to_owned();
+            let reserve = true;
+            self.tell(Input::Failed { cause, reserve });
         }
     }
 
@@ -402,46 +330,6 @@ impl Task {
         self.handed = size;
         self.durability.resume(size);
         self.catch_up();
-    }
-
-    /// The ledger takes entries again: what could not be recorded is recorded now. Where it fails
-    /// again, what is left waits for the next time.
-    fn resume(&mut self) {
-        if self.try_resume().is_ok() {
-            let refused = self.outage.take().map_or(0, |outage| outage.refused);
-            self.conditions.well(Part::Recording);
-            tracing::warn!(refused, "the ledger takes entries again");
-        }
-    }
-
-    fn try_resume(&mut self) -> Result<(), NotDone> {
-        let Some(outage) = &self.outage else {
-            return Ok(());
-        };
-        if !outage.noted {
-            let (since, cause) = (outage.since, outage.cause.clone());
-            self.carry_out(&Command::FailRecording { since, cause })?;
-        }
-        if let Some(outage) = &mut self.outage {
-            outage.noted = true;
-        }
-        // What was done meanwhile kept sessions alive.
-        for session in self.live.sessions() {
-            self.observe(&session)?;
-        }
-        while let Some(command) = self.outage.as_mut().and_then(Outage::next_deferred) {
-            if let Err(NotDone::Unavailable(kind)) = self.carry_out(&command) {
-                if let Some(outage) = &mut self.outage {
-                    outage.defer_again(command);
-                }
-                return Err(NotDone::Unavailable(kind));
-            }
-        }
-        while self.has_due() {
-            self.carry_out(&Command::Expire)?;
-        }
-        let refused = self.outage.as_ref().map_or(0, |outage| outage.refused);
-        self.carry_out(&Command::ResumeRecording { refused })
     }
 }
 

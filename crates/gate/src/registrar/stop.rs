@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use curfew_authority::Command;
+use curfew_authority::traffic::Input;
 use tokio::sync::mpsc;
 
 use super::task::{PAUSE, Stop, Task};
 use super::{Refusal, Unavailable};
-use crate::permit::{CutCause, Released};
+use crate::permit::Released;
 
 /// How long a stop waits for planes to give their permits back. A cut takes milliseconds; this is
 /// for a client that does not read.
@@ -16,11 +17,12 @@ const STOP_WAIT: Duration = Duration::from_secs(5);
 impl Task {
     /// Records what is left to be said, and that work has ended. False where that failed.
     async fn end_work(&mut self) -> bool {
-        while self.outage.is_none() && self.has_due() {
-            self.mention(&Command::Expire);
+        while self.traffic.outage().is_none() && self.has_work() {
+            self.ring();
         }
         self.summarize(true);
-        let stopped = self.outage.is_none() && self.carry_out(&Command::StopGateway).is_ok();
+        let stopped =
+            self.traffic.outage().is_none() && self.carry_out(&Command::StopGateway).is_ok();
         let handed = async {
             while self.is_behind() {
                 tokio::time::sleep(PAUSE).await;
@@ -28,7 +30,7 @@ impl Task {
             }
         };
         let handed = tokio::time::timeout(STOP_WAIT, handed).await.is_ok();
-        stopped && handed && self.outage.is_none()
+        stopped && handed && self.traffic.outage().is_none()
     }
 
     pub(super) async fn stop(
@@ -36,26 +38,26 @@ impl Task {
         returns: &mut mpsc::UnboundedReceiver<Released>,
         answer: Stop,
     ) {
-        self.live.cut_all(CutCause::Shutdown);
+        self.tell(Input::Stop);
         let given_back = async {
-            while self.live.permits() > 0 {
+            while self.traffic.permits() > 0 {
                 self.arm();
                 tokio::select! {
                     biased;
                     // Sessions run out meanwhile as ever.
-                    _ = self.alarm.rung() => {
-                        self.armed = None;
-                        self.ring();
-                    }
+                    _ = self.alarm.rung() => self.ring(),
                     released = returns.recv() => match released {
-                        Some(released) => self.release(&released),
+                        Some(released) => self.release(released),
                         None => break,
                     }
                 }
             }
         };
         if tokio::time::timeout(STOP_WAIT, given_back).await.is_err() {
-            tracing::warn!(permits = self.live.permits(), "some clients did not let go");
+            tracing::warn!(
+                permits = self.traffic.permits(),
+                "some clients did not let go"
+            );
         }
         let recorded = self.end_work().await;
         let closed = match self.writer.take() {

@@ -1,11 +1,12 @@
 //! The task that owns the authority's state and the ledger's writer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_authority::{Authority, Command, Decision, EXPIRED_MAX, Verdict};
-use curfew_entry::{ActionClosed, ClosedBy, SessionId, Timestamp};
+use curfew_authority::traffic::{Input, PermitId, Traffic};
+use curfew_authority::{Authority, Command, Decision, Verdict};
+use curfew_entry::{SessionId, Span, Timestamp};
 use curfew_ledger::Writer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -13,13 +14,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::conceal::Concealer;
 use super::erase::{Approved, Erasing};
-use super::live::{Live, LivePermit};
-use super::outage::Outage;
 use super::strangers::Strangers;
 use super::{Answer, Message, QUEUE_MAX, Refusal, Registrar, Unavailable};
 use crate::clock::{self, Alarm, Clock};
 use crate::conditions::Conditions;
-use crate::permit::{Cut, CutCause, Released};
+use crate::permit::{CutSignal, Released, SharedActivity};
 use crate::recorder::Durability;
 
 /// How often clocks are compared, and how often a failed ledger is opened again.
@@ -28,6 +27,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// How long entries wait that the ledger's queue had no room for: in 5 ms a disk of 200 MB/s writes
 /// a megabyte of that queue.
 pub(super) const PAUSE: Duration = Duration::from_millis(5);
+
+/// Messages that are taken in between two pieces of what is due: at about 10 µs each under 3 ms, so
+/// that neither cuts nor questions wait for long.
+const LET_IN_MAX: usize = 256;
 
 /// A wall clock this far off its last known offset has been stepped: NTP slews at most 0.5 ms a
 /// second, so this is twenty minutes of slewing within one tick.
@@ -83,9 +86,9 @@ pub(super) struct Task {
     /// None where nothing is concealed.
     pub(super) concealer: Option<Concealer>,
     pub(super) erasing: Erasing,
-    pub(super) live: Live,
-    pub(super) outage: Option<Outage>,
-    outage_grace: Duration,
+    pub(super) traffic: Traffic<SharedActivity>,
+    /// How whoever holds a permit hears of its cut.
+    pub(super) cuts: BTreeMap<PermitId, CutSignal>,
     pub(super) record_wait: Duration,
     pub(super) clock: Clock,
     pub(super) alarm: Alarm,
@@ -109,6 +112,8 @@ pub fn start(start: Start) -> std::io::Result<Registrar> {
         erasing.push(approved);
     }
     let strangers = Arc::<Strangers>::default();
+    let grace = Span::from_duration(start.outage_grace);
+    let traffic = Traffic::new(&start.authority, grace);
     let task = Task {
         erasing,
         alarm: Alarm::new(start.clock.clone())?,
@@ -122,9 +127,8 @@ pub fn start(start: Start) -> std::io::Result<Registrar> {
         durability: start.ledger.durability,
         pending: VecDeque::new(),
         concealer: start.ledger.concealer,
-        live: Live::default(),
-        outage: None,
-        outage_grace: start.outage_grace,
+        traffic,
+        cuts: BTreeMap::new(),
         record_wait: start.record_wait,
         strangers: Arc::clone(&strangers),
         conditions: start.conditions,
@@ -153,7 +157,7 @@ async fn reopened(reopening: &mut Option<Reopening>) -> Result<(Writer, u64), St
 #[derive(Debug)]
 pub(super) enum NotDone {
     /// The ledger takes nothing now.
-    Unavailable(Unavailable),
+    Unavailable,
     /// It cannot be; nothing happened.
     Refused,
 }
@@ -188,15 +192,14 @@ impl Task {
                     if let Err(error) = rung {
                         tracing::error!(%error, "the deadline timer failed");
                     }
-                    self.armed = None;
                     self.ring();
-                    // Where more is due than is ended at once, the door is open in between.
-                    if self.has_due() && let Some(stop) = self.let_in(&mut inbox) {
+                    // Where more is due than is done at once, the door is open in between.
+                    if self.has_work() && let Some(stop) = self.let_in(&mut inbox) {
                         break stop;
                     }
                 }
                 Some(cause) = failures.recv() => self.fail(Unavailable::Ledger, cause),
-                Some(released) = returns.recv() => self.release(&released),
+                Some(released) = returns.recv() => self.release(released),
                 result = reopened(&mut reopening) => {
                     reopening = None;
                     self.reopened(result);
@@ -232,9 +235,9 @@ impl Task {
         }
     }
 
-    /// Takes in as many messages as sessions are ended at once.
+    /// Takes in some of the messages that wait.
     fn let_in(&mut self, inbox: &mut mpsc::Receiver<Message>) -> Option<Stop> {
-        for _ in 0..EXPIRED_MAX {
+        for _ in 0..LET_IN_MAX {
             let message = inbox.try_recv().ok()?;
             if let Some(stop) = self.receive(Some(message)) {
                 return Some(stop);
@@ -251,30 +254,6 @@ impl Task {
     /// Ledger time, never before the newest entry.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now().max(self.authority.time())
-    }
-
-    /// Whether sessions have run out that have not ended.
-    pub(super) fn has_due(&self) -> bool {
-        let next = self.authority.next_deadline();
-        next.is_some_and(|at| at <= self.now())
-    }
-
-    /// Sets the timer to the nearest moment at which something must end.
-    pub(super) fn arm(&mut self) {
-        let own = self.authority.next_deadline();
-        let grace = |outage: &Outage| outage.grace_end(self.outage_grace);
-        let own = match &self.outage {
-            Some(outage) if !outage.has_reserve() => grace(outage),
-            Some(outage) => [grace(outage), own].into_iter().flatten().min(),
-            None => own,
-        };
-        let next = [own, self.live.next_timer()].into_iter().flatten().min();
-        if next != self.armed {
-            self.armed = next;
-            if let Err(error) = self.alarm.set(next) {
-                tracing::error!(%error, "the deadline timer could not be set");
-            }
-        }
     }
 
     fn take(&mut self, message: Message) {
@@ -297,14 +276,6 @@ impl Task {
         }
     }
 
-    /// What is due by now comes first, though the timer has not rung yet: activity that has no entry
-    /// must be noted before an entry moves the session's clocks.
-    fn settle(&mut self) {
-        if self.live.next_timer().is_some_and(|at| at <= self.now()) {
-            self.ring();
-        }
-    }
-
     /// What the authority decides now, and when that is.
     pub(super) fn decide(&self, command: &Command) -> (Decision, Timestamp) {
         let now = self.now();
@@ -313,12 +284,8 @@ impl Task {
 
     fn answer_command(&mut self, command: Command, answer: Answer<Verdict>) {
         if let Err(refusal) = self.admitting() {
-            if let (Command::End { session, cause }, Some(outage)) = (&command, &mut self.outage) {
-                // Ending cannot wait for the record: the traffic stops now, the entry follows.
-                self.live
-                    .end(session, Cut::of(CutCause::SessionEnded(cause.reason)));
-                outage.note_cut(session, self.clock.now());
-                outage.defer(command);
+            if let Command::End { session, cause } = &command {
+                self.tell(Input::End(session, cause));
             }
             let _ = answer.send(Err(refusal));
             return;
@@ -357,15 +324,10 @@ impl Task {
     /// Notes activity that has no entry yet. True where there was some.
     pub(super) fn observe(&mut self, session: &SessionId) -> Result<bool, NotDone> {
         let now = self.now();
-        let seen = self
-            .authority
-            .session(session)
-            .and_then(|session| self.live.unrecorded_activity(session, now));
-        let Some(active_at) = seen else {
+        let Some(observed) = self.traffic.unrecorded(session, &self.authority, now) else {
             return Ok(false);
         };
-        let session = session.clone();
-        self.carry_out(&Command::Observe { session, active_at })?;
+        self.carry_out(&observed)?;
         Ok(true)
     }
 
@@ -377,7 +339,7 @@ impl Task {
             return Err(NotDone::Refused);
         }
         let recorded = self.record(command, decision, now, Urgency::Due);
-        recorded.map(drop).map_err(NotDone::Unavailable)
+        recorded.map(drop).map_err(|_| NotDone::Unavailable)
     }
 
     /// Has the log say something that is said again, or is out of date, where it cannot be said now.
@@ -387,94 +349,9 @@ impl Task {
         }
     }
 
-    /// Some deadline has come. What is due is cut first and recorded after.
-    pub(super) fn ring(&mut self) {
-        let now = self.now();
-        if let Some(outage) = &mut self.outage
-            && outage
-                .grace_end(self.outage_grace)
-                .is_some_and(|end| end <= now)
-        {
-            outage.grace_over = true;
-            self.live.cut_all(CutCause::LedgerFailed);
-            tracing::error!("the grace is over: all live traffic is cut");
-        }
-        let due = self.live.ring(&self.authority, now);
-        let cut_at = self.now();
-        let records = self.outage.as_ref().is_none_or(Outage::has_reserve);
-        for due in due.iter().filter(|_| records) {
-            if let Some(active_at) = due.active_at {
-                let session = due.session.clone();
-                self.mention(&Command::Observe { session, active_at });
-            }
-        }
-        if records && self.has_due() {
-            self.mention(&Command::Expire);
-        }
-        if let Some(outage) = &mut self.outage {
-            for due in due.iter().filter(|due| due.ends) {
-                outage.note_cut(&due.session, cut_at);
-            }
-        }
-    }
-
-    pub(super) fn release(&mut self, released: &Released) {
-        let Some(permit) = self.live.release(released.id) else {
-            return;
-        };
-        let durable = self.durability.size();
-        for (place, (entry, verb)) in permit.entries.iter().copied().enumerate() {
-            let unrecorded = self.outage.is_some() && entry >= durable;
-            let closed_by = match &released.closing {
-                _ if unrecorded => ClosedBy::Unrecorded,
-                Some(closing) => closing.by,
-                None if released.skipped.contains(&place) => ClosedBy::Skipped,
-                None => continue,
-            };
-            let closed = self.closing(&permit, entry, released, closed_by);
-            let command = Command::Close { closed, verb };
-            let recordable = self.outage.as_ref().is_none_or(Outage::has_reserve);
-            let recorded = recordable.then(|| self.carry_out(&command));
-            if matches!(recorded, None | Some(Err(NotDone::Unavailable(_))))
-                && let Some(outage) = &mut self.outage
-            {
-                outage.defer(command);
-            }
-        }
-    }
-
-    /// How what one entry allowed was closed.
-    fn closing(
-        &self,
-        permit: &LivePermit,
-        action: u64,
-        released: &Released,
-        by: ClosedBy,
-    ) -> ActionClosed {
-        let closed = released
-            .closing
-            .map_or_else(|| self.clock.now(), |closing| closing.closed);
-        let cut_by_us = matches!(by, ClosedBy::Limit | ClosedBy::SessionEnd);
-        let deadline = permit
-            .cut
-            .now()
-            .filter(|_| cut_by_us)
-            .and_then(|cut| cut.deadline);
-        ActionClosed {
-            session: permit.session.clone(),
-            action,
-            by,
-            deadline,
-            closed,
-            late: deadline.map(|deadline| closed.saturating_since(deadline.at)),
-            bytes_in: released.closing.map_or(0, |closing| closing.bytes_in),
-            bytes_out: released.closing.map_or(0, |closing| closing.bytes_out),
-        }
-    }
-
     fn tick(&mut self) {
         let offset = self.clock.wall_offset_us();
-        if self.outage.is_none() && offset.abs_diff(self.wall_offset_us) > STEP_US {
+        if self.traffic.outage().is_none() && offset.abs_diff(self.wall_offset_us) > STEP_US {
             tracing::warn!(wall_offset_us = offset, "the wall clock was stepped");
             let command = Command::StepClock {
                 wall_offset_us: offset,
@@ -494,7 +371,7 @@ impl Task {
         let authority = &self.authority;
         self.strangers
             .forget(now, |session| authority.ended(session).is_some());
-        if self.outage.is_some() {
+        if self.traffic.outage().is_some() {
             return;
         }
         let Some(counted) = self.strangers.take(now, at_end) else {
@@ -508,7 +385,7 @@ impl Task {
 
     /// Says it where the wall clock is not kept in step any more, or is again.
     fn watch_clock(&mut self) {
-        if self.outage.is_some() {
+        if self.traffic.outage().is_some() {
             return;
         }
         if let Some(wall) = clock::wall() {

@@ -120,7 +120,7 @@ impl World {
                 wall_offset_us: -1_000,
             },
             196 => Command::ResumeRecording { refused: 3 },
-            _ => Command::Expire,
+            _ => Command::Expire(vec![self.session()]),
         }
     }
 
@@ -279,26 +279,21 @@ impl World {
     }
 
     fn close_something(&mut self) -> Command {
+        let nothing = Command::Expire(Vec::new());
         let open = self.prng.pick(&self.open).cloned();
         let Some(open) = open else {
-            return Command::Expire;
+            return nothing;
         };
-        self.close(&open, ClosedBy::Client, None, self.now);
+        self.stop_holding(open.permit, ClosedBy::Client);
         // What never was, or was closed before, is not closed by asking for it.
         let other = self.prng.pick(&self.opened).cloned();
         match other.filter(Open::is_connection) {
-            Some(gone) if !self.open.iter().any(|open| open.index == gone.index) => {
-                self.close_again(gone)
-            }
-            _ => Command::Expire,
+            Some(gone) if !self.held.contains_key(&gone.permit) => self.close_again(gone),
+            _ => nothing,
         }
     }
 
     fn close_again(&mut self, gone: Open) -> Command {
-        let told = |close: &Command| matches!(close, Command::Close { closed, .. } if closed.action == gone.index);
-        if self.returning.iter().any(told) {
-            return Command::Expire;
-        }
         let closed = curfew_entry::ActionClosed {
             session: gone.session,
             action: gone.index,

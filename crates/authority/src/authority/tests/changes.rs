@@ -194,7 +194,7 @@ fn a_tighter_policy_takes_effect_at_once() {
             ask(1, Verb::SqlRead),
             "action.denied:not_permitted -> deny NotPermitted",
         ),
-        (239, Command::Expire, "session.ended:idle+0 -> done"),
+        (239, expire(&[1]), "session.ended:idle+0 -> done"),
     ]);
     check(&[
         (0, start(1, 0), STARTED),

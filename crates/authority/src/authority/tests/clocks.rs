@@ -191,17 +191,17 @@ fn expiry_ends_what_is_due_and_tells_how_late() {
     let authority = check(&[
         (0, start(1, 0), STARTED),
         (100, start(2, 100), STARTED),
-        (899, Command::Expire, " -> done"),
-        (901, Command::Expire, "session.ended:idle+1 -> done"),
-        (901, Command::Expire, " -> done"),
+        (899, expire(&[1, 2]), " -> done"),
+        (901, expire(&[1, 2]), "session.ended:idle+1 -> done"),
+        (901, expire(&[1, 2]), " -> done"),
     ]);
-    assert_eq!(authority.next_deadline(), Some(at(1000)));
+    assert_eq!(authority.over_at(&id(2)), Some(at(1000)));
     assert_eq!(authority.live().len(), 1);
     assert_eq!(authority.ended(&id(1)), Some(EndReason::Idle));
 }
 
 #[test]
-fn the_next_deadline_follows_activity() {
+fn the_end_follows_activity() {
     let authority = check(&[
         (0, start(1, 0), STARTED),
         (
@@ -210,7 +210,7 @@ fn the_next_deadline_follows_activity() {
             "action.allowed -> allow until 1500 idle",
         ),
     ]);
-    assert_eq!(authority.next_deadline(), Some(at(1500)));
+    assert_eq!(authority.over_at(&id(1)), Some(at(1500)));
     let deadline = authority.session(&id(1)).unwrap().end_deadline();
     assert_eq!(deadline.cause, DeadlineCause::Idle);
 }

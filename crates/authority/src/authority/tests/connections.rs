@@ -199,22 +199,6 @@ fn what_is_closed_after_its_sessions_end_is_still_known() {
 }
 
 #[test]
-fn many_that_are_due_end_in_pieces() {
-    let mut authority = ready();
-    let count = EXPIRED_MAX as u64 + 7;
-    for n in 0..count {
-        let started = run(&mut authority, &start(n, 0), at(0));
-        assert_eq!(started.verdict, Verdict::Done);
-    }
-    let first = run(&mut authority, &Command::Expire, at(10_000));
-    assert_eq!(first.events.len(), EXPIRED_MAX);
-    assert!(authority.next_deadline().is_some());
-    let second = run(&mut authority, &Command::Expire, at(10_000));
-    assert_eq!(second.events.len(), 7);
-    assert_eq!(authority.next_deadline(), None);
-}
-
-#[test]
 fn an_auditor_of_an_earlier_form_hands_on_what_was_open() {
     let mut log = Log::new();
     let connection = log.connect(1, 1);
