@@ -146,9 +146,9 @@ impl World {
         self.give_back(left);
         if self.prng.chance(1) {
             self.crash();
-        } else if self.prng.chance(2) || (self.disk != Disk::Well && self.prng.chance(30)) {
+        } else if self.prng.chance(1) || (self.disk != Disk::Well && self.prng.chance(30)) {
             self.turn_disk();
-        } else if self.prng.chance(25) {
+        } else if self.prng.chance(15) {
             self.act();
         } else {
             let command = self.command();

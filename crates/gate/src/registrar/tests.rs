@@ -3,6 +3,7 @@
 mod conceal;
 mod erase;
 mod honest;
+mod many;
 mod outages;
 mod strangers;
 

@@ -311,7 +311,12 @@ impl World {
     }
 
     fn ask(&mut self) -> Command {
-        let verb = *self.prng.pick(&Verb::ALL).unwrap_or(&Verb::WebRead);
+        // Connections are what lasts.
+        let connects = self.prng.chance(15);
+        let verb = match self.prng.pick(&Verb::ALL) {
+            Some(verb) if !connects => *verb,
+            _ => Verb::SqlConnect,
+        };
         let any = ["orders", "wiki", "gateway", "nowhere"];
         let resource = match verb.plane() {
             _ if self.prng.chance(10) => *self.prng.pick(&any).unwrap_or(&"orders"),
@@ -348,10 +353,11 @@ impl World {
             presenter,
             action: ActionDetail {
                 connection,
-                account: (verb == Verb::SqlConnect)
-                    .then(|| self.prng.pick(&AccountClass::ALL).copied())
-                    .flatten()
-                    .filter(|_| self.prng.chance(70)),
+                account: match self.prng.pick(&AccountClass::ALL) {
+                    _ if connects => Some(AccountClass::Read),
+                    Some(class) if verb == Verb::SqlConnect && self.prng.chance(70) => Some(*class),
+                    _ => None,
+                },
                 method: Some("GET".to_owned()),
                 path: Some("/é".repeat(long / 2)),
                 statement: self

@@ -286,16 +286,16 @@ fn what_outlives_its_session_is_cut_for_the_reason_on_record() {
     assert_eq!(gateway.cuts, [(permit, cut)]);
 }
 
-/// What it takes: `cargo test --release -p curfew-authority -- --ignored --nocapture million`.
+/// What it takes: `cargo test --release -p curfew-authority -- --ignored --nocapture many`.
 #[test]
 #[ignore = "takes minutes where it is not optimized"]
 fn a_million_that_ran_out_are_ended_and_proven() {
-    const PEOPLE: u64 = 1_000_000;
-    let mut gateway = Gateway::of(PEOPLE);
+    const MANY: u64 = 1_000_000;
+    let mut gateway = Gateway::of(MANY);
     gateway.now = at(10_000);
     gateway.traffic = Traffic::new(&gateway.authority, Span::from_secs(30));
     gateway.record(&restart());
     while gateway.turn() {}
-    assert_eq!((gateway.ends() as u64, gateway.largest), (PEOPLE, PIECE));
+    assert_eq!((gateway.ends() as u64, gateway.largest), (MANY, PIECE));
     assert_eq!(gateway.found(), []);
 }
