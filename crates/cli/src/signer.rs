@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use curfew_gateway::signer::server::{SignerServer, begin, prepare};
+use curfew_custody::signer::server::{SignerServer, begin, prepare};
 
 use crate::failure::{Doing, Failure, Outcome};
 use crate::say;

@@ -5,7 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use curfew_gateway::witness::server::WitnessServer;
+use curfew_custody::witness::server::WitnessServer;
 use curfew_verify::ledger::witness::WitnessError;
 use curfew_verify::ledger::{RealDisk, VerifierKey, Witness as Keeper};
 

@@ -3,10 +3,6 @@
 //! Unknown keys are refused, nothing is guessed, and every message names file and line.
 //! Durations are written as in a policy: `250ms`, `10s`, `15m`, `8h`.
 
-mod archive;
-mod forward;
-mod log;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -17,16 +13,16 @@ use ipnet::IpNet;
 use miette::{NamedSource, SourceSpan};
 use serde::Deserialize;
 
-pub use archive::Archive;
-pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
+pub use curfew_custody::config::{
+    Archive, FORWARDS_MAX, Forward, ForwardKind, ForwardStart, Log, Timestamps, Witnesses,
+};
+use curfew_custody::config::{archive_problem, forward_problem};
 use curfew_gate::clients::Places;
 pub use curfew_gate::clients::{ClientHeader, Listen, Listener};
 pub use curfew_gate::settings::{Complaint, Duration, RecordWhen};
 use curfew_gate::site::Site;
 pub use curfew_postgres::config::{Access, Account, Accounts, PostgresResource, UpstreamTls};
 pub use curfew_web::config::{CachePolicy, Patterns, WebKind, WebResource};
-pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
-pub use log::{Log, Timestamps, Witnesses};
 
 /// The whole configuration. Its field docs are the manual.
 #[derive(Clone, Debug, Deserialize)]
@@ -238,8 +234,8 @@ impl Config {
             .or_else(|| self.postgres_problem())
             .or_else(|| self.log.problem())
             .or_else(|| self.retention_problem())
-            .or_else(|| forward::problem(&self.forward))
-            .or_else(|| archive::problem(self.archive.as_ref()));
+            .or_else(|| forward_problem(&self.forward))
+            .or_else(|| archive_problem(self.archive.as_ref()));
         match problem {
             Some((needle, problem, hint)) => {
                 Err(ConfigError::at(name, text, needle, problem, hint))

@@ -16,7 +16,7 @@ use curfew_ledger::{
 use curfew_values::{Store, ValuesError};
 
 use crate::config::Config;
-use crate::signer::RemoteSigner;
+use curfew_custody::signer::RemoteSigner;
 use curfew_gate::recorder::Durability;
 use curfew_gate::secret::{MasterKey, SecretError};
 
@@ -141,8 +141,8 @@ impl DataDir {
     }
 
     /// How far entries were forwarded to this receiver.
-    pub(crate) fn cursor(&self, receiver: &str) -> PathBuf {
-        self.root.join("forward").join(format!("{receiver}.json"))
+    pub(crate) fn cursors(&self) -> PathBuf {
+        self.root.join("forward")
     }
 
     /// Where the operator's commands reach a running gateway.

@@ -15,19 +15,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive;
 use crate::certificate::Shown;
 use crate::config::Config;
 use crate::control;
 use crate::data::{DataDir, DataError};
-use crate::forward;
 use crate::listen;
-use crate::retention;
 use crate::search::Search;
-use crate::signing;
-use crate::stamps;
 use crate::standing::Standing;
-use crate::witness;
+use curfew_custody::archive;
+use curfew_custody::forward;
+use curfew_custody::retention;
+use curfew_custody::signing;
+use curfew_custody::stamps;
+use curfew_custody::witness;
 use curfew_gate::clock::{self, Clock};
 use curfew_gate::conditions::Conditions;
 use curfew_gate::handover::Handover;
@@ -363,11 +363,26 @@ impl Followers {
         // Before anybody is told by which key the log is signed.
         data.finish_rotation()?;
         let archive = archive(config)?;
-        let forwards = forward::Setup::all(config)?;
+        let place = forward::Place {
+            origin: config.origin.clone(),
+            ledger: data.ledger(),
+            cursors: data.cursors(),
+        };
+        let forwards = forward::Setup::all(&config.forward, &place)?;
         let receivers = forwards.iter().map(forward::Setup::progress);
         let covers = archive.as_ref().map(archive::Setup::progress);
+        let retention = match &config.log.retention {
+            Some(retention) => {
+                let key = data.verifier()?;
+                let ledger = data.ledger();
+                Some(retention::Setup::new(
+                    retention, ledger, &key, receivers, covers,
+                ))
+            }
+            None => None,
+        };
         Ok(Self {
-            retention: retention::Setup::new(config, receivers, covers)?,
+            retention,
             forwards,
             archive,
             stamps: stamps(config)?,

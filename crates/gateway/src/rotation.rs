@@ -18,8 +18,8 @@ use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError, VerifierKey};
 
 use crate::data::{DataDir, DataError, at};
-use crate::signer::RemoteSigner;
-use crate::witness;
+use curfew_custody::signer::RemoteSigner;
+use curfew_custody::witness;
 use curfew_gate::clock::wall_now;
 
 /// What a change of the key came to.
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, LEAST};
-    use crate::signer::server::{SignerServer, begin as remember, prepare};
+    use curfew_custody::signer::server::{SignerServer, begin as remember, prepare};
     use curfew_gate::recorder::Durability;
 
     /// Its thread goes with the test.

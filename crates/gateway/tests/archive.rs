@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use curfew_custody::archive::{Access, Archive, ArchiveError, Archived};
 use curfew_entry::{ArchivingFault, Entry, Event};
-use curfew_gateway::archive::{Access, Archive, ArchiveError, Archived};
 use curfew_ledger::verify::{Verify, verify};
 use curfew_ledger::{
     LogKey, LogReader, Observer, Options, Published, RealDisk, WriteError, Writer,

@@ -17,9 +17,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use curfew_authority::{Auditor, Command};
+use curfew_custody::signer::RemoteSigner;
+use curfew_custody::signer::server::{SignerServer, begin};
 use curfew_entry::{Entry, Event, SigningFault};
-use curfew_gateway::signer::RemoteSigner;
-use curfew_gateway::signer::server::{SignerServer, begin};
 use curfew_ledger::{
     LogKey, LogReader, Observer, Options, PublishError, RealDisk, VerifierKey, WriteError, Writer,
 };

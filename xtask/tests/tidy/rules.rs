@@ -39,9 +39,22 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
     ("curfew-web", &["curfew-entry", "curfew-gate"]),
     ("curfew-postgres", &["curfew-entry", "curfew-gate"]),
     (
+        "curfew-custody",
+        &[
+            "curfew-authority",
+            "curfew-entry",
+            "curfew-gate",
+            "curfew-export",
+            "curfew-ledger",
+            "curfew-timestamp",
+            "curfew-values",
+        ],
+    ),
+    (
         "curfew-gateway",
         &[
             "curfew-authority",
+            "curfew-custody",
             "curfew-entry",
             "curfew-export",
             "curfew-gate",
@@ -49,7 +62,6 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
             "curfew-ledger",
             "curfew-postgres",
             "curfew-search",
-            "curfew-timestamp",
             "curfew-values",
             "curfew-web",
         ],
@@ -58,6 +70,7 @@ pub(crate) const EDGES: &[(&str, &[&str])] = &[
         "curfew-cli",
         &[
             "curfew-authority",
+            "curfew-custody",
             "curfew-entry",
             "curfew-export",
             "curfew-gate",
@@ -100,18 +113,18 @@ pub(crate) const DIALS: &[&str] = &[
     // Asks the gateway on its own host.
     "crates/gateway/src/control.rs",
     // Asks the signer on its own host, which serves nothing but signatures.
-    "crates/gateway/src/signer.rs",
+    "crates/custody/src/signer.rs",
     // HTTP for those below that name their party.
-    "crates/gateway/src/client.rs",
+    "crates/custody/src/client.rs",
     // Shows witnesses the log's checkpoints, which are for everybody, and nothing else.
-    "crates/gateway/src/witness/ask.rs",
+    "crates/custody/src/witness/ask.rs",
     // Sends the timestamping authority a hash, and nothing else.
-    "crates/gateway/src/stamps/ask.rs",
+    "crates/custody/src/stamps/ask.rs",
     // Give signed entries to the receivers that the operator has named.
-    "crates/gateway/src/forward/otlp.rs",
-    "crates/gateway/src/forward/syslog.rs",
+    "crates/custody/src/forward/otlp.rs",
+    "crates/custody/src/forward/syslog.rs",
     // Copies the log to the store that the operator has named.
-    "crates/gateway/src/archive/place.rs",
+    "crates/custody/src/archive/place.rs",
 ];
 
 /// Lines of a file before its tests. It only ever shrinks.

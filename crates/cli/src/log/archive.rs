@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
-use curfew_gateway::archive::{Access, Archive as Store, Archived};
+use curfew_custody::archive::{Access, Archive as Store, Archived};
 use curfew_gateway::data::DataDir;
 use curfew_verify::ledger::Published;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use curfew_custody::stamps::{self, Asker};
 use curfew_entry::Timestamp as Time;
 use curfew_gateway::data::DataDir;
-use curfew_gateway::stamps::{self, Asker};
 use curfew_timestamp::{Token, verify};
 use curfew_verify::ledger::note::Note;
 use curfew_verify::ledger::{Checkpoint, Published, Stamped};

@@ -27,10 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::Command;
+use curfew_custody::witness::server::WitnessServer;
 use curfew_entry::{Entry, Event, LogTimestamped, RecordLevel, Verb};
 use curfew_gate::{Refusal, Unavailable};
 use curfew_gateway::config::Config;
-use curfew_gateway::witness::server::WitnessServer;
 use curfew_ledger::note::Note;
 use curfew_ledger::{LogReader, Published, RealDisk, VerifierKey, Witness};
 use curfew_timestamp::{Roots, verify};

@@ -21,7 +21,7 @@ mod rounds;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use curfew_gateway::witness::server::WitnessServer;
+use curfew_custody::witness::server::WitnessServer;
 use curfew_ledger::merkle::{CompactTree, leaf_hash};
 use curfew_ledger::signer::Extends;
 use curfew_ledger::witness::{cosigned, file_name, request, told_size};

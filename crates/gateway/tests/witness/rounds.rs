@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::Command;
+use curfew_custody::witness::server::WitnessServer;
 use curfew_entry::{Entry, Event};
-use curfew_gateway::witness::server::WitnessServer;
 use curfew_ledger::cosignature::Algorithm;
 use curfew_ledger::trust::{Judged, TrustPolicy};
 use curfew_ledger::witness::SIZE_TYPE;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
 use super::{Receiver, Room, Trouble};
-use crate::standing::Progress;
+use crate::progress::Progress;
 use curfew_gate::secret;
 
 /// How long a receiver that failed is left alone: twice as long each time, less up to half of it,

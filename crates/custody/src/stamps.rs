@@ -45,7 +45,7 @@ pub enum StampSetupError {
 
 /// The configured authority, looked at and not asked yet.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     asker: Asker,
     roots: Roots,
     config: config::Timestamps,
@@ -57,7 +57,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Reads the certificates, for the log in `ledger` whose key is `key`.
-    pub(crate) fn new(
+    pub fn new(
         config: &config::Timestamps,
         ledger: &Path,
         key: VerifierKey,
@@ -80,13 +80,13 @@ impl Setup {
 
     /// Takes in the statements on all changes of the log's key: what was stamped last may be signed by
     /// an earlier one.
-    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
+    pub fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
         self.keys = self.keys.told(rotations)?;
         Ok(())
     }
 
     /// Has checkpoints stamped until the ledger is closed, and then the last one.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         registrar: Registrar,
         durability: Arc<Durability>,

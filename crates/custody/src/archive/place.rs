@@ -38,7 +38,7 @@ pub struct Access {
 
 impl Access {
     /// As the configuration says.
-    pub(crate) fn of(config: &config::Archive) -> Result<Self, PlaceError> {
+    pub fn of(config: &config::Archive) -> Result<Self, PlaceError> {
         let read = |file: &FilePath| {
             secret::read_token(file).map_err(|problem| PlaceError {
                 place: config.url.clone(),

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
-use crate::standing::Progress;
+use crate::progress::Progress;
 use curfew_gate::clock;
 use curfew_gate::recorder::Durability;
 use curfew_gate::registrar::Registrar;

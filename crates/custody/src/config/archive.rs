@@ -6,7 +6,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::forward::is_loopback;
-use super::{Complaint, Duration};
+use curfew_gate::settings::{Complaint, Duration};
 
 /// Where a copy of the log is kept.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,7 +74,7 @@ pub(crate) fn endpoint(url: &str) -> Result<Url, String> {
 }
 
 /// What is wrong with it.
-pub(super) fn problem(archive: Option<&Archive>) -> Option<Complaint<'_>> {
+pub fn problem(archive: Option<&Archive>) -> Option<Complaint<'_>> {
     let archive = archive?;
     let hint = "url = \"file:///var/lib/curfew-archive\" or \"s3://bucket/prefix\"";
     let Ok(url) = place(&archive.url) else {

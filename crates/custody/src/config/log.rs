@@ -7,7 +7,7 @@ use curfew_entry::Field;
 use http::Uri;
 use serde::Deserialize;
 
-use super::{Complaint, Duration};
+use curfew_gate::settings::{Complaint, Duration};
 
 /// Keeping the ledger.
 #[derive(Clone, Debug, Deserialize)]
@@ -134,7 +134,7 @@ fn stamps_alarm_after() -> Duration {
 
 impl Log {
     /// The files it names.
-    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let witness = self.witness.as_mut().map(|witness| &mut witness.policy);
         let timestamp = self.timestamp.as_mut().map(|timestamp| &mut timestamp.ca);
         let files = [self.signer.as_mut(), witness, timestamp];
@@ -142,7 +142,7 @@ impl Log {
     }
 
     /// What is wrong with it.
-    pub(super) fn problem(&self) -> Option<Complaint<'_>> {
+    pub fn problem(&self) -> Option<Complaint<'_>> {
         let url = &self.timestamp.as_ref()?.url;
         let fits = url.parse::<Uri>().is_ok_and(|uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()

@@ -16,7 +16,7 @@ mod otlp;
 mod syslog;
 mod tls;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,9 +26,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Forward, ForwardKind, ForwardStart};
-use crate::data::DataDir;
-use crate::standing::{Kind, Progress};
+use crate::config::{Forward, ForwardKind, ForwardStart};
+use crate::progress::{Kind, Progress};
 use curfew_gate::secret;
 use cursor::Cursor;
 use lane::Lane;
@@ -50,17 +49,31 @@ pub struct ForwardSetupError {
 }
 
 /// A receiver that was looked at, and that nothing was sent to yet.
-pub(crate) struct Setup {
+pub struct Setup {
     lane: Lane,
     /// How many entries a checkpoint on disk covers.
     signed: u64,
 }
 
+/// Where the log is, and how far each receiver has come.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The origin of its checkpoints.
+    pub origin: String,
+    /// The folder of the ledger.
+    pub ledger: PathBuf,
+    /// The folder of the cursors.
+    pub cursors: PathBuf,
+}
+
 impl Setup {
     /// All receivers of a configuration.
-    pub(crate) fn all(config: &Config) -> Result<Vec<Self>, ForwardSetupError> {
-        let made = config.forward.iter().map(|forward| {
-            Self::new(config, forward).map_err(|problem| ForwardSetupError {
+    ///
+    /// # Errors
+    /// The first that cannot be set up.
+    pub fn all(forwards: &[Forward], log: &Place) -> Result<Vec<Self>, ForwardSetupError> {
+        let made = forwards.iter().map(|forward| {
+            Self::new(log, forward).map_err(|problem| ForwardSetupError {
                 name: forward.name.clone(),
                 problem,
             })
@@ -68,10 +81,9 @@ impl Setup {
         made.collect()
     }
 
-    fn new(config: &Config, forward: &Forward) -> Result<Self, String> {
-        let data = DataDir::of(config);
-        let path = data.cursor(&forward.name);
-        let source = Source::of(&config.origin);
+    fn new(log: &Place, forward: &Forward) -> Result<Self, String> {
+        let path = log.cursors.join(format!("{}.json", forward.name));
+        let source = Source::of(&log.origin);
         let tls = tls::config(forward)?;
         let receiver = match forward.kind {
             ForwardKind::Otlp => {
@@ -87,23 +99,23 @@ impl Setup {
                 Receiver::Syslog(Box::new(Syslog::new(forward, Arc::new(tls), source)?))
             }
         };
-        let ledger = data.ledger();
+        let ledger = log.ledger.clone();
         let signed = range::checkpoint(&ledger).map_or(0, |checkpoint| checkpoint.size);
-        let cursor = match Cursor::load(&path, &config.origin)? {
+        let cursor = match Cursor::load(&path, &log.origin)? {
             Some(cursor) => cursor,
-            None => first(config, forward, signed, &path)?,
+            None => first(log, forward, signed, &path)?,
         };
         let lane = Lane::new(forward.name.clone(), receiver, cursor, path, ledger);
         Ok(Self { lane, signed })
     }
 
     /// How far it has come, for others.
-    pub(crate) fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<Progress> {
         self.lane.progress()
     }
 
     /// Sends what each checkpoint covers until told to stop.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         checkpoints: watch::Receiver<Option<(u64, Arc<str>)>>,
         stopping: CancellationToken,
@@ -120,19 +132,18 @@ impl Setup {
 }
 
 /// Where a receiver begins that has no cursor at `path`; `signed` entries are so.
-fn first(config: &Config, forward: &Forward, signed: u64, path: &Path) -> Result<Cursor, String> {
+fn first(log: &Place, forward: &Forward, signed: u64, path: &Path) -> Result<Cursor, String> {
     let from = match forward.start {
         ForwardStart::First => 0,
         ForwardStart::Now => signed,
     };
     let mut leaf = String::new();
     if let Some(last) = from.checked_sub(1) {
-        let dir = DataDir::of(config).ledger();
-        let entry = LogReader::open(&dir).and_then(|reader| reader.entry(last));
+        let entry = LogReader::open(&log.ledger).and_then(|reader| reader.entry(last));
         let entry = entry.map_err(|error| format!("the ledger cannot be read: {error}"))?;
         leaf = leaf_hash(&entry).to_string();
     }
-    let cursor = Cursor::new(&config.origin, from, leaf);
+    let cursor = Cursor::new(&log.origin, from, leaf);
     // On disk before the first connection is accepted: after a crash "now" is still this moment.
     if forward.start == ForwardStart::Now {
         let saved = cursor.save(path);

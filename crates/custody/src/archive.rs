@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::standing::{Kind, Progress};
+use crate::progress::{Kind, Progress};
 use alarm::Alarm;
 use curfew_gate::registrar::Registrar;
 
@@ -364,7 +364,7 @@ fn tiles(before: u64, size: u64) -> Vec<Tile> {
 
 /// The configured archive, looked at and not written to yet.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     archive: Archive,
     log: Published,
     every: Duration,
@@ -373,10 +373,11 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn new(
-        config: &config::Archive,
-        ledger: &std::path::Path,
-    ) -> Result<Self, PlaceError> {
+    /// Of the log in this folder.
+    ///
+    /// # Errors
+    /// When the place or the access to it cannot be used.
+    pub fn new(config: &config::Archive, ledger: &std::path::Path) -> Result<Self, PlaceError> {
         let access = Access::of(config)?;
         Ok(Self {
             archive: Archive::open(&config.url, &access)?,
@@ -388,12 +389,12 @@ impl Setup {
     }
 
     /// How far it has come, for others.
-    pub(crate) fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
     /// Archives each newest checkpoint until the ledger is closed, and then the last one.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         registrar: Registrar,
         mut checkpoints: watch::Receiver<Option<(u64, Arc<str>)>>,

@@ -87,7 +87,7 @@ impl Watcher {
 }
 
 /// Records that nothing is signed, and that it is again, until the gateway stops.
-pub(crate) async fn watch(
+pub async fn watch(
     registrar: Registrar,
     mut signing: watch::Receiver<Signing>,
     alarm_after: Duration,

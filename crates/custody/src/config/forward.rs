@@ -8,7 +8,7 @@ use http::Uri;
 use http::uri::Authority;
 use serde::Deserialize;
 
-use super::{Complaint, Duration};
+use curfew_gate::settings::{Complaint, Duration};
 
 /// Receivers at most. Each reads the ledger by itself and holds up to 20 MB.
 pub const FORWARDS_MAX: usize = 8;
@@ -74,7 +74,7 @@ fn window() -> Duration {
 
 impl Forward {
     /// The files it names.
-    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+    pub fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let files = [
             self.ca.as_mut(),
             self.certificate.as_mut(),
@@ -146,13 +146,13 @@ impl Forward {
 }
 
 /// Whether nobody else hears what is sent to this host.
-pub(super) fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// What is wrong with these receivers.
-pub(super) fn problem(forwards: &[Forward]) -> Option<Complaint<'_>> {
+pub fn problem(forwards: &[Forward]) -> Option<Complaint<'_>> {
     let mut taken = BTreeSet::new();
     if let Some(twice) = forwards.iter().find(|one| !taken.insert(&one.name)) {
         let problem = format!("the receiver `{}` is there twice", twice.name);

@@ -26,12 +26,12 @@ use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::data::{DataDir, DataError};
-use crate::standing::Progress;
+use crate::config::Retention;
+use crate::progress::Progress;
 use curfew_gate::NotCarriedOut;
 use curfew_gate::conditions::{Conditions, Part};
 use curfew_gate::registrar::Registrar;
+use curfew_ledger::VerifierKey;
 
 /// How often it is looked whether anything is past its time: a sixteenth of the time that entries are
 /// kept, at most a day, so that what stands for the pruned part is not made for a handful of entries.
@@ -94,7 +94,7 @@ impl From<ReadError> for Trouble {
 
 /// How long entries are kept, and who must have them before they go.
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     keys: KeyChain,
@@ -109,37 +109,35 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// With the receivers, and the archive where there is one.
-    pub(crate) fn new(
-        config: &Config,
+    pub fn new(
+        retention: &Retention,
+        ledger: PathBuf,
+        key: &VerifierKey,
         receivers: impl Iterator<Item = Arc<Progress>>,
         archive: Option<Arc<Progress>>,
-    ) -> Result<Option<Self>, DataError> {
-        let Some(retention) = &config.log.retention else {
-            return Ok(None);
-        };
-        let data = DataDir::of(config);
+    ) -> Self {
         let keep = retention.keep.0;
         let archive = archive.filter(|_| !retention.unarchived);
-        Ok(Some(Self {
-            dir: data.ledger(),
+        Self {
+            dir: ledger,
             disk: Arc::new(RealDisk),
-            keys: KeyChain::new(&[data.verifier()?]),
+            keys: KeyChain::new(std::slice::from_ref(key)),
             keep: Span::from_duration(keep),
             every: (keep / LOOKS).clamp(LOOK_MIN, LOOK_MAX),
             archived: archive.is_some(),
             followers: receivers.chain(archive).collect(),
-        }))
+        }
     }
 
     /// Takes in the statements on all changes of the log's key: what is past its time was mostly signed
     /// by an earlier one.
-    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
+    pub fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
         self.keys = self.keys.told(rotations)?;
         Ok(())
     }
 
     /// Gives up what is past its time, look after look, until the gateway stops.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         registrar: Registrar,
         values: Option<Arc<Store>>,

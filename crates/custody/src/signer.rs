@@ -118,7 +118,7 @@ impl RemoteSigner {
     }
 
     /// The same signer, which signs by another key since a rotation of which the log is yet to tell.
-    pub(crate) fn rotated_to(socket: &Path, rotation: &Rotation) -> Self {
+    pub fn rotated_to(socket: &Path, rotation: &Rotation) -> Self {
         Self {
             before: Some(rotation.old.clone()),
             ..Self::new(socket, rotation.new.clone())
@@ -130,7 +130,7 @@ impl RemoteSigner {
     ///
     /// # Errors
     /// When it does not answer, or has a key that no such statement leads to.
-    pub(crate) fn rotated(&self) -> Result<Option<(Rotation, String)>, SignError> {
+    pub fn rotated(&self) -> Result<Option<(Rotation, String)>, SignError> {
         let answer = self.ask(Ask::Key {})?;
         let Answer::Key { verifier, rotation } = answer else {
             return Err(unexpected(&answer));

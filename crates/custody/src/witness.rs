@@ -25,7 +25,7 @@ use http::Uri;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
-use crate::standing::{Kind, Progress};
+use crate::progress::{Kind, Progress};
 use ask::Asker;
 use curfew_gate::recorder::Durability;
 use curfew_gate::registrar::Registrar;
@@ -49,7 +49,7 @@ pub enum WitnessSetupError {
 
 /// The configured witnesses, looked at and not asked yet.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     policy: TrustPolicy,
     urls: Vec<Uri>,
     asker: Asker,
@@ -64,7 +64,7 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// Reads the policy for the log in `ledger` whose key is `key`.
-    pub(crate) fn new(
+    pub fn new(
         config: &config::Witnesses,
         ledger: &Path,
         key: VerifierKey,
@@ -88,13 +88,13 @@ impl Setup {
     }
 
     /// How far a quorum has cosigned, as it is told to others.
-    pub(crate) fn progress(&self) -> Arc<Progress> {
+    pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
     }
 
     /// Takes in the statements on all changes of the log's key: what was cosigned last may be signed by
     /// an earlier one.
-    pub(crate) fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
+    pub fn follow(&mut self, rotations: &[String]) -> Result<(), RotationError> {
         self.keys = self.keys.told(rotations)?;
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Setup {
     }
 
     /// Has every checkpoint cosigned until the ledger is closed, and then the last one.
-    pub(crate) async fn run(
+    pub async fn run(
         self,
         registrar: Registrar,
         durability: Arc<Durability>,
@@ -135,7 +135,7 @@ fn unlisted(key: &VerifierKey) -> String {
 
 /// Makes sure that the policy in `path` will do once `key` signs the log. What else may be wrong with
 /// it is for the gateway's start to say.
-pub(crate) fn check_next_key(path: &Path, key: &VerifierKey) -> Result<(), String> {
+pub fn check_next_key(path: &Path, key: &VerifierKey) -> Result<(), String> {
     let Some(policy) = fs::read(path)
         .ok()
         .and_then(|bytes| TrustPolicy::parse(&bytes).ok())

@@ -1,0 +1,12 @@
+//! `[log]`, `[[forward]]` and `[archive]`: what the configuration says of the log after it is written.
+
+mod archive;
+mod forward;
+mod log;
+
+pub use archive::Archive;
+pub use archive::problem as archive_problem;
+pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
+pub use forward::problem as forward_problem;
+pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
+pub use log::{Log, Retention, Timestamps, Witnesses};
