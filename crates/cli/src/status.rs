@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 
 use clap::Args;
+use curfew_custody::progress::Follower;
 use curfew_export::visible;
+use curfew_gateway::control::OperatorStatus;
 use curfew_gateway::control::{self, Operation, Outcome as Answer};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::standing::{Follower, Status as Standing};
 use curfew_postgres::{DatabaseState, DatabaseStatus};
 
 use crate::configuration::{self, ConfigArgument};
@@ -64,7 +65,8 @@ pub(crate) async fn status(arguments: &Status) -> Outcome {
     Ok(())
 }
 
-fn show(standing: &Standing) {
+fn show(all: &OperatorStatus) {
+    let standing = &all.status;
     let not_signed = standing.not_signed.map_or_else(String::new, |cause| {
         say::bad(format_args!("; none is signed now: {}", cause.as_str()))
     });
@@ -87,7 +89,7 @@ fn show(standing: &Standing) {
         say::line(check::told(problem));
     }
     let failing = standing.followers.iter().any(|it| it.failing.is_some());
-    let troubled = standing
+    let troubled = all
         .databases
         .iter()
         .any(|it| !matches!(&it.state, DatabaseState::Served { problems } if problems.is_empty()));
@@ -100,7 +102,7 @@ fn show(standing: &Standing) {
         say::line("no problem is known");
     }
     show_followers(&standing.followers);
-    show_databases(&standing.databases);
+    show_databases(&all.databases);
 }
 
 fn show_databases(databases: &[DatabaseStatus]) {

@@ -14,4 +14,5 @@ pub mod retention;
 pub mod signer;
 pub mod signing;
 pub mod stamps;
+pub mod standing;
 pub mod witness;

@@ -28,8 +28,8 @@ pub mod site;
 pub mod tls;
 
 pub use curfew_authority::{
-    Ask, CLIENT_BYTES_MAX, Command, Denial, EndCause, Grant, NewCredential, PATH_BYTES_MAX,
-    Presenter, Refusal as NotDone, StepUp, Verdict, marked,
+    Ask, CLIENT_BYTES_MAX, Command, Denial, EndCause, ErasureRefusal, ErasureStep, Grant,
+    NewCredential, PATH_BYTES_MAX, Presenter, Refusal as NotDone, StepUp, Verdict, marked,
 };
 
 pub use clock::{Clock, is_clock_synced};

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use curfew_authority::{Auditor, Authority};
-use curfew_entry::{Entry, ErasureId, Event};
+use curfew_entry::{Entry, ErasureId, Event, SessionsKept};
 use curfew_ledger::PrunePoint;
 
 use crate::clock::LastSeen;
@@ -38,6 +38,15 @@ pub struct Replayed {
     pub approved: Vec<Approved>,
     /// The statements on all changes of the key that signs the log, in its order.
     pub rotations: Vec<String>,
+}
+
+/// Which sessions stand in what a pruned log keeps of its auditor: [`Auditor::sessions_kept`], for
+/// those that may not know the authority.
+///
+/// # Errors
+/// What cannot be read of it.
+pub fn sessions_kept(kept: &[u8]) -> Result<SessionsKept, String> {
+    Auditor::sessions_kept(kept)
 }
 
 /// Folds the ledger into the authority's state.

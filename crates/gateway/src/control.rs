@@ -23,8 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Core;
-use crate::standing::{self, Reader, Standing, Status};
+use curfew_custody::progress::Reader;
+use curfew_custody::standing::{self, Standing, Status};
 use curfew_gate::registrar::{NotCarriedOut, Refusal, Registrar};
+use curfew_postgres::{Database, DatabaseStatus, Databases};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -110,6 +112,17 @@ impl Serialize for Password {
     }
 }
 
+/// How everything stands, for the operator of the host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct OperatorStatus {
+    /// The log and those who follow it.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The databases.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub databases: Vec<DatabaseStatus>,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,7 +144,7 @@ pub enum Outcome {
     /// All live sessions, in order of start.
     Sessions(serde_json::Value),
     /// How everything stands.
-    Status(Box<Status>),
+    Status(Box<OperatorStatus>),
     /// Refused, with a text for the operator.
     Failed(String),
 }
@@ -143,7 +156,7 @@ pub struct Desk {
     accounts: Arc<Accounts>,
     config: Arc<Config>,
     /// None where nothing runs.
-    standing: Option<Arc<Standing>>,
+    standing: Option<(Arc<Standing>, Databases)>,
 }
 
 impl Desk {
@@ -158,8 +171,8 @@ impl Desk {
 
     /// The same, of a gateway that runs.
     #[must_use]
-    pub(crate) fn with(mut self, standing: Arc<Standing>) -> Self {
-        self.standing = Some(standing);
+    pub(crate) fn with(mut self, standing: Arc<Standing>, databases: Databases) -> Self {
+        self.standing = Some((standing, databases));
         self
     }
 
@@ -210,10 +223,14 @@ impl Desk {
     }
 
     async fn status(&self) -> Result<Outcome, String> {
-        let standing = self.standing.as_ref().ok_or("no gateway runs here")?;
+        let (standing, databases) = self.standing.as_ref().ok_or("no gateway runs here")?;
         let looked = standing::look(standing, self.registrar.now(), Reader::Operator).await;
         let status = looked.ok_or("the look failed; see the gateway's own log")?;
-        Ok(Outcome::Status(Box::new(status)))
+        let databases = databases.values().map(Database::status).collect();
+        Ok(Outcome::Status(Box::new(OperatorStatus {
+            status,
+            databases,
+        })))
     }
 
     async fn end(&self, session: SessionId, by: Actor) -> Result<Outcome, String> {

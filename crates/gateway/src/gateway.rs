@@ -1,5 +1,7 @@
 //! Start and stop: from a configuration to everything that listens.
 
+mod followers;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -8,25 +10,22 @@ use std::time::Duration;
 use curfew_authority::{Command, Policy, PolicyError};
 use curfew_entry::Timestamp;
 use curfew_identity::Accounts;
-use curfew_ledger::rotate::RotateError;
 use curfew_values::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::followers::Followers;
 use crate::certificate::Shown;
-use crate::config::Config;
+use crate::config::{Config, PostgresResource, WebResource};
 use crate::control;
 use crate::data::{DataDir, DataError};
 use crate::listen;
-use crate::search::Search;
-use crate::standing::Standing;
 use curfew_custody::archive;
 use curfew_custody::forward;
-use curfew_custody::retention;
-use curfew_custody::signing;
 use curfew_custody::stamps;
+use curfew_custody::standing::Standing;
 use curfew_custody::witness;
 use curfew_gate::clock::{self, Clock};
 use curfew_gate::conditions::Conditions;
@@ -38,30 +37,32 @@ use curfew_gate::replay::{ReplayError, replay};
 use curfew_gate::secret::MasterKey;
 use curfew_gate::site::Site;
 use curfew_gate::tls::TlsError;
+use curfew_portal::{self as portal, Search};
 use curfew_postgres as postgres;
+use curfew_postgres::Databases;
 use curfew_web::{Upstreams, WebPlane};
 
 /// How long connections may take to finish once everything live has been cut.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// What all planes share.
+/// A gateway at work: what each of its parts was given.
 #[derive(Debug)]
 pub struct Gateway {
     pub(crate) config: Config,
-    pub(crate) site: Arc<Site>,
-    pub(crate) registrar: Registrar,
-    pub(crate) accounts: Arc<Accounts>,
-    pub(crate) master: Arc<MasterKey>,
-    pub(crate) handover: Arc<Handover>,
     pub(crate) web: WebPlane,
+    pub(crate) portal: Arc<portal::Setup>,
+    pub(crate) databases: Databases,
     pub(crate) data: DataDir,
-    /// What entries only commit to, where there is any.
-    pub(crate) values: Option<Arc<Store>>,
-    pub(crate) search: Search,
-    /// How far those who follow the log have come.
-    pub(crate) standing: Arc<Standing>,
-    /// The port of the database listener, as clients see it.
-    pub(crate) postgres_port: Option<u16>,
+}
+
+impl Gateway {
+    pub(crate) fn registrar(&self) -> &Registrar {
+        &self.portal.registrar
+    }
+
+    pub(crate) fn standing(&self) -> &Arc<Standing> {
+        &self.portal.standing
+    }
 }
 
 /// Why the gateway did not start.
@@ -293,26 +294,19 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     };
     let postgres = database.as_ref().map(|(_, address)| *address);
     let control = bind_control(&core.data)?;
-    let search = Search::start(&config, &core)?;
-    let standing = followers.standing(&core).with(databases.clone());
-    let standing = Arc::new(standing);
     let durability = Arc::clone(&core.durability);
     let site = Arc::new(config.site(seen_as(config.listen.public_port, web)));
-    let handover = Arc::new(Handover::new());
-    let gateway = Arc::new(Gateway {
-        web: web_plane(&core, &site, &handover, upstreams),
-        registrar: core.registrar,
-        accounts: core.accounts,
-        master: core.master,
-        handover,
-        data: core.data,
-        values: core.values,
-        search,
-        standing,
-        site,
-        postgres_port: postgres.map(|at| seen_as(config.listen.public_postgres_port, at)),
+    let port = postgres.map(|at| seen_as(config.listen.public_postgres_port, at));
+    let standing = Arc::new(followers.standing(&core));
+    let gateway = compose(
         config,
-    });
+        core,
+        upstreams,
+        databases.clone(),
+        standing,
+        (site, port),
+    )?;
+    let gateway = Arc::new(gateway);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve_web(
@@ -347,143 +341,6 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
     })
 }
 
-/// What follows the log's checkpoints, looked at and not started yet.
-struct Followers {
-    forwards: Vec<forward::Setup>,
-    archive: Option<archive::Setup>,
-    retention: Option<retention::Setup>,
-    stamps: Option<stamps::Setup>,
-    witnesses: Option<witness::Setup>,
-}
-
-impl Followers {
-    fn of(config: &Config) -> Result<Self, StartError> {
-        let data = DataDir::of(config);
-        data.master()?;
-        // Before anybody is told by which key the log is signed.
-        data.finish_rotation()?;
-        let archive = archive(config)?;
-        let place = forward::Place {
-            origin: config.origin.clone(),
-            ledger: data.ledger(),
-            cursors: data.cursors(),
-        };
-        let forwards = forward::Setup::all(&config.forward, &place)?;
-        let receivers = forwards.iter().map(forward::Setup::progress);
-        let covers = archive.as_ref().map(archive::Setup::progress);
-        let retention = match &config.log.retention {
-            Some(retention) => {
-                let key = data.verifier()?;
-                let ledger = data.ledger();
-                Some(retention::Setup::new(
-                    retention, ledger, &key, receivers, covers,
-                ))
-            }
-            None => None,
-        };
-        Ok(Self {
-            retention,
-            forwards,
-            archive,
-            stamps: stamps(config)?,
-            witnesses: witnesses(config)?,
-        })
-    }
-
-    /// Takes in the statements on all changes of the log's key.
-    fn follow(&mut self, rotations: &[String]) -> Result<(), StartError> {
-        let wrong = |error| DataError::from(RotateError::from(error));
-        if let Some(retention) = &mut self.retention {
-            retention.follow(rotations).map_err(wrong)?;
-        }
-        if let Some(stamps) = &mut self.stamps {
-            stamps.follow(rotations).map_err(wrong)?;
-        }
-        if let Some(witnesses) = &mut self.witnesses {
-            witnesses.follow(rotations).map_err(wrong)?;
-        }
-        Ok(())
-    }
-
-    fn standing(&self, core: &Core) -> Standing {
-        let receivers = self.forwards.iter().map(forward::Setup::progress);
-        let archive = self.archive.iter().map(archive::Setup::progress);
-        let witnesses = self.witnesses.iter().map(witness::Setup::progress);
-        Standing::new(
-            receivers.chain(archive).chain(witnesses).collect(),
-            self.stamps.is_some(),
-            core,
-        )
-    }
-
-    fn start(
-        self,
-        tasks: &mut JoinSet<()>,
-        gateway: &Gateway,
-        durability: Arc<Durability>,
-        (stopping, closed): (&CancellationToken, &CancellationToken),
-    ) {
-        for setup in self.forwards {
-            tasks.spawn(setup.run(durability.checkpoints(), stopping.clone()));
-        }
-        tasks.spawn(signing::watch(
-            gateway.registrar.clone(),
-            durability.signing(),
-            gateway.config.log.signing_alarm_after.0,
-            stopping.clone(),
-        ));
-        if let Some(archive) = self.archive {
-            let (registrar, checkpoints) = (gateway.registrar.clone(), durability.checkpoints());
-            tasks.spawn(archive.run(registrar, checkpoints, closed.clone()));
-        }
-        if let Some(retention) = self.retention {
-            let (registrar, values) = (gateway.registrar.clone(), gateway.values.clone());
-            let checkpoints = durability.checkpoints();
-            let conditions = Arc::clone(&gateway.standing.conditions);
-            let told = (conditions, stopping.clone());
-            tasks.spawn(retention.run(registrar, values, checkpoints, told));
-        }
-        if let Some(stamps) = self.stamps {
-            let (registrar, durability) = (gateway.registrar.clone(), Arc::clone(&durability));
-            tasks.spawn(stamps.run(registrar, durability, closed.clone()));
-        }
-        if let Some(witnesses) = self.witnesses {
-            let registrar = gateway.registrar.clone();
-            tasks.spawn(witnesses.run(registrar, durability, closed.clone()));
-        }
-    }
-}
-
-/// The log's archive, where one is configured.
-fn archive(config: &Config) -> Result<Option<archive::Setup>, StartError> {
-    let ledger = DataDir::of(config).ledger();
-    let archive = config.archive.as_ref();
-    let setup = archive.map(|archive| archive::Setup::new(archive, &ledger));
-    Ok(setup.transpose()?)
-}
-
-/// The log's witnesses, where some are configured.
-fn witnesses(config: &Config) -> Result<Option<witness::Setup>, StartError> {
-    let Some(witnesses) = &config.log.witness else {
-        return Ok(None);
-    };
-    let data = DataDir::of(config);
-    let setup = witness::Setup::new(witnesses, &data.ledger(), data.verifier()?)?;
-    Ok(Some(setup))
-}
-
-/// The timestamping authority, where one is configured.
-fn stamps(config: &Config) -> Result<Option<stamps::Setup>, StartError> {
-    let Some(timestamp) = &config.log.timestamp else {
-        return Ok(None);
-    };
-    let data = DataDir::of(config);
-    let is_witnessed = config.log.witness.is_some();
-    let key = data.verifier()?;
-    let setup = stamps::Setup::new(timestamp, &data.ledger(), key, is_witnessed)?;
-    Ok(Some(setup))
-}
-
 /// The port that clients use: the public one where something stands between.
 fn seen_as(public: Option<NonZeroU16>, bound: SocketAddr) -> u16 {
     public.map_or(bound.port(), NonZeroU16::get)
@@ -497,24 +354,80 @@ fn bind_control(data: &DataDir) -> Result<UnixListener, StartError> {
 }
 
 async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: CancellationToken) {
-    let desk = control::Desk::new(&gateway.registrar, &gateway.accounts, &gateway.config);
-    let desk = desk.with(Arc::clone(&gateway.standing));
+    let desk = control::Desk::new(
+        gateway.registrar(),
+        &gateway.portal.accounts,
+        &gateway.config,
+    );
+    let desk = desk.with(Arc::clone(gateway.standing()), gateway.databases.clone());
     control::serve(listener, desk, stopping).await;
 }
 
-/// What the web plane gets of all this.
-pub(crate) fn web_plane(
-    core: &Core,
-    site: &Arc<Site>,
-    handover: &Arc<Handover>,
+/// Gives each part what it needs. `site` is how the web listener is reached, the port that of the
+/// database listener, both as clients see them.
+pub(crate) fn compose(
+    config: Config,
+    core: Core,
     upstreams: Upstreams,
-) -> WebPlane {
-    WebPlane {
+    databases: Databases,
+    standing: Arc<Standing>,
+    (site, postgres_port): (Arc<Site>, Option<u16>),
+) -> Result<Gateway, StartError> {
+    let handover = Arc::new(Handover::new());
+    let index = config.search.index.then(|| {
+        let dir = config.search.dir.clone();
+        dir.unwrap_or_else(|| core.data.search())
+    });
+    let ledger = core.data.ledger();
+    let search = Search::start(&ledger, index, &core.durability, &core.conditions);
+    let web = WebPlane {
         registrar: core.registrar.clone(),
         master: Arc::clone(&core.master),
-        site: Arc::clone(site),
-        handover: Arc::clone(handover),
+        site: Arc::clone(&site),
+        handover: Arc::clone(&handover),
         upstreams,
+    };
+    let portal = portal::Setup {
+        registrar: core.registrar,
+        accounts: core.accounts,
+        jwks: web.upstreams.jwks(&core.master).map(ToOwned::to_owned),
+        master: core.master,
+        site,
+        handover,
+        apps: config.web.iter().map(app).collect(),
+        databases: config.postgres.iter().map(database).collect(),
+        postgres_port,
+        origin: config.origin.clone(),
+        ledger,
+        values: core.values,
+        search: search.map_err(StartError::Search)?,
+        standing,
+        password_life: config.tuning.database_password.0,
+        token_life: config.tuning.bearer_token.0,
+    };
+    Ok(Gateway {
+        config,
+        web,
+        portal: Arc::new(portal),
+        databases,
+        data: core.data,
+    })
+}
+
+fn app(web: &WebResource) -> portal::App {
+    portal::App {
+        name: web.name.clone(),
+        environment: web.environment.clone(),
+        tags: web.tags.clone(),
+        host: web.host.clone(),
+    }
+}
+
+fn database(database: &PostgresResource) -> portal::Database {
+    portal::Database {
+        name: database.name.clone(),
+        environment: database.environment.clone(),
+        tags: database.tags.clone(),
     }
 }
 
@@ -522,9 +435,9 @@ pub(crate) fn web_plane(
 fn database_plane(gateway: &Gateway) -> postgres::Setup {
     let tuning = &gateway.config.tuning;
     postgres::Setup {
-        registrar: gateway.registrar.clone(),
-        master: Arc::clone(&gateway.master),
-        site: Arc::clone(&gateway.site),
+        registrar: gateway.registrar().clone(),
+        master: Arc::clone(&gateway.web.master),
+        site: Arc::clone(&gateway.web.site),
         listen: gateway.config.listen.clone(),
         connections_max: tuning.connections_max,
         connections_per_person: tuning.database_connections_per_person,
@@ -544,23 +457,23 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
 impl Running {
     /// The one path, for whoever runs the gateway within its own process.
     pub fn registrar(&self) -> &Registrar {
-        &self.gateway.registrar
+        self.gateway.registrar()
     }
 
     /// Ledger time now.
     pub fn now(&self) -> Timestamp {
-        self.gateway.registrar.now()
+        self.gateway.registrar().now()
     }
 
     /// Takes in what a look at the set-up found, for whoever asks how the gateway stands.
     pub fn checked(&self, problems: Vec<Problem>) {
-        self.gateway.standing.checked(self.now(), problems);
+        self.gateway.standing().checked(self.now(), problems);
     }
 
     /// Waits until the one path is gone, which happens before [`Self::stop`] only by a fault in
     /// this program. Nothing is admitted then, and only a new start helps.
     pub async fn failed(&self) {
-        self.gateway.registrar.gone().await;
+        self.gateway.registrar().gone().await;
     }
 
     /// Stops: accepts nothing more, cuts what is live, records the end of work, closes the ledger.
@@ -569,8 +482,8 @@ impl Running {
     /// When the end of work could not be recorded.
     pub async fn stop(mut self) -> Result<(), Refusal> {
         self.stopping.cancel();
-        self.gateway.search.stop();
-        let recorded = self.gateway.registrar.stop().await;
+        self.gateway.portal.search.stop();
+        let recorded = self.gateway.registrar().stop().await;
         self.closed.cancel();
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {

@@ -10,16 +10,12 @@
 
 pub mod certificate;
 pub mod config;
-mod console;
 pub mod control;
 pub mod data;
 mod gateway;
 mod listen;
-mod oauth;
 pub mod reload;
 pub mod rotation;
-mod search;
-pub mod standing;
 #[cfg(test)]
 mod wire;
 

@@ -24,7 +24,6 @@ use tower_service::Service;
 
 use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
 use crate::certificate::Shown;
-use crate::console;
 use crate::gateway::Gateway;
 use curfew_gate::clients::{self, Listener, OpenRequest, Peer, Seat, Seats, accepted, introduce};
 use curfew_gate::tls::TlsError;
@@ -82,7 +81,7 @@ pub(crate) async fn serve_web(
         seats: Seats::new(gateway.config.tuning.places()),
         tls,
         site: Site {
-            console: console::router(Arc::clone(&gateway)),
+            console: curfew_portal::router(Arc::clone(&gateway.portal)),
             gateway,
         },
         stopping: stopping.clone(),

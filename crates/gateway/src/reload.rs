@@ -36,7 +36,7 @@ impl Running {
             Ok(false) => {}
             Err(error) => reloaded.failed.push(error),
         }
-        let conditions = &self.gateway.standing.conditions;
+        let conditions = &self.gateway.standing().conditions;
         let failed = match reloaded.failed.as_slice() {
             [] => Ok(()),
             failed => Err(failed.join("; ")),
@@ -47,7 +47,7 @@ impl Running {
 
     /// Nothing could be taken in, for this reason.
     pub fn not_reloaded(&self, why: impl Into<String>) {
-        self.gateway.standing.conditions.failed(Part::Reload, why);
+        self.gateway.standing().conditions.failed(Part::Reload, why);
     }
 
     /// True where it is another than was in force.

@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use curfew_custody::standing;
 use curfew_gate::problem::Problem;
 use curfew_gateway::config::Config;
 use curfew_gateway::control::{self, Operation};
 use curfew_gateway::data::DataDir;
-use curfew_gateway::standing;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// Files that are open besides connections: segments, tiles, the index, sockets, standard streams.

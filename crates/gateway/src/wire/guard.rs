@@ -55,6 +55,7 @@ fn offer(bench: &Bench, state: &str) -> String {
     let session = bench.session.clone();
     let code = bench
         .gateway
+        .web
         .handover
         .offer(session, resource, state)
         .unwrap();
@@ -239,7 +240,7 @@ async fn failures_are_told_without_internals() {
         "{said}"
     );
 
-    bench.gateway.registrar.stop().await.unwrap();
+    bench.gateway.registrar().stop().await.unwrap();
     let response = bench.send("shop", bench.signed_in("GET", "/")).await;
     assert_eq!(response.status(), 503);
     assert_eq!(header(response.headers(), "retry-after"), "5");

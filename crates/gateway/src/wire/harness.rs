@@ -30,10 +30,9 @@ use self::folder::Folder;
 use super::backend::{Backend, serve};
 
 use crate::config::{Config, LEAST};
-use crate::gateway::{Core, Gateway, web_plane};
-use crate::standing::Standing;
+use crate::gateway::{Core, Gateway, compose};
 use crate::{data, listen};
-use curfew_gate::handover::Handover;
+use curfew_custody::standing::Standing;
 use curfew_gate::secret;
 use curfew_web::{Body, Upstreams};
 
@@ -99,28 +98,27 @@ async fn gateway(config: Config, rules: &str, port: u16) -> Gateway {
         if rules.contains("shop") { "" } else { OPEN }
     );
     let core = Core::open(&config, "policy.cedar", &policy).await.unwrap();
-    let search = crate::search::Search::start(&config, &core).unwrap();
-    let standing = Standing::new(Vec::new(), false, &core);
-    let (site, handover) = (Arc::new(config.site(port)), Arc::new(Handover::new()));
-    Gateway {
-        web: web_plane(
-            &core,
-            &site,
-            &handover,
-            Upstreams::new(&config.web).unwrap(),
-        ),
-        registrar: core.registrar,
-        accounts: core.accounts,
-        master: core.master,
-        handover,
-        data: core.data,
-        values: core.values,
-        search,
-        standing: Arc::new(standing),
-        site,
-        postgres_port: None,
+    let standing = Standing::new(
+        Vec::new(),
+        false,
+        core.data.ledger(),
+        &core.durability,
+        &core.accounts,
+        &core.conditions,
+    );
+    let site = Arc::new(config.site(port));
+    let upstreams = Upstreams::new(&config.web).unwrap();
+    let databases = curfew_postgres::Databases::default();
+    let reached = (site, None);
+    compose(
         config,
-    }
+        core,
+        upstreams,
+        databases,
+        Arc::new(standing),
+        reached,
+    )
+    .unwrap()
 }
 
 /// A body with this text.
@@ -226,7 +224,7 @@ impl Bench {
             session: self.session.clone(),
             cause,
         };
-        self.gateway.registrar.carry_out(command).await.unwrap();
+        self.gateway.registrar().carry_out(command).await.unwrap();
     }
 
     /// A TLS connection to a host of the gateway.
@@ -337,9 +335,9 @@ async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
         proof: Proof {
             amr: BTreeSet::from([Factor::Password]),
             aal: Aal::One,
-            at: gateway.registrar.now(),
+            at: gateway.registrar().now(),
         },
-        context: gateway.site.context("127.0.0.1".parse().unwrap()),
+        context: gateway.web.site.context("127.0.0.1".parse().unwrap()),
         credential: Credential {
             id: secret::credential_id().unwrap(),
             class: CredentialClass::Cookie,
@@ -348,7 +346,7 @@ async fn sign_in(gateway: &Gateway, resource: &str) -> (SessionId, String) {
             expires: None,
         },
     };
-    match gateway.registrar.command(command).await {
+    match gateway.registrar().command(command).await {
         Ok(Verdict::Done | Verdict::Allow(_)) => (session, cookie),
         other => panic!("no session: {other:?}"),
     }

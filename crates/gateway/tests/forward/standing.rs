@@ -1,8 +1,9 @@
 //! What an operator is told of receivers.
 
+use curfew_custody::progress::{Follower, Kind};
+use curfew_custody::standing::Status;
 use curfew_entry::Entry;
 use curfew_gateway::control::{self, Operation, Outcome};
-use curfew_gateway::standing::{Follower, Kind, Status};
 use curfew_ledger::LogReader;
 
 use super::collector::Reply;
@@ -12,7 +13,7 @@ use super::{LONG, Place, record, wait};
 async fn status(place: &Place) -> Status {
     let socket = place.ledger().with_file_name("control.sock");
     match control::request(&socket, &Operation::Status).await.unwrap() {
-        Outcome::Status(status) => *status,
+        Outcome::Status(all) => all.status,
         other => panic!("{other:?}"),
     }
 }
