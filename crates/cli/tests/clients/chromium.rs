@@ -139,6 +139,11 @@ impl Tab {
             }
         };
         let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap();
+        // The page went elsewhere while it was asked: nobody answered.
+        let told = answer["error"]["message"].as_str().unwrap_or_default();
+        if method == "Runtime.evaluate" && told.contains("navigated or closed") {
+            return Value::Null;
+        }
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].clone()
     }
