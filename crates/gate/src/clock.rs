@@ -51,6 +51,19 @@ struct Anchor {
     base_us: u64,
     source: ClockSource,
     boot_id: String,
+    /// How far tests have moved time on, in microseconds.
+    #[cfg(test)]
+    skipped: tokio::sync::watch::Sender<u64>,
+}
+
+impl Anchor {
+    /// Ledger time minus boot clock now, in microseconds.
+    fn ahead_us(&self) -> u64 {
+        #[cfg(test)]
+        return self.base_us.saturating_add(*self.skipped.borrow());
+        #[cfg(not(test))]
+        self.base_us
+    }
 }
 
 fn boottime_us() -> u64 {
@@ -102,12 +115,21 @@ impl Clock {
             base_us,
             source,
             boot_id,
+            #[cfg(test)]
+            skipped: tokio::sync::watch::Sender::default(),
         }))
+    }
+
+    /// Moves time on, for tests that wait for a deadline. Timers that are set ring by it.
+    #[cfg(test)]
+    pub(crate) fn skip(&self, span: std::time::Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        self.0.skipped.send_modify(|skipped| *skipped += micros);
     }
 
     /// Ledger time now.
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.base_us.saturating_add(boottime_us()))
+        Timestamp::from_micros(self.0.ahead_us().saturating_add(boottime_us()))
     }
 
     /// How ledger time was found at start.
@@ -122,7 +144,7 @@ impl Clock {
 
     /// The boot clock at a moment of ledger time, in microseconds.
     pub fn boot_us(&self, at: Timestamp) -> u64 {
-        at.as_micros().saturating_sub(self.0.base_us)
+        at.as_micros().saturating_sub(self.0.ahead_us())
     }
 
     /// Wall clock minus ledger time, in microseconds.
@@ -162,6 +184,8 @@ pub fn is_clock_synced() -> Option<bool> {
 pub struct Alarm {
     fd: AsyncFd<OwnedFd>,
     clock: Clock,
+    #[cfg(test)]
+    skips: tokio::sync::Mutex<tokio::sync::watch::Receiver<u64>>,
 }
 
 impl Alarm {
@@ -176,7 +200,12 @@ impl Alarm {
             reason = "its soundness depends on the type; an OwnedFd always names the same open file"
         )]
         let fd = AsyncFd::new(fd)?;
-        Ok(Self { fd, clock })
+        Ok(Self {
+            fd,
+            #[cfg(test)]
+            skips: tokio::sync::Mutex::new(clock.0.skipped.subscribe()),
+            clock,
+        })
     }
 
     /// Sets the timer to ring at `at`, at once where that is past; `None` silences it.
@@ -199,8 +228,21 @@ impl Alarm {
         Ok(())
     }
 
-    /// Waits until the timer rings.
+    /// Waits until the timer rings. Whoever waits looks at the clock, and sets it again.
     pub async fn rung(&self) -> std::io::Result<()> {
+        #[cfg(test)]
+        {
+            let mut skips = self.skips.lock().await;
+            tokio::select! {
+                rung = self.timer() => rung,
+                _ = skips.changed() => Ok(()),
+            }
+        }
+        #[cfg(not(test))]
+        self.timer().await
+    }
+
+    async fn timer(&self) -> std::io::Result<()> {
         loop {
             let mut ready = self.fd.readable().await?;
             let mut count = [0_u8; 8];

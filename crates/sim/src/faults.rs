@@ -154,7 +154,14 @@ impl Fault {
             Self::ActionAfterEnd => {
                 matches!(event, Event::ActionAllowed { .. }) && end_of(entries, place).is_some()
             }
-            Self::StartDropped | Self::StartRepeated | Self::LimitsStretched => {
+            // Of a session that nothing else is said of nobody could miss the start.
+            Self::StartDropped => {
+                let later = entries.get(place + 1..).unwrap_or_default().iter();
+                let mut sessions = later.map(|entry| session_of(&entry.event));
+                matches!(event, Event::SessionStarted { .. })
+                    && sessions.any(|session| session == session_of(event))
+            }
+            Self::StartRepeated | Self::LimitsStretched => {
                 matches!(event, Event::SessionStarted { .. })
             }
             Self::DisabledBefore => matches!(event, Event::SessionStarted { .. }),

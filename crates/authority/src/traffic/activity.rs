@@ -79,6 +79,11 @@ impl LastActivity {
         self.note(late);
     }
 
+    /// When the session is over, as it was last told.
+    pub(super) fn end(&self) -> Timestamp {
+        self.end
+    }
+
     /// When the session was last active before its end, as seen at `now`. What came after does not
     /// count; something that began before and still runs was active up to it.
     pub(super) fn active(&self, now: Timestamp) -> Timestamp {

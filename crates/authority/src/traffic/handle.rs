@@ -69,9 +69,12 @@ impl<A: ActivityCell> Traffic<A> {
             session.active_at = newer.unwrap_or(held.session.active_at);
             let end = session.end_deadline();
             let nearest = presence.map_or(end.at, |presence| presence.nearest(&session));
+            // Activity up to what was known as the end has moved that on: what runs since then may
+            // move it further.
+            let moved = presence.is_some_and(|presence| presence.ends_before(nearest));
             let cut = match held.doomed_for() {
                 Some(reason) => Cut::of(CutCause::SessionEnded(reason)),
-                None if nearest > now => {
+                None if nearest > now || moved => {
                     self.out.ends(id, nearest);
                     self.deadlines.arm(id, nearest);
                     return newer;

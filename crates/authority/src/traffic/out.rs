@@ -80,6 +80,11 @@ impl<A: ActivityCell> Presence<A> {
             .fold(session.end_deadline().at, Timestamp::min)
     }
 
+    /// Whether the planes were told of an end before this moment.
+    pub(super) fn ends_before(&self, moment: Timestamp) -> bool {
+        self.activity.with(|activity| activity.end() < moment)
+    }
+
     /// When the session was last active, where that is newer than what is recorded.
     pub(super) fn newer(&self, session: &LiveSession, now: Timestamp) -> Option<Timestamp> {
         let at = self.activity.with(|activity| activity.active(now));

@@ -2,8 +2,10 @@
 
 use curfew_authority::Command;
 use curfew_authority::traffic::{Effect, Input, Outage, Returned};
+use curfew_entry::Span;
 
-use super::task::{NotDone, Task};
+use super::record::UNDURABLE_MAX;
+use super::task::{NotDone, PAUSE, Task};
 use super::{Refusal, Unavailable};
 use crate::conditions::Part;
 use crate::permit::{CutCause, Released};
@@ -50,7 +52,12 @@ impl Task {
 
     /// Sets the timer to the nearest moment at which something is to be done.
     pub(super) fn arm(&mut self) {
-        let next = self.traffic.wake_at(&self.authority);
+        let mut next = self.traffic.wake_at(&self.authority);
+        if next.is_some() && self.is_congested() && !self.is_due() {
+            // What is owed to the log waits for the disk, so that there is room for what is asked.
+            let pause = self.now().saturating_add(Span::from_duration(PAUSE));
+            next = next.map(|at| at.max(pause));
+        }
         if next != self.armed {
             self.armed = next;
             if let Err(error) = self.alarm.set(next) {
@@ -63,9 +70,18 @@ impl Task {
     pub(super) fn ring(&mut self) {
         self.armed = None;
         self.tell(Input::Wake);
-        if !self.is_due() {
+        if self.is_behind() {
+            self.catch_up();
+        }
+        if !self.is_due() && !self.is_congested() {
             self.pay();
         }
+    }
+
+    /// Whether so much is under way to the disk that no more than what is asked is added.
+    pub(super) fn is_congested(&mut self) -> bool {
+        self.forget_durable();
+        self.is_behind() || self.pending.len() >= UNDURABLE_MAX / 2
     }
 
     /// What is due by now comes first, though the timer has not rung yet: activity that has no entry

@@ -12,7 +12,7 @@ use crate::conditions::Part;
 /// Entries that may be under way to the disk when another decision is taken: half of what the
 /// ledger's queue takes. At 300 bytes each they hold 10 MB. A decision is taken whole, however many
 /// entries it has: at most one for each live session, smaller than what is held of that session.
-const UNDURABLE_MAX: usize = 32_768;
+pub(super) const UNDURABLE_MAX: usize = 32_768;
 
 /// What is said where the ledger's disk is full.
 const NO_SPACE: &str = "no space is left on the ledger's disk";
@@ -226,7 +226,7 @@ impl Task {
         }
     }
 
-    fn forget_durable(&mut self) {
+    pub(super) fn forget_durable(&mut self) {
         self.forget_before(self.durability.size());
     }
 

@@ -18,6 +18,9 @@ impl Task {
     /// Records what is left to be said, and that work has ended. False where that failed.
     async fn end_work(&mut self) -> bool {
         while self.traffic.outage().is_none() && self.has_work() {
+            if self.is_congested() {
+                tokio::time::sleep(PAUSE).await;
+            }
             self.ring();
         }
         self.summarize(true);

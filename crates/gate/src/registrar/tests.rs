@@ -45,6 +45,9 @@ permit (principal, action == Action::"log.erase", resource == Resource::"gateway
 
 const SOON: Duration = Duration::from_secs(30);
 
+/// In which the registrar does what is due, where a test shows that nothing is.
+const A_MOMENT: Duration = Duration::from_millis(20);
+
 struct Bench {
     disk: FaultyDisk,
     registrar: Registrar,
@@ -226,6 +229,11 @@ impl Bench {
         .unwrap()
     }
 
+    /// So much time passes at once.
+    fn pass(&self, millis: u64) {
+        self.registrar.clock.skip(Duration::from_millis(millis));
+    }
+
     async fn end(&self) -> Result<Verdict, Refusal> {
         let cause = EndCause {
             reason: EndReason::EndedByAdmin,
@@ -397,6 +405,7 @@ async fn a_permit_that_is_given_back_or_dropped_fires_its_cut() {
 async fn the_idle_deadline_cuts_and_the_entry_says_how_late_it_was() {
     let bench = bench().await;
     let permit = bench.permit(Verb::WebRead).await.unwrap();
+    bench.pass(2_000);
     let cut = timeout(SOON, permit.cut().fired()).await.unwrap();
     let closed = bench.registrar.now();
     assert_eq!(cut.cause, CutCause::SessionEnded(EndReason::Idle));
@@ -436,9 +445,11 @@ async fn what_the_person_started_is_activity_until_it_ends() {
     let bench = bench().await;
     let permit = bench.permit(Verb::WebConnect).await.unwrap();
     let busy = permit.activity().busy();
-    let idle = timeout(Duration::from_millis(1_300), permit.cut().fired()).await;
+    bench.pass(2_500);
+    let idle = timeout(A_MOMENT, permit.cut().fired()).await;
     assert!(idle.is_err(), "a running statement is not idle");
     drop(busy);
+    bench.pass(2_000);
     let cut = timeout(SOON, permit.cut().fired()).await.unwrap();
     assert_eq!(cut.deadline.unwrap().cause, DeadlineCause::Idle);
     assert!(
@@ -456,7 +467,8 @@ async fn touches_move_the_idle_deadline_but_never_the_age_of_authentication() {
     let touched = async {
         loop {
             permit.activity().touch();
-            let wait = timeout(Duration::from_millis(1), permit.cut().fired()).await;
+            bench.pass(500);
+            let wait = timeout(A_MOMENT, permit.cut().fired()).await;
             if let Ok(cut) = wait {
                 return cut;
             }
@@ -472,6 +484,7 @@ async fn a_limit_of_one_resource_cuts_that_resource_alone() {
     let ask = bench.ask(Verb::WebRead, "vault");
     let vault = bench.registrar.ask(ask, Record::ByVerb).await.unwrap();
     let shop = bench.permit(Verb::WebRead).await.unwrap();
+    bench.pass(250);
     let cut = timeout(SOON, vault.cut().fired()).await.unwrap();
     assert_eq!(cut.cause, CutCause::Limit(DeadlineCause::Reauth));
     assert_eq!(shop.cut().now(), None);

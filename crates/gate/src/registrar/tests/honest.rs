@@ -112,7 +112,8 @@ async fn what_runs_through_a_connection_of_shorter_idle_limit_keeps_it_open() {
     let ask = bench.ask(Verb::WebConnect, "vault");
     let connection = bench.registrar.ask(ask, Record::ByVerb).await.unwrap();
     let busy = connection.activity().busy();
-    let cut = timeout(Duration::from_millis(1_100), connection.cut().fired()).await;
+    bench.pass(1_100);
+    let cut = timeout(A_MOMENT, connection.cut().fired()).await;
     assert!(cut.is_err(), "something the person started is running");
     drop(busy);
     let mut through = bench.ask(Verb::WebRead, "shop");
@@ -120,6 +121,7 @@ async fn what_runs_through_a_connection_of_shorter_idle_limit_keeps_it_open() {
     through.action.connection = Some(connection.entry());
     let read = bench.registrar.ask(through, Record::ByVerb).await.unwrap();
     read.recorded().await.unwrap();
+    bench.pass(400);
     let cut = timeout(SOON, connection.cut().fired()).await.unwrap();
     assert_eq!(cut.cause, CutCause::Limit(DeadlineCause::Idle));
     connection.close(Closing {
@@ -139,6 +141,7 @@ async fn a_question_through_what_was_cut_hears_of_the_cut() {
     let bench = bench().await;
     let ask = bench.ask(Verb::WebConnect, "vault");
     let connection = bench.registrar.ask(ask, Record::ByVerb).await.unwrap();
+    bench.pass(400);
     timeout(SOON, connection.cut().fired()).await.unwrap();
     let through = bench.through(&connection, Verb::WebRead);
     let refused = bench.registrar.ask(through, Record::ByVerb).await;
@@ -227,7 +230,9 @@ async fn a_session_that_nobody_uses_ends_at_its_deadline_though_the_ledger_is_ou
     });
     assert!(bench.permit(Verb::WebWrite).await.is_err());
     // Past the idle limit of two seconds, and past what an end may be late.
-    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    // The registrar has heard of it.
+    assert!(bench.permit(Verb::WebRead).await.is_err());
+    bench.pass(3_500);
     bench.disk.clear_plan();
     bench
         .recorded(|event| matches!(event, Event::RecordingResumed { .. }))
@@ -279,7 +284,7 @@ async fn sessions_that_run_out_while_it_stops_end_in_time() {
     let stop = tokio::spawn(async move { registrar.stop().await });
     timeout(SOON, permit.cut().fired()).await.unwrap();
     let closing = closing(&bench);
-    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    bench.pass(2_000);
     permit.close(closing);
     assert_eq!(timeout(SOON, stop).await.unwrap().unwrap(), Ok(()));
     assert_eq!(bench.count(is_end), 3);

@@ -36,7 +36,11 @@ async fn ended_by_one_policy(people: u64) -> (Duration, Duration) {
     let mut asked = 0_u64;
     loop {
         let at = Instant::now();
-        drop(bench.permit(Verb::WebRead).await.unwrap());
+        // The ledger's queue is small here: there is no room in it while a piece is handed on.
+        while let Err(refusal) = bench.permit(Verb::WebRead).await {
+            assert_eq!(refusal, Refusal::Unavailable(Unavailable::Ledger));
+            tokio::task::yield_now().await;
+        }
         longest = longest.max(at.elapsed());
         asked += 1;
         if asked.is_multiple_of(64) && all_ended().await {

@@ -73,11 +73,14 @@ async fn a_session_ends_on_time_even_while_the_ledger_is_out() {
         _ => None,
     });
     let _ = bench.permit(Verb::WebWrite).await;
+    // The registrar has heard of it.
+    assert!(bench.permit(Verb::WebRead).await.is_err());
+    bench.pass(2_000);
     let cut_at = {
         timeout(SOON, permit.cut().fired()).await.unwrap();
         bench.registrar.now()
     };
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    bench.pass(700);
     bench.disk.clear_plan();
     let ended = bench
         .recorded(|event| matches!(event, Event::SessionEnded { .. }))
