@@ -15,16 +15,15 @@ mod trace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
+use curfew_entry::{Entry, ErasureId, Event, SessionId, Span, Timestamp};
 use serde::{Deserialize, Serialize};
+use trace::Trace;
 
 use crate::authority::Authority;
 use crate::deadlines::Deadlines;
 use crate::spread::SpreadMap;
-use curfew_entry::{Entry, Event};
-use curfew_entry::{ErasureId, SessionId};
-use curfew_entry::{Span, Timestamp};
+
 pub use memory::{AUDITOR_FORM, RecallError};
-use trace::Trace;
 
 /// How late an end or a cut may come: the promise is one second (NIST AC-12, SC-10).
 pub const LATE_BOUND: Span = Span::from_secs(1);

@@ -28,18 +28,16 @@ mod witnessing;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use curfew_entry::{
+    AccountClass, ActionDetail, Context, Credential, CredentialClass, CredentialHash, CredentialId,
+    Deadline, EndReason, ErasureId, Limits, LiveSession, Resource, ResourceName, RuleId, SessionId,
+    SessionView, Span, SubjectName, Timestamp,
+};
+use rulings::Rulings;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Policy;
 use crate::spread::SpreadMap;
-use curfew_entry::{AccountClass, Resource};
-use curfew_entry::{ActionDetail, EndReason};
-use curfew_entry::{Context, Credential, CredentialClass, LiveSession, SessionView};
-use curfew_entry::{
-    CredentialHash, CredentialId, ErasureId, ResourceName, RuleId, SessionId, SubjectName,
-};
-use curfew_entry::{Deadline, Limits};
-use curfew_entry::{Span, Timestamp};
 
 pub(crate) use bounds::fits;
 pub use bounds::{
@@ -50,7 +48,6 @@ pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
 pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
-use rulings::Rulings;
 pub use witnessing::CHECKPOINT_BYTES_MAX;
 
 /// Ended sessions looked through for somebody's spent passwords: about 1 ms, and only after a

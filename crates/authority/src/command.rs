@@ -3,17 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use curfew_entry::Timestamp;
-use curfew_entry::{Aal, Deadline, Limits, RecordLevel};
 use curfew_entry::{
-    AccountChange, ActionClosed, ActionDetail, Actor, AttemptsSummarized, ClockSource, DenialCause,
-    EndReason, Event, LogArchivingFailed, LogPruned, LogTimestamped, RefusalCause, SigningFault,
-    WallClock,
-};
-use curfew_entry::{AccountClass, Plane, Resource, Verb};
-use curfew_entry::{Context, Credential, CredentialClass, Proof};
-use curfew_entry::{
-    CredentialHash, CredentialId, ErasureId, RoleName, RuleId, SessionId, SubjectName,
+    Aal, AccountChange, AccountClass, ActionClosed, ActionDetail, Actor, AttemptsSummarized,
+    ClockSource, Context, Credential, CredentialClass, CredentialHash, CredentialId, Deadline,
+    DenialCause, EndReason, ErasureId, Event, Limits, LogArchivingFailed, LogPruned,
+    LogTimestamped, Plane, Proof, RecordLevel, RefusalCause, Resource, RoleName, RuleId, SessionId,
+    SigningFault, SubjectName, Timestamp, Verb, WallClock,
 };
 
 /// Everything that can change or question the state. There is no other way in.

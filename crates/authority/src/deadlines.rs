@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use curfew_entry::{Event, SessionId, Timestamp};
+
 use crate::authority::Authority;
-use curfew_entry::Event;
-use curfew_entry::SessionId;
-use curfew_entry::Timestamp;
 
 /// For each session a moment no later than the nearest at which something of it runs out.
 #[derive(Clone, Debug, Default)]

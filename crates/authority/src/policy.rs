@@ -19,13 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use curfew_entry::{
+    Aal, Context, Demands, PolicyDigest, RecordLevel, Resource, RoleName, RuleId, Span,
+    SubjectName, Verb,
+};
 use sha2::{Digest, Sha256};
-
-use curfew_entry::Context;
-use curfew_entry::Span;
-use curfew_entry::{Aal, Demands, RecordLevel};
-use curfew_entry::{PolicyDigest, RoleName, RuleId, SubjectName};
-use curfew_entry::{Resource, Verb};
 
 pub use check::UnknownRole;
 pub use problem::{PolicyError, Problem};

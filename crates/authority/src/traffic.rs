@@ -19,20 +19,17 @@ mod outage;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
+use curfew_entry::{ClosedBy, Entry, Event, Limits, SessionId, Span, Timestamp, Verb};
+use handle::next_after;
+use out::{Out, PermitOut};
+
 use crate::authority::Authority;
 use crate::command::{Command, EndCause};
 use crate::deadlines::Deadlines;
-use curfew_entry::Limits;
-use curfew_entry::SessionId;
-use curfew_entry::Verb;
-use curfew_entry::{ClosedBy, Entry, Event};
-use curfew_entry::{Span, Timestamp};
 
 pub use activity::{ActivityCell, LastActivity};
 pub use cut::{Cut, CutCause};
-use handle::next_after;
 pub use out::{AccountUse, PermitId};
-use out::{Out, PermitOut};
 pub use outage::Outage;
 
 /// The most sessions that one answer of [`Traffic`] is about, and the most entries of a command it

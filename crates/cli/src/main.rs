@@ -115,8 +115,9 @@ async fn carry_out(command: Command) -> Outcome<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::CommandFactory;
+
+    use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -5,8 +5,7 @@ use std::io::ErrorKind;
 use clap::Args;
 use curfew_custody::progress::Follower;
 use curfew_export::visible;
-use curfew_gateway::control::OperatorStatus;
-use curfew_gateway::control::{self, Operation, Outcome as Answer};
+use curfew_gateway::control::{self, Operation, OperatorStatus, Outcome as Answer};
 use curfew_gateway::data::DataDir;
 use curfew_postgres::{DatabaseState, DatabaseStatus};
 

@@ -13,8 +13,10 @@ mod place;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alarm::Alarm;
 use bytes::Bytes;
 use curfew_entry::ArchivingFault;
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::merkle::verify_growth;
 use curfew_ledger::note::Note;
 use curfew_ledger::tile::{TILE_WIDTH, Tile, TileKind, kinds, tiles_at};
@@ -28,8 +30,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::progress::{Kind, Progress};
-use alarm::Alarm;
-use curfew_gate::registrar::Registrar;
 
 pub use place::{Access, PlaceError};
 

@@ -21,18 +21,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_export::{LogReader, Record, Source, range};
+use curfew_gate::secret;
 use curfew_ledger::merkle::leaf_hash;
+use cursor::Cursor;
+use lane::Lane;
+use otlp::Otlp;
+use syslog::Syslog;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Forward, ForwardKind, ForwardStart};
 use crate::progress::{Kind, Progress};
-use curfew_gate::secret;
-use cursor::Cursor;
-use lane::Lane;
-use otlp::Otlp;
-use syslog::Syslog;
 
 /// How long what is under way at the end may take: half a second less than the gateway waits for
 /// all its tasks.

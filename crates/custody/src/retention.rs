@@ -18,9 +18,12 @@ use std::time::Duration;
 use curfew_authority::{Auditor, Command, RecallError};
 use curfew_entry::{Entry, LogPruned, Span, Timestamp};
 use curfew_export::range::{Place, first_at};
+use curfew_gate::NotCarriedOut;
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::{
     Disk, FileError, KeyChain, LogReader, Prunable, PruneError, PrunePoint, ReadError, RealDisk,
-    RotationError,
+    RotationError, VerifierKey,
 };
 use curfew_values::{Store, ValuesError};
 use tokio::sync::watch;
@@ -28,10 +31,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Retention;
 use crate::progress::Progress;
-use curfew_gate::NotCarriedOut;
-use curfew_gate::conditions::{Conditions, Part};
-use curfew_gate::registrar::Registrar;
-use curfew_ledger::VerifierKey;
 
 /// How often it is looked whether anything is past its time: a sixteenth of the time that entries are
 /// kept, at most a day, so that what stands for the pruned part is not made for a handful of entries.

@@ -17,15 +17,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::{KeyChain, Published, RotationError, VerifierKey};
 use curfew_timestamp::{ROOTS_BYTES_MAX, Roots};
+use stamper::Stamper;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+
 pub use ask::{AskError, Asker};
-use curfew_gate::recorder::Durability;
-use curfew_gate::registrar::Registrar;
-use stamper::Stamper;
 
 /// Why the configured timestamping authority cannot be asked.
 #[derive(Debug, thiserror::Error)]

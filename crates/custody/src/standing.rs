@@ -5,20 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use curfew_entry::{Entry, SigningFault, Timestamp};
+use curfew_gate::clock;
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::problem::Problem;
+use curfew_gate::recorder::Durability;
 use curfew_identity::Accounts;
 use curfew_ledger::LogReader;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::progress::Progress;
-use crate::progress::Reader;
-use crate::progress::{Follower, Kind};
+use crate::progress::{Follower, Kind, Progress, Reader};
 
-use curfew_gate::clock;
 pub use curfew_gate::conditions::{Condition, Part as ConditionPart};
-use curfew_gate::conditions::{Conditions, Part};
-use curfew_gate::problem::Problem;
-use curfew_gate::recorder::Durability;
 
 /// How the log and its followers stand.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -19,17 +19,17 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ask::Asker;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::trust::{POLICY_BYTES_MAX, TrustPolicy};
 use curfew_ledger::{KeyChain, Published, RotationError, VerifierKey};
 use http::Uri;
+use rounds::Rounds;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
 use crate::progress::{Kind, Progress};
-use ask::Asker;
-use curfew_gate::recorder::Durability;
-use curfew_gate::registrar::Registrar;
-use rounds::Rounds;
 
 /// Why the configured witnesses cannot be asked.
 #[derive(Debug, thiserror::Error)]
@@ -189,9 +189,10 @@ fn read(path: &Path, key: &VerifierKey) -> Result<(TrustPolicy, Vec<Uri>), Strin
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_ledger::LogKey;
     use curfew_ledger::cosignature::{Algorithm, Cosigner};
+
+    use super::*;
 
     #[test]
     fn a_policy_that_cannot_work_is_refused() {

@@ -11,6 +11,7 @@ mod notes;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use notes::is_default;
 use serde::{Deserialize, Serialize};
 
 use crate::conceal::Concealed;
@@ -24,9 +25,7 @@ use crate::time::{Span, Timestamp};
 
 pub use attempts::{Attempts, AttemptsSummarized};
 pub use causes::{CredentialFault, DenialCause, EndReason, RefusalCause};
-pub use closed::CLOSE_DISAGREES;
-pub use closed::{ActionClosed, ClosedBy};
-use notes::is_default;
+pub use closed::{ActionClosed, CLOSE_DISAGREES, ClosedBy};
 pub use notes::{
     ArchivingFault, LogArchivingFailed, LogPruned, LogTimestamped, SigningFault, WallClock,
 };

@@ -1,10 +1,9 @@
 //! An export in pieces: each is made when it is asked for, so that memory holds one.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::mem;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, mem};
 
 use curfew_ledger::{Entries, LogReader, ReadError};
 

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::signing::{Signing, fault};
 use curfew_entry::RecordLevel;
 use curfew_ledger::{Observer, PublishError, WriteError};
 use curfew_values::Store;
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::signing::{Signing, fault};
 
 /// Why an entry has not come as far as it must.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]

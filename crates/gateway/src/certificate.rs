@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use curfew_entry::{Span, Timestamp};
+use curfew_gate::clock::wall_now;
+use curfew_gate::problem::Problem;
 use curfew_gate::tls::{TlsError, chain, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -14,8 +16,6 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 use crate::config::{Config, Tls};
-use curfew_gate::clock::wall_now;
-use curfew_gate::problem::Problem;
 
 /// How long before its end a certificate is spoken of: two weeks, or a third of its life where that is
 /// less, since such are renewed by a program that does so earlier.

@@ -13,8 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{Command, EndCause, Policy};
+use curfew_custody::progress::Reader;
+use curfew_custody::standing::{self, Standing, Status};
 use curfew_entry::{Actor, EndReason, RoleName, SessionId, SubjectName};
+use curfew_gate::registrar::{NotCarriedOut, Refusal, Registrar};
 use curfew_identity::Accounts;
+use curfew_postgres::{Database, DatabaseStatus, Databases};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -23,10 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::gateway::Core;
-use curfew_custody::progress::Reader;
-use curfew_custody::standing::{self, Standing, Status};
-use curfew_gate::registrar::{NotCarriedOut, Refusal, Registrar};
-use curfew_postgres::{Database, DatabaseStatus, Databases};
 
 /// One request or answer: a policy of 48 KiB, escaped, or a long list of sessions.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -5,6 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use curfew_custody::signer::RemoteSigner;
+use curfew_gate::recorder::Durability;
+use curfew_gate::secret::{MasterKey, SecretError};
 use curfew_identity::{Accounts, IdentityError, PasswordCost, VaultKey};
 use curfew_ledger::key_file::KeyFileError;
 use curfew_ledger::note::NoteError;
@@ -12,13 +15,9 @@ use curfew_ledger::rotate::RotateError;
 use curfew_ledger::{
     KeyError, KeyFile, LogKey, OpenError, Options, RealDisk, Recovered, Signer, VerifierKey, Writer,
 };
-
 use curfew_values::{Store, ValuesError};
 
 use crate::config::Config;
-use curfew_custody::signer::RemoteSigner;
-use curfew_gate::recorder::Durability;
-use curfew_gate::secret::{MasterKey, SecretError};
 
 /// Why the data folder cannot be made or used.
 #[derive(Debug, thiserror::Error)]

@@ -8,25 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_authority::{Command, Policy, PolicyError};
-use curfew_entry::Timestamp;
-use curfew_identity::Accounts;
-use curfew_values::Store;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-
-use self::followers::Followers;
-use crate::certificate::Shown;
-use crate::config::{Config, PostgresResource, WebResource};
-use crate::control;
-use crate::data::{DataDir, DataError};
-use crate::listen;
-use curfew_custody::archive;
-use curfew_custody::forward;
-use curfew_custody::stamps;
 use curfew_custody::standing::Standing;
-use curfew_custody::witness;
+use curfew_custody::{archive, forward, stamps, witness};
+use curfew_entry::Timestamp;
 use curfew_gate::clock::{self, Clock};
 use curfew_gate::conditions::Conditions;
 use curfew_gate::handover::Handover;
@@ -37,10 +21,22 @@ use curfew_gate::replay::{ReplayError, replay};
 use curfew_gate::secret::MasterKey;
 use curfew_gate::site::Site;
 use curfew_gate::tls::TlsError;
+use curfew_identity::Accounts;
 use curfew_portal::{self as portal, Search};
 use curfew_postgres as postgres;
 use curfew_postgres::Databases;
+use curfew_values::Store;
 use curfew_web::{Upstreams, WebPlane};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use self::followers::Followers;
+use crate::certificate::Shown;
+use crate::config::{Config, PostgresResource, WebResource};
+use crate::data::{DataDir, DataError};
+use crate::{control, listen};
 
 /// How long connections may take to finish once everything live has been cut.
 const DRAIN: Duration = Duration::from_secs(2);

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_gate::clients::{self, Listener, OpenRequest, Peer, Seat, Seats, accepted, introduce};
+use curfew_gate::tls::TlsError;
+use curfew_web as web;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
@@ -25,9 +28,7 @@ use tower_service::Service;
 use self::connection::{Answering, ClientStream, Noticed, Watch, drive};
 use crate::certificate::Shown;
 use crate::gateway::Gateway;
-use curfew_gate::clients::{self, Listener, OpenRequest, Peer, Seat, Seats, accepted, introduce};
-use curfew_gate::tls::TlsError;
-use curfew_web as web;
+
 pub(crate) use curfew_web::{Body, BoxError};
 
 /// From the first byte to the end of the TLS handshake.

@@ -1,10 +1,10 @@
 //! What a running gateway takes in without a restart: the policy, and certificate and key.
 
 use curfew_authority::{Command, Policy};
+use curfew_gate::conditions::Part;
 
 use crate::config::Config;
 use crate::gateway::Running;
-use curfew_gate::conditions::Part;
 
 /// What came of a reload.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -12,15 +12,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use curfew_custody::signer::RemoteSigner;
+use curfew_custody::witness;
 use curfew_entry::{Entry, Event};
+use curfew_gate::clock::wall_now;
 use curfew_ledger::disk::replace_file_durably;
 use curfew_ledger::rotate::{RotateError, begin, complete};
 use curfew_ledger::{KeyFile, Options, RealDisk, Rotation, SignError, VerifierKey};
 
 use crate::data::{DataDir, DataError, at};
-use curfew_custody::signer::RemoteSigner;
-use curfew_custody::witness;
-use curfew_gate::clock::wall_now;
 
 /// What a change of the key came to.
 #[derive(Clone, Debug)]
@@ -207,12 +207,12 @@ fn note_of(entry: &[u8]) -> Option<String> {
 mod tests {
     use std::path::PathBuf;
 
+    use curfew_custody::signer::server::{SignerServer, begin as remember, prepare};
+    use curfew_gate::recorder::Durability;
     use curfew_ledger::Checkpoint;
 
     use super::*;
     use crate::config::{Config, LEAST};
-    use curfew_custody::signer::server::{SignerServer, begin as remember, prepare};
-    use curfew_gate::recorder::Durability;
 
     /// Its thread goes with the test.
     fn serve(key: &Path, socket: &Path) {

@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-use curfew_entry::RefusalCause;
-use curfew_entry::Span;
-use curfew_entry::SubjectName;
+use curfew_entry::{RefusalCause, Span, SubjectName};
 
 /// What a client reads whatever the reason for which a sign-in was refused.
 const REFUSED: &str = "The name, password or code is not right";

@@ -15,11 +15,10 @@
 mod inode;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use curfew_ledger::disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode};
 

@@ -54,11 +54,10 @@ pub mod verify;
 mod write;
 
 pub use disk::{Disk, RealDisk};
-pub use format::ENTRY_BYTES_MAX;
 pub use format::error::{FileError, ReadError};
 pub use format::merkle::Hash;
 pub use format::note::{Checkpoint, VerifierKey};
-pub use format::{merkle, note, segment, tile};
+pub use format::{ENTRY_BYTES_MAX, merkle, note, segment, tile};
 pub use keys::cosignature::{Cosigner, CosignerKey};
 pub use keys::guarded_signer::GuardedSigner;
 pub use keys::key::{KeyError, LogKey};
@@ -79,6 +78,5 @@ pub use verify::receipt::{Reached, Receipt};
 pub use write::{
     AppendError, CloseError, Observer, OpenError, Options, Place, Prunable, PruneError,
     PublishError, QUEUE_BATCHES_MAX, RESERVE_BYTES, Recovered, Space, SwapError, TornTail,
-    WriteError, Writer,
+    WriteError, Writer, options, rotate,
 };
-pub use write::{options, rotate};

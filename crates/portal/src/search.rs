@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_entry::{SessionId, Timestamp};
+use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::recorder::Durability;
 use curfew_search::{Answer, Asked, Bounds, Follower, Query, Searcher};
 use tokio::sync::Semaphore;
-
-use curfew_gate::conditions::Conditions;
-use curfew_gate::conditions::Part;
-use curfew_gate::recorder::Durability;
 
 /// Searches at once. Each may read the ledger for [`SEARCH_TIME`]; with two, one that does leaves
 /// the other free.

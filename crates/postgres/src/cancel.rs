@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use curfew_gate::permit::CutSignal;
+use curfew_gate::secret::{self, SecretError};
 use subtle::ConstantTimeEq;
 
 use super::startup::{CancelKey, VERSION_3_2};
 use super::upstream::CancelHandle;
-use curfew_gate::permit::CutSignal;
-use curfew_gate::secret::{self, SecretError};
 
 /// Bytes of a key in protocol 3.2; PostgreSQL's own servers use as many.
 const KEY_BYTES: usize = 32;

@@ -10,7 +10,8 @@ use curfew_entry::{
     ActionDetail, Credential, CredentialClass, CredentialHash, CredentialId, Plane as Kind,
     ResourceName, SubjectName,
 };
-use curfew_gate::{Ask, Presenter};
+use curfew_gate::permit::{Closing, Permit};
+use curfew_gate::{Ask, Presenter, secret};
 use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,16 +19,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use super::Plane;
 use super::cancel::Issued;
 use super::frame::{self, Complaint, FrameSplitter, HEAD_BYTES};
-use super::relay;
 use super::scram::{CANDIDATES_MAX, Exchange, MECHANISM, ScramError};
 use super::startup::{self, First, Startup};
 use super::upstream::{ConnectError, Stream, Upstream};
 use super::words::Words;
-use curfew_gate::permit::{Closing, Permit};
-use curfew_gate::secret;
+use super::{Plane, relay};
 
 /// From the first byte to a proved password. People do not type it: programs hold it.
 const AUTHENTICATE: Duration = Duration::from_secs(10);

@@ -348,8 +348,9 @@ pub(crate) fn execute(out: &mut BytesMut, portal: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// Runs bytes through in these portions: `Q` is read whole, `x` is dropped, all else passes.
     fn run(input: &[u8], portions: &[usize]) -> (Vec<u8>, Vec<Vec<u8>>, usize) {

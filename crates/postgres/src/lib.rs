@@ -31,6 +31,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_entry::ResourceName;
+use curfew_gate::clients;
+use curfew_gate::clients::{Listen, Listener};
+use curfew_gate::registrar::Registrar;
+use curfew_gate::secret::{self, MasterKey, SecretError};
+use curfew_gate::site::Site;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -43,16 +48,10 @@ use self::frame::Complaint;
 use self::scram::Verifiers;
 use self::sql::Classifier;
 use self::startup::CancelKey;
-pub use self::upstream::{Database, DatabaseError};
 use crate::config::PostgresResource;
-use curfew_gate::clients;
-use curfew_gate::clients::{Listen, Listener};
-use curfew_gate::registrar::Registrar;
-use curfew_gate::secret::MasterKey;
-use curfew_gate::secret::{self, SecretError};
-use curfew_gate::site::Site;
 
 pub use self::health::{DatabaseStatus, State as DatabaseState};
+pub use self::upstream::{Database, DatabaseError};
 
 /// Clients that have not proved who they are yet. Each has 10 s and at most 12 KB: together 6 MB,
 /// and at least 51 sign-ins a second get through however slow the others are.

@@ -14,6 +14,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use curfew_entry::{ActionDetail, ClosedBy, Context, SessionId};
 use curfew_gate::Presenter;
+use curfew_gate::permit::{Busy, Cut, CutSignal, Permit};
+use curfew_gate::recorder::Unrecorded;
+use curfew_gate::registrar::{Asked, Refusal};
 use futures_util::future::select_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -24,9 +27,6 @@ use super::protocol::{Ask, Broken, Buffers, Protocol, Right, Want};
 use super::sql::{Class, Statement, TextRules};
 use super::upstream::{CancelHandle, Database, Stream, Upstream};
 use super::words::Words;
-use curfew_gate::permit::{Busy, Cut, CutSignal, Permit};
-use curfew_gate::recorder::Unrecorded;
-use curfew_gate::registrar::{Asked, Refusal};
 
 /// What is read at once from either side. With what may wait on either side and in the unit a
 /// connection holds at most about 700 KiB, and at rest 16.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use curfew_entry::CredentialId;
+use curfew_gate::secret::MasterKey;
 use hmac::{Hmac, KeyInit, Mac};
 use moka::sync::Cache;
 use secrecy::ExposeSecret;
@@ -16,7 +17,6 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::frame::take_text;
-use curfew_gate::secret::MasterKey;
 
 /// The one mechanism on offer.
 pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
@@ -267,8 +267,9 @@ impl Verifiers {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const SERVER_NONCE: &str = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";

@@ -12,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use curfew_entry::AccountClass;
+use curfew_gate::secret;
 use postgres_protocol::password::scram_sha_256;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,7 +22,6 @@ use super::direct::Direct;
 use super::rights::withheld;
 use super::upstream::{ConnectError, Target};
 use crate::config::{Accounts, PostgresResource};
-use curfew_gate::secret;
 
 /// Who else needs what is taken from PUBLIC.
 #[derive(Clone, Debug, Default)]

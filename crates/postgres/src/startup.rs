@@ -271,8 +271,9 @@ pub(crate) fn tls_required() -> Complaint {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn packet(code: i32, rest: &[u8]) -> Vec<u8> {
         let length = i32::try_from(8 + rest.len()).unwrap();

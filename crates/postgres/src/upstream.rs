@@ -3,15 +3,18 @@
 //! Only a [`Permit`] opens a connection for a client, and the connection keeps it. What Curfew asks
 //! a server itself, it asks through [`super::direct`].
 
-use std::fmt;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::BytesMut;
 use curfew_entry::{AccountClass, ResourceName};
+use curfew_gate::permit::Permit;
+use curfew_gate::registrar::Record;
+use curfew_gate::settings::RecordWhen;
+use curfew_gate::tls::trusting;
 use postgres_protocol::authentication::{md5_hash, sasl};
 use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
@@ -27,10 +30,6 @@ use super::frame::{Complaint, FrameSplitter, HEAD_BYTES};
 use super::health::{Health, NotServed};
 use super::startup::CancelKey;
 use crate::config::{PostgresResource, UpstreamTls};
-use curfew_gate::permit::Permit;
-use curfew_gate::registrar::Record;
-use curfew_gate::settings::RecordWhen;
-use curfew_gate::tls::trusting;
 
 /// From the first packet to the server's first ReadyForQuery. PostgreSQL's own authentication
 /// timeout is 60 s; a person waits less.

@@ -4,11 +4,11 @@
 use curfew_entry::{
     AccountClass, DeadlineCause, DenialCause, EndReason, RecordLevel, ResourceName, Verb,
 };
+use curfew_gate::permit::{Cut, CutCause};
+use curfew_gate::registrar::{Refusal, Unavailable};
 use curfew_gate::{Denial, StepUp};
 
 use super::frame::{Complaint, Severity};
-use curfew_gate::permit::{Cut, CutCause};
-use curfew_gate::registrar::{Refusal, Unavailable};
 
 /// What the texts need to know.
 #[derive(Clone, Debug)]
@@ -345,8 +345,9 @@ fn end_reason(reason: EndReason) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_entry::Span;
+
+    use super::*;
 
     fn words() -> Words {
         Words {

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use curfew_authority::traffic::{Input, PermitId, Traffic};
 use curfew_authority::{Authority, Command, Verdict};
 use curfew_entry::{ClockSource, Credential, Entry, Event, SessionId, Span, Timestamp, Verb};
+use planes::{Cell, Held};
+use record::{Disk, Unsaid};
 
 use crate::prng::Prng;
 use crate::watch::Watch;
-use planes::{Cell, Held};
-use record::{Disk, Unsaid};
 
 /// How many kinds of entry there are.
 #[cfg(test)]

@@ -8,9 +8,10 @@
 //! 128  state (1: live, 2: erased), key (32), CRC32C of these 33 (4)
 //! ```
 
+use std::path::Path;
+
 use curfew_entry::SubjectName;
 use curfew_ledger::disk::{Disk, DiskFile, OpenMode};
-use std::path::Path;
 use zeroize::Zeroizing;
 
 use crate::{ValuesError, number_at, word_at};

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use curfew_entry::{Aal, ResourceName, SessionId, Timestamp};
 use curfew_gate::Grant;
+use curfew_gate::secret::MasterKey;
 use http::HeaderValue;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -14,7 +15,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::head::acr;
-use curfew_gate::secret::MasterKey;
 
 /// How long an assertion is good for, in seconds.
 const LIFE_SECONDS: u64 = 60;

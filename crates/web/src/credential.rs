@@ -5,13 +5,13 @@
 //! `Authorization` that is not one of Curfew's tokens belongs to the resource and is forwarded.
 
 use curfew_entry::{CredentialClass, CredentialHash};
+use curfew_gate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
+use curfew_gate::secret;
 use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::head::Unfit;
-use curfew_gate::handover::{BEGIN_COOKIE, BEGIN_SECONDS};
-use curfew_gate::secret;
 
 /// The cookie of a session on one host.
 pub(super) const SESSION_COOKIE: &str = "__Host-curfew";

@@ -18,14 +18,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use curfew_entry::ClosedBy;
+use curfew_gate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
+use curfew_gate::registrar::Registrar;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::fields;
 use super::upstream::{Answer, Lease};
-use super::{Body, BoxError};
-use curfew_gate::permit::{Activity, Busy, Closing, Cut, CutSignal, Permit};
-use curfew_gate::registrar::Registrar;
+use super::{Body, BoxError, fields};
 
 /// The body was stopped by Curfew.
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_entry::{ClosedBy, ResourceName};
+use curfew_gate::permit::Permit;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Version};
@@ -18,7 +19,6 @@ use super::tunnel::Tunnel;
 use super::upload::{Gate, Tear, Torn, Upload};
 use super::upstream::{Answer, Failure, Lease, Outgoing, Upstream};
 use super::{Body, Visit, address, answer, cache};
-use curfew_gate::permit::Permit;
 
 /// A request that has passed every check.
 pub(super) struct Passage {

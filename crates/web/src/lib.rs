@@ -36,6 +36,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_entry::{ActionDetail, CredentialClass, Plane};
+use curfew_gate::clients::Seat;
+use curfew_gate::handover::{BEGIN_COOKIE, Handover};
+use curfew_gate::permit::Permit;
+use curfew_gate::registrar::{Record, Refusal, Registrar};
+use curfew_gate::secret::MasterKey;
+use curfew_gate::settings::RecordWhen;
+use curfew_gate::site::Site;
 use curfew_gate::{Ask, CLIENT_BYTES_MAX, PATH_BYTES_MAX, Presenter, marked};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
@@ -49,14 +56,6 @@ use self::credential::Shown;
 use self::forward::Passage;
 use self::head::{Asked, Shape};
 use crate::config::WebResource;
-use curfew_gate::clients::Seat;
-use curfew_gate::handover::{BEGIN_COOKIE, Handover};
-use curfew_gate::permit::Permit;
-use curfew_gate::registrar::Registrar;
-use curfew_gate::registrar::{Record, Refusal};
-use curfew_gate::secret::MasterKey;
-use curfew_gate::settings::RecordWhen;
-use curfew_gate::site::Site;
 
 pub use self::upstream::{UpstreamError, Upstreams};
 

@@ -2,7 +2,9 @@
 
 use axum::extract::Query;
 use curfew_entry::{Credential, CredentialClass, EndReason, SessionId};
-use curfew_gate::{Command, EndCause, NewCredential, NotDone, Verdict};
+use curfew_gate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
+use curfew_gate::registrar::{Refusal, Unavailable};
+use curfew_gate::{Command, EndCause, NewCredential, NotDone, Verdict, secret};
 use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -12,9 +14,6 @@ use super::answer::{Manner, Notice};
 use super::credential::{self, Shown};
 use super::head::Unfit;
 use super::{Body, Visit, cache, origin};
-use curfew_gate::handover::{ARRIVE_PATH, Handover, ROUNDS_MAX, local_path, sign_in_again_url};
-use curfew_gate::registrar::{Refusal, Unavailable};
-use curfew_gate::secret;
 
 /// What lies below this is never the resource's.
 const OWN_PATHS: &str = "/.curfew";

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use curfew_entry::{CredentialClass, DeadlineCause, DenialCause, EndReason, RecordLevel};
+use curfew_gate::handover::{Handover, Need, sign_in_url};
+use curfew_gate::permit::{Cut, CutCause};
+use curfew_gate::registrar::{Refusal, Unavailable};
 use curfew_gate::{Denial, StepUp};
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,9 +14,6 @@ use super::answer::{Manner, Notice};
 use super::head::{Unfit, acr};
 use super::upstream::Failure;
 use super::{Body, Visit, cache, credential};
-use curfew_gate::handover::{Handover, Need, sign_in_url};
-use curfew_gate::permit::{Cut, CutCause};
-use curfew_gate::registrar::{Refusal, Unavailable};
 
 /// When to come again after the ledger failed. It is looked after at once, and a client that
 /// waits this long finds the gateway answering within a breath of its return.

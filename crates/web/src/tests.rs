@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use curfew_entry::{
     Aal, CredentialClass, Deadline, DeadlineCause, Limits, Proof, SessionId, Span, Timestamp, Verb,
 };
-use curfew_gate::Grant;
+use curfew_gate::{Grant, secret};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Request, Version};
@@ -13,7 +13,6 @@ use http::{Request, Version};
 use super::fields::{self, Trusted};
 use super::head::{self, Shape, Unfit};
 use super::{credential, named_authority, own, public_authority, readable};
-use curfew_gate::secret;
 
 fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Parts {
     let builder = Request::builder()

@@ -7,6 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use curfew_entry::{ClosedBy, DeadlineCause, EndReason};
+use curfew_gate::permit::{Cut, CutCause, CutSignal, Permit};
+use curfew_gate::secret;
 use futures_util::FutureExt;
 use futures_util::future::join;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -17,8 +19,6 @@ use super::flow::Flow;
 use super::frames::{Messages, Part, Splitter, close_frame};
 use super::upstream::Lease;
 use crate::config::Patterns;
-use curfew_gate::permit::{Cut, CutCause, CutSignal, Permit};
-use curfew_gate::secret;
 
 /// Bytes in flight in each direction: two buffers of 16 kB for each of 10,000 WebSockets are
 /// 330 MB.

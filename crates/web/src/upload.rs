@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use curfew_gate::permit::Cut;
 use http::Version;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -15,11 +16,9 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::BoxError;
 use super::activity::MOVED_BYTES;
-use super::fields;
 use super::flow::{Flow, Stopped};
-use curfew_gate::permit::Cut;
+use super::{BoxError, fields};
 
 /// What an upload must bring in for each second beyond `body_timeout` that Curfew waits for it, in
 /// bytes. GPRS carries ten times as much.

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use curfew_entry::{ResourceName, SessionId};
-use http::header;
+use curfew_gate::permit::{Cut, CutSignal, Permit};
+use curfew_gate::secret::MasterKey;
 use http::request::Parts;
-use http::{Request, Response, Uri, Version};
+use http::{Request, Response, Uri, Version, header};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -33,8 +34,6 @@ use super::Body;
 use super::assertion::Assertions;
 use super::head::Shape;
 use crate::config::{Patterns, WebResource};
-use curfew_gate::permit::{Cut, CutSignal, Permit};
-use curfew_gate::secret::MasterKey;
 
 pub(super) use self::answer::Answer;
 pub(super) use self::lease::Lease;

@@ -1,12 +1,10 @@
 //! Judging actions and what closes them.
 
+use curfew_entry::{ActionClosed, CLOSE_DISAGREES, Event, SessionId, Timestamp, Verb};
+
 use super::{Auditor, CLOSING_LIFE, FindingKind, Found, found};
 use crate::authority::{Authority, Judgement, NotOpen, Opened, Outcome, fits, is_connection};
 use crate::policy::Ruling;
-use curfew_entry::SessionId;
-use curfew_entry::Timestamp;
-use curfew_entry::Verb;
-use curfew_entry::{ActionClosed, CLOSE_DISAGREES, Event};
 
 /// Whether the entry says what the judgement says.
 fn agrees(event: &Event, judgement: &Judgement) -> bool {

@@ -1,11 +1,10 @@
 //! Entries that others follow from, and the others.
 
+use curfew_entry::{Entry, Event, SessionId, Timestamp};
+
 use super::{Auditor, FindingKind, Found, found};
 use crate::command::{Command, Verdict};
 use crate::policy::Policy;
-use curfew_entry::SessionId;
-use curfew_entry::Timestamp;
-use curfew_entry::{Entry, Event};
 
 /// The session an expected event is about.
 fn session_of(event: &Event) -> Option<&SessionId> {

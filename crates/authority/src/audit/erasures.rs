@@ -1,9 +1,9 @@
 //! Nothing is erased but what one person asked for and another approved, each with a permit.
 
+use curfew_entry::{Entry, ErasureId, Event, SessionId};
+
 use super::{Auditor, FindingKind, Found};
 use crate::command::{Command, ErasureStep, Verdict};
-use curfew_entry::{Entry, Event};
-use curfew_entry::{ErasureId, SessionId};
 
 /// The step that an entry must have come from.
 fn step_of(event: &Event) -> Option<(ErasureStep, &ErasureId, Option<&SessionId>)> {

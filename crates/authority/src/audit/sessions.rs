@@ -1,11 +1,9 @@
 //! Judging starts, renewals, activity, ends and credentials.
 
+use curfew_entry::{CredentialFault, Entry, Event, Proof, ResourceName, SessionId, Timestamp};
+
 use super::{Auditor, FindingKind, Found, found};
 use crate::authority::{Admission, Applicant, Held, Issued, is_clock_reason};
-use curfew_entry::Proof;
-use curfew_entry::Timestamp;
-use curfew_entry::{CredentialFault, Entry, Event};
-use curfew_entry::{ResourceName, SessionId};
 
 impl Auditor {
     pub(super) fn started(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) -> bool {

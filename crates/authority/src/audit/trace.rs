@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use curfew_entry::{Limits, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::authority::Opened;
-use curfew_entry::Limits;
-use curfew_entry::Timestamp;
 
 /// Plain actions in one run: finding one decodes at most this many, about 1 µs.
 const RUN_MAX: usize = 256;
@@ -152,8 +151,9 @@ impl Trace {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_entry::Span;
+
+    use super::*;
 
     fn limits(secs: u64) -> Limits {
         let span = Span::from_secs(secs);

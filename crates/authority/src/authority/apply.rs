@@ -1,16 +1,15 @@
 //! How each recorded entry takes effect. The only place where state changes.
 
+use curfew_entry::{
+    AccountChange, ActionDetail, Credential, CredentialClass, CredentialId, EndReason, Entry,
+    Event, Limits, LiveSession, Proof, Resource, SessionId, SubjectName, Timestamp,
+};
+
 use super::bounds::CREDENTIALS_KEPT_MAX;
 use super::change::Reconsidered;
 use super::connections::Connections;
 use super::{Authority, Held, Issued, Started, Tombstone, is_forgotten, with_gateway};
 use crate::policy::Policy;
-use curfew_entry::Limits;
-use curfew_entry::Resource;
-use curfew_entry::Timestamp;
-use curfew_entry::{AccountChange, ActionDetail, EndReason, Entry, Event};
-use curfew_entry::{Credential, CredentialClass, LiveSession, Proof};
-use curfew_entry::{CredentialId, SessionId, SubjectName};
 
 impl Authority {
     /// Lets one recorded entry take effect, the next in the log. Entries that make no sense change

@@ -1,8 +1,9 @@
 //! What is noted of the log's archive.
 
+use curfew_entry::Event;
+
 use super::Authority;
 use crate::command::ArchiveNews;
-use curfew_entry::Event;
 
 impl Authority {
     /// Whether it was noted that the log is not archived, and not that it is again.
@@ -22,11 +23,11 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{ArchivingFault, Entry, LogArchivingFailed, Timestamp};
+
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use curfew_entry::Timestamp;
-    use curfew_entry::{ArchivingFault, Entry, LogArchivingFailed};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

@@ -1,15 +1,13 @@
 //! May this be done? Whether the session is rightly presented, lives, and policy allows.
 
+use curfew_entry::{
+    ActionClosed, ActionDetail, CLOSE_DISAGREES, Context, CredentialClass, CredentialFault,
+    CredentialHash, DenialCause, Event, Plane, RuleId, SessionId, Span, Timestamp, Verb,
+};
+
 use super::bounds::{cut_action, cut_context};
 use super::{Authority, Held, Outcome, is_connection};
 use crate::command::{Ask, Decision, Denial, Grant, Presenter, Refusal, StepUp, Verdict};
-use curfew_entry::{
-    ActionClosed, ActionDetail, CLOSE_DISAGREES, CredentialFault, DenialCause, Event,
-};
-use curfew_entry::{Context, CredentialClass};
-use curfew_entry::{CredentialHash, RuleId, SessionId};
-use curfew_entry::{Plane, Verb};
-use curfew_entry::{Span, Timestamp};
 
 /// Whether a plane takes credentials of a class at all.
 const fn takes(plane: Plane, class: CredentialClass) -> bool {

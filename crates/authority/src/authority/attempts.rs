@@ -1,9 +1,9 @@
 //! What is noted of clients without a live session.
 
+use curfew_entry::{AttemptsSummarized, Event, Timestamp};
+
 use super::Authority;
 use crate::command::{Decision, Refusal};
-use curfew_entry::Timestamp;
-use curfew_entry::{AttemptsSummarized, Event};
 
 impl Authority {
     /// What is summarized came after what was summarized before, and before now.
@@ -41,10 +41,11 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{Attempts, Entry};
+
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::{Command, Verdict};
-    use curfew_entry::{Attempts, Entry};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

@@ -8,12 +8,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use curfew_entry::{ActionDetail, Actor, Context, Span, Verb};
 use sha2::{Digest, Sha256};
-
-use curfew_entry::Context;
-use curfew_entry::Span;
-use curfew_entry::Verb;
-use curfew_entry::{ActionDetail, Actor};
 
 /// The longest path in an entry, in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;

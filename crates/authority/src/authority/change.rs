@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use curfew_entry::{
+    AccountChange, Actor, Credential, CredentialClass, DenialCause, ENTRY_BYTES_MAX, EndReason,
+    Entry, EntryError, Event, Limits, Proof, RefusalCause, Resource, ResourceName, RuleId,
+    SessionId, SubjectName, Timestamp,
+};
+
 use super::bounds::{ADDED_ROLES_MAX, CREDENTIALS_LIVE_MAX, cut_context, short};
 use super::judge::{Admission, Applicant, ended};
 use super::{Authority, Held, with_gateway};
 use crate::command::{Command, Decision, Denial, Refusal, Verdict};
 use crate::policy::Policy;
 use crate::traffic::PIECE;
-use curfew_entry::Resource;
-use curfew_entry::Timestamp;
-use curfew_entry::{
-    AccountChange, Actor, DenialCause, ENTRY_BYTES_MAX, EndReason, Entry, EntryError, Event,
-    RefusalCause,
-};
-use curfew_entry::{Credential, CredentialClass, Proof};
-use curfew_entry::{Limits, ResourceName, RuleId, SessionId, SubjectName};
 
 /// What other rules mean for a session.
 pub(super) enum Reconsidered {

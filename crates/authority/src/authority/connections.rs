@@ -2,15 +2,10 @@
 //!
 //! `decide` and the auditor look here alike, so that nothing is recorded that the auditor would find.
 
+use curfew_entry::{Demands, Event, Limits, LiveSession, SessionId, Span, Timestamp, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::{Authority, Held};
-use curfew_entry::Event;
-use curfew_entry::LiveSession;
-use curfew_entry::SessionId;
-use curfew_entry::Verb;
-use curfew_entry::{Demands, Limits};
-use curfew_entry::{Span, Timestamp};
 
 /// What an allowed action opened and nothing has closed.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

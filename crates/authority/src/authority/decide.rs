@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use curfew_entry::{
+    CredentialId, EndReason, Event, RefusalCause, SessionId, SubjectName, Timestamp,
+};
+
 use super::Authority;
 use super::bounds::{cut_actor, short};
 use crate::command::{Command, Decision, EndCause, Refusal, Verdict};
-use curfew_entry::Timestamp;
-use curfew_entry::{CredentialId, SessionId, SubjectName};
-use curfew_entry::{EndReason, Event, RefusalCause};
 
 impl Decision {
     /// Events that were carried out, with nothing to answer.

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use curfew_entry::{ErasureId, Event, SessionId, Span, SubjectName, Timestamp, Verb};
 use serde::{Deserialize, Serialize};
 
 use super::Authority;
 use crate::command::{Decision, ErasureRefusal, ErasureStep, Refusal};
-use curfew_entry::Event;
-use curfew_entry::Verb;
-use curfew_entry::{ErasureId, SessionId, SubjectName};
-use curfew_entry::{Span, Timestamp};
 
 /// How long an erasure that was asked for can be approved.
 pub const APPROVAL_TIME: Span = Span::from_secs(60 * 60);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use curfew_entry::{
+    Aal, AccountClass, ActionDetail, Context, Deadline, DeadlineCause, Demands, DenialCause,
+    EndReason, Event, Limits, LiveSession, Plane, Proof, Resource, ResourceName, RoleName, RuleId,
+    SessionId, SubjectName, Timestamp, Verb,
+};
+
 use super::{Authority, Held};
 use crate::policy::{Policy, Question, Ruling};
-use curfew_entry::Timestamp;
-use curfew_entry::{Aal, Deadline, DeadlineCause, Demands, Limits};
-use curfew_entry::{AccountClass, Plane, Resource, Verb};
-use curfew_entry::{ActionDetail, DenialCause, EndReason, Event};
-use curfew_entry::{Context, LiveSession, Proof};
-use curfew_entry::{ResourceName, RoleName, RuleId, SessionId, SubjectName};
 
 /// What is to be said of an action.
 #[derive(Clone, Debug)]

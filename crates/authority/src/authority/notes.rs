@@ -1,9 +1,9 @@
 //! What the log says of itself must fit what it says already: `decide` writes nothing else, and the
 //! auditor finds what does not.
 
+use curfew_entry::{Event, LogTimestamped, Timestamp};
+
 use super::Authority;
-use curfew_entry::Timestamp;
-use curfew_entry::{Event, LogTimestamped};
 
 impl Authority {
     /// In what a note at `index` contradicts the entries before it, or itself.

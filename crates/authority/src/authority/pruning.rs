@@ -1,8 +1,9 @@
 //! What is noted of entries that are given up, and what must be known when earlier ones are gone.
 
+use curfew_entry::{Event, LogPruned};
+
 use super::bounds::short;
 use super::{Authority, Started};
-use curfew_entry::{Event, LogPruned};
 
 impl Authority {
     /// Where the gateway last took up its work, unless it never did.
@@ -29,9 +30,9 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{Entry, Event, LogPruned, Span, Timestamp};
+
     use crate::audit::{Auditor, FindingKind};
-    use curfew_entry::{Entry, Event, LogPruned};
-    use curfew_entry::{Span, Timestamp};
 
     #[test]
     fn only_what_is_there_is_given_up_and_nothing_twice() {

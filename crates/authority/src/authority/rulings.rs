@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use curfew_entry::{Aal, ResourceName, Verb};
+
 use crate::policy::{Policy, Question, Ruling};
 use crate::spread::SpreadMap;
-use curfew_entry::Aal;
-use curfew_entry::ResourceName;
-use curfew_entry::Verb;
 
 /// The most rulings kept, and at some 80 bytes each about 5 MB; when there are more, all go.
 const RULINGS_MAX: usize = 65_536;
@@ -110,10 +109,9 @@ fn number<T: Clone + Ord>(numbers: &mut BTreeMap<T, u32>, name: &T) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use curfew_entry::{Context, Plane, Resource, SubjectName};
+
     use super::*;
-    use curfew_entry::Context;
-    use curfew_entry::SubjectName;
-    use curfew_entry::{Plane, Resource};
 
     const POLICY: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")

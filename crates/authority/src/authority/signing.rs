@@ -1,8 +1,9 @@
 //! What is noted of the signing of checkpoints.
 
+use curfew_entry::Event;
+
 use super::Authority;
 use crate::command::SigningNews;
-use curfew_entry::Event;
 
 impl Authority {
     /// Where it was noted that no checkpoint is signed, and not that one is again: how many entries
@@ -25,11 +26,11 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{Entry, SigningFault, Timestamp};
+
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use curfew_entry::Timestamp;
-    use curfew_entry::{Entry, SigningFault};
 
     fn at(us: u64) -> Timestamp {
         Timestamp::from_micros(us)

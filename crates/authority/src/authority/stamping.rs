@@ -1,11 +1,11 @@
 //! What is noted of timestamps over the log, and how far the log has grown by anything else than
 //! such notes.
 
+use curfew_entry::{Event, Timestamp};
+
 use super::Authority;
 use super::bounds::{cut, short};
 use crate::command::StampNews;
-use curfew_entry::Event;
-use curfew_entry::Timestamp;
 
 /// Longest name of a timestamping authority, in bytes: `printable` in `curfew-timestamp` gives up to
 /// 200 characters of 4 bytes.
@@ -59,10 +59,11 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{Entry, LogTimestamped, RefusalCause};
+
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use curfew_entry::{Entry, LogTimestamped, RefusalCause};
 
     fn told(size: u64) -> LogTimestamped {
         LogTimestamped {

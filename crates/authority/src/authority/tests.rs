@@ -9,14 +9,15 @@ mod connections;
 mod erasing;
 mod pieces;
 
+use curfew_entry::{
+    Aal, AccountChange, ActionDetail, Actor, ClockSource, Context, DeadlineCause, Entry, Event,
+    Factor, Plane, Proof, RefusalCause, Verb,
+};
+
 use super::*;
 use crate::command::{
     Ask, Command, Decision, EndCause, NewCredential, Presenter, Refusal, Verdict,
 };
-use curfew_entry::{Aal, DeadlineCause};
-use curfew_entry::{AccountChange, ActionDetail, Actor, ClockSource, Entry, Event, RefusalCause};
-use curfew_entry::{Context, Factor, Proof};
-use curfew_entry::{Plane, Verb};
 
 /// The gateway: 15 min idle, 1 h reauth, 4 h lifetime. Writing to `orders`: 5 min, 10 min, 2 h,
 /// two factors. Reading it: no demands.

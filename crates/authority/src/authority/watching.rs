@@ -1,7 +1,8 @@
 //! What is noted of the wall clock.
 
-use super::Authority;
 use curfew_entry::{Event, WallClock};
+
+use super::Authority;
 
 impl Authority {
     /// That it is not kept in step any more, or is again, is said once. Where the last start said
@@ -16,10 +17,10 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{ClockSource, Entry, Timestamp};
+
     use super::*;
     use crate::command::Command;
-    use curfew_entry::Timestamp;
-    use curfew_entry::{ClockSource, Entry};
 
     #[test]
     fn a_change_is_said_once_and_only_where_it_can_be_told() {

@@ -1,8 +1,9 @@
 //! What is noted of the log's witnesses.
 
+use curfew_entry::Event;
+
 use super::Authority;
 use crate::command::{WitnessNews, Witnessed};
-use curfew_entry::Event;
 
 /// Longest checkpoint in an entry, in bytes: a signed note of 64 lines at most, so that JSON makes it
 /// no more than a few hundred bytes longer.
@@ -60,11 +61,11 @@ fn names(names: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use curfew_entry::{Entry, Timestamp};
+
     use super::*;
     use crate::audit::{Auditor, FindingKind};
     use crate::command::Command;
-    use curfew_entry::Entry;
-    use curfew_entry::Timestamp;
 
     fn lost() -> WitnessNews {
         WitnessNews::QuorumLost {

@@ -7,16 +7,14 @@ use cedar_policy::{
     ActionConstraint, EntityId, EntityTypeName, EntityUid, PolicySet, ResourceConstraint, Schema,
     ValidationMode, Validator,
 };
+use curfew_entry::{
+    Aal, Demands, ENTRY_BYTES_MAX, RecordLevel, Resource, RoleName, RuleId, Span, Verb,
+};
 
 use super::evaluate::{Types, actions};
 use super::problem::{Draft, PolicyError, nearest};
 use super::scan::{Scanned, scan};
 use super::{Effect, Inner, POLICY_BYTES_MAX, POLICY_RULES_MAX, Policy, Rule, SCHEMA};
-use curfew_entry::ENTRY_BYTES_MAX;
-use curfew_entry::Span;
-use curfew_entry::{Aal, Demands, RecordLevel};
-use curfew_entry::{Resource, Verb};
-use curfew_entry::{RoleName, RuleId};
 
 /// The annotations there are.
 const ANNOTATIONS: [&str; 8] = [

@@ -6,12 +6,9 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName,
     EntityUid, PolicyId, Request, RestrictedExpression,
 };
+use curfew_entry::{Aal, Demands, Resource, RoleName, RuleId, Span, SubjectName, Verb};
 
 use super::{AppliedRule, Effect, Explanation, Inner, Policy, Question, Rule, Ruling};
-use curfew_entry::Span;
-use curfew_entry::{Aal, Demands};
-use curfew_entry::{Resource, Verb};
-use curfew_entry::{RoleName, RuleId, SubjectName};
 
 /// The longest age of authentication with which a step of an erasure may be taken.
 const ERASE_FRESH: Span = Span::from_secs(5 * 60);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use curfew_entry::Plane;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 use super::*;
-use curfew_entry::Plane;
 
 const SESSIONS: &str = r#"
 @id("sessions") @idle("15m") @reauth("12h") @lifetime("24h")

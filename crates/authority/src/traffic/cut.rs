@@ -1,8 +1,6 @@
 //! Why and when live traffic has to stop.
 
-use curfew_entry::Span;
-use curfew_entry::{ClosedBy, EndReason};
-use curfew_entry::{Deadline, DeadlineCause, Limits};
+use curfew_entry::{ClosedBy, Deadline, DeadlineCause, EndReason, Limits, Span};
 
 /// Why live traffic has to stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

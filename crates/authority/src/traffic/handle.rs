@@ -1,14 +1,13 @@
 //! What follows from each input.
 
+use curfew_entry::{ActionClosed, ClosedBy, EndReason, Entry, Event, SessionId, Timestamp};
+
 use super::{
     ActivityCell, Closing, Cut, CutCause, Effect, Out, Outage, PIECE, PermitOut, REVIEWED_MAX,
     Returned, Traffic,
 };
 use crate::authority::{Authority, is_clock_reason};
 use crate::command::{Command, EndCause};
-use curfew_entry::SessionId;
-use curfew_entry::Timestamp;
-use curfew_entry::{ActionClosed, ClosedBy, EndReason, Entry, Event};
 
 /// Why traffic of a session that does not live is cut: as the session ended, or, where nothing on
 /// record says so, because nothing on record stands behind it.

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use curfew_entry::{
+    AccountClass, Context, Limits, LiveSession, ResourceName, SessionId, Timestamp, Verb,
+};
+
 use super::activity::ActivityCell;
 use super::{Cut, CutCause, Effect, LastActivity};
 use crate::authority::Authority;
 use crate::command::Command;
-use curfew_entry::Limits;
-use curfew_entry::Timestamp;
-use curfew_entry::{AccountClass, Verb};
-use curfew_entry::{Context, LiveSession};
-use curfew_entry::{ResourceName, SessionId};
 
 /// The number of a permit within one run of the gateway.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use curfew_entry::{Event, SessionId, Span, Timestamp};
+
 use crate::command::{Command, EndCause};
-use curfew_entry::Event;
-use curfew_entry::SessionId;
-use curfew_entry::{Span, Timestamp};
 
 /// What must be remembered until the ledger is back.
 #[derive(Debug)]
@@ -129,8 +128,9 @@ impl Outage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_entry::EndReason;
+
+    use super::*;
 
     #[test]
     fn what_fails_again_stays_first_and_what_was_open_to_nobody_ends_at_its_deadline() {

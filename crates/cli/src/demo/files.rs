@@ -243,9 +243,10 @@ permit (principal in Role::"dba",
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_authority::Policy;
     use curfew_gateway::config::Config;
+
+    use super::*;
 
     #[test]
     fn configuration_and_policy_pass_their_own_checks() {

@@ -198,8 +198,9 @@ fn show(counts: &Counts, json: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_entry::Field;
+
+    use super::*;
 
     #[test]
     fn each_value_is_counted_once_and_what_is_wrong_is_told() {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use curfew_authority::{ArchiveNews, Command};
 use curfew_entry::{ArchivingFault, LogArchivingFailed, Timestamp};
+use curfew_gate::registrar::Registrar;
 use tokio::time::{Instant, sleep_until};
 
 use super::{ArchiveError, Archived};
-use curfew_gate::registrar::Registrar;
 
 /// After how long an entry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path as FilePath;
 
+use curfew_gate::secret;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -11,7 +12,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::config;
-use curfew_gate::secret;
 
 /// Why there is no archive at that place.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use curfew_gate::settings::{Complaint, Duration};
 use serde::Deserialize;
 use url::Url;
 
 use super::forward::is_loopback;
-use curfew_gate::settings::{Complaint, Duration};
 
 /// Where a copy of the log is kept.
 #[derive(Clone, Debug, Deserialize)]

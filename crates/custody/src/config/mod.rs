@@ -4,9 +4,7 @@ mod archive;
 mod forward;
 mod log;
 
-pub use archive::Archive;
-pub use archive::problem as archive_problem;
+pub use archive::{Archive, problem as archive_problem};
 pub(crate) use archive::{endpoint as archive_endpoint, place as archive_place};
-pub use forward::problem as forward_problem;
-pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart};
+pub use forward::{FORWARDS_MAX, Forward, ForwardKind, ForwardStart, problem as forward_problem};
 pub use log::{Log, Retention, Timestamps, Witnesses};

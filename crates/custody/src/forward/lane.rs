@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_export::{LogReader, Record, Stream};
+use curfew_gate::secret;
 use curfew_ledger::merkle::leaf_hash;
 use curfew_ledger::{Entries, ReadError};
 use tokio::sync::watch;
@@ -14,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use super::cursor::Cursor;
 use super::{Receiver, Room, Trouble};
 use crate::progress::Progress;
-use curfew_gate::secret;
 
 /// How long a receiver that failed is left alone: twice as long each time, less up to half of it,
 /// so that many gateways do not come back all at once.

@@ -1,11 +1,11 @@
 //! How TLS is spoken to receivers.
 
+use curfew_gate::tls::{certificates, trusting};
 use rustls::ClientConfig;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::config::Forward;
-use curfew_gate::tls::{certificates, trusting};
 
 /// With its own authorities where it names some, the system's otherwise; and with Curfew's own
 /// certificate where one is configured (RFC 5425 section 4.2).

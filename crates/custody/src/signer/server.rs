@@ -1,11 +1,10 @@
 //! The signer's side: `curfew signer`.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
 use curfew_ledger::guarded_signer::{GuardedSigner, GuardedSignerError, SignRefusal};
 use curfew_ledger::key_file::KeyFileError;

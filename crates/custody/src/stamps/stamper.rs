@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use curfew_authority::{Command, StampNews};
 use curfew_entry::{LogTimestamped, Timestamp};
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::{FileError, KeyChain, Published, Stamped};
 use curfew_timestamp::{Roots, Token, verify};
 use sha2::{Digest, Sha256};
@@ -12,9 +15,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Setup;
 use super::ask::{AskError, Asker};
-use curfew_gate::clock;
-use curfew_gate::recorder::Durability;
-use curfew_gate::registrar::Registrar;
 
 /// How long witnesses may take to cosign a checkpoint that is to be stamped. After that it is stamped
 /// without them. A round with them takes a second or two.

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use curfew_authority::{CHECKPOINT_BYTES_MAX, Command, WitnessNews, Witnessed};
 use curfew_entry::Timestamp;
+use curfew_gate::clock;
+use curfew_gate::recorder::Durability;
+use curfew_gate::registrar::Registrar;
 use curfew_ledger::trust::TrustPolicy;
 use curfew_ledger::{Published, VerifierKey};
 use futures_util::StreamExt as _;
@@ -17,9 +20,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Setup;
 use super::ask::{AskError, Asked, Asker, Question};
 use crate::progress::Progress;
-use curfew_gate::clock;
-use curfew_gate::recorder::Durability;
-use curfew_gate::registrar::Registrar;
 
 /// How long a round may take. A witness far away needs under a second.
 const ROUND_TIME: Duration = Duration::from_secs(5);

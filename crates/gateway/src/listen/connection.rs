@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use curfew_gate::clients::{OpenRequest, Seat};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,7 +26,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Body, BoxError};
-use curfew_gate::clients::{OpenRequest, Seat};
 
 /// From the first byte of a request to the end of its header section; and from the handshake to
 /// the first request.

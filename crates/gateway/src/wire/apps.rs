@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use curfew_web::Body;
 use http::{Response, header as name};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +13,6 @@ use tokio::time::timeout;
 
 use super::harness::{Bench, Speaks, header, raw, read_head, text, until};
 use crate::config::{self, ClientHeader, Listener};
-use curfew_web::Body;
 
 const SOON: Duration = Duration::from_secs(5);
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use curfew_web::Body;
 use futures_util::SinkExt;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -13,7 +14,6 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::harness::{Bench, Speaks, header, raw, read_head, text, until};
 use crate::config;
-use curfew_web::Body;
 
 const SOON: Duration = Duration::from_secs(5);
 

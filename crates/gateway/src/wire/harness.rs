@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_authority::{Command, EndCause, Verdict};
+use curfew_custody::standing::Standing;
 use curfew_entry::{Aal, Credential, CredentialClass, EndReason, Factor, Proof, SessionId};
+use curfew_gate::secret;
+use curfew_web::{Body, Upstreams};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
@@ -28,13 +31,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::folder::Folder;
 use super::backend::{Backend, serve};
-
 use crate::config::{Config, LEAST};
 use crate::gateway::{Core, Gateway, compose};
 use crate::{data, listen};
-use curfew_custody::standing::Standing;
-use curfew_gate::secret;
-use curfew_web::{Body, Upstreams};
 
 /// A gateway in front of a resource.
 pub(super) struct Bench {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use curfew_web::Body;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -11,7 +12,6 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::harness::{Bench, header, text, until};
-use curfew_web::Body;
 
 const SOON: Duration = Duration::from_secs(5);
 const HTML: (&str, &str) = ("accept", "text/html");

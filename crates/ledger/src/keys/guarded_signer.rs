@@ -4,10 +4,9 @@
 //! signed, which it keeps in a file of its own. An attacker who has taken over the writer's process can
 //! have new entries signed, but can have nothing rewritten, forked or cut off.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, io};
 
 use crate::disk::{Disk, DiskLock, OpenMode, parent, read_file};
 use crate::format::error::FileError;

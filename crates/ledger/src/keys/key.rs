@@ -1,8 +1,7 @@
 //! The log's signing key: one file, readable by its owner only.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -20,10 +20,9 @@
 //! checkpoint is signed by; and which key signs what follows from the statement alone: up to its size the old
 //! one, later the new one.
 
-use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use crate::disk::{Disk, OpenMode, parent, read_file, replace_file_durably};
 use crate::format::error::FileError;

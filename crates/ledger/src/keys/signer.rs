@@ -1,7 +1,6 @@
 //! Who signs checkpoints: a key in this process, or somebody else who is asked.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use crate::format::error::ReadError;
 use crate::format::merkle::Hash;

@@ -6,7 +6,7 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use curfew_gate::{Command, Verdict};
+use curfew_gate::{Command, Refusal, Verdict};
 
 use super::attempt::{self, Arrival, Attempt, Outcome, Typed};
 use super::fault::{Fault, SignIn};
@@ -15,7 +15,6 @@ use super::returning::Returning;
 use super::sign_in::{SignInForm, SignInPage};
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies};
-use curfew_gate::Refusal;
 
 /// The session to renew. Without one, sign-in takes over and goes back to the same place.
 async fn viewer(portal: &Portal, visit: Visit, returning: &Returning) -> Result<Viewer, Fault> {

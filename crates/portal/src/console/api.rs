@@ -15,25 +15,20 @@ use curfew_entry::{
     Deadline, Entry, Limits, LiveSession, Plane, ResourceName, RoleName, SessionId, SessionView,
     SubjectName, Timestamp, Verb,
 };
+use curfew_gate::{Permit, Refusal};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Portal;
-use super::erasures;
-use super::export;
-use super::followers;
 use super::home::deadlines;
 use super::passwords::{self, NoPassword};
-use super::search;
 use super::sessions::{self, NotEnded, OWN_END_FRESH};
 use super::shelf::{self, Forward, Unread};
 use super::sign_out::end_session;
-use super::values;
 use super::viewer::{Access, Caller, Viewer, Visit};
 use super::whose::{Whose, whose};
+use super::{Portal, erasures, export, followers, search, values};
 use crate::oauth::Problem;
-use curfew_gate::{Permit, Refusal};
 
 /// Entries in one answer where the caller does not say.
 const LOG_LIMIT: u64 = 100;

@@ -11,7 +11,7 @@ use curfew_entry::{
     Credential, CredentialClass, Proof, RefusalCause, ResourceName, RoleName, SessionId, Span,
     SubjectName,
 };
-use curfew_gate::Command;
+use curfew_gate::{Command, NotCarriedOut, secret};
 use curfew_identity::{Browser, Origin, SignInError};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -21,7 +21,6 @@ use super::once::Key;
 use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, text};
-use curfew_gate::{NotCarriedOut, secret};
 
 /// How cookies of the portal begin.
 const COOKIE_PREFIX: &str = "cfs_";

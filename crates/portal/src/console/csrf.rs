@@ -59,8 +59,9 @@ pub(super) fn is_vouched_for(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use axum::http::HeaderValue;
+
+    use super::*;
 
     const PORTAL: &str = "https://curfew.test:8443";
 

@@ -143,8 +143,9 @@ impl EntryPage {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use askama::Template;
+
+    use super::*;
 
     const CLOSED: &[u8] = br#"{"v":1,"time":"2026-11-23T16:40:00.000123Z","kind":"action.closed","session":"s_00112233445566778899aabb","action":41,"by":"client","closed":"2026-11-23T16:40:00.000004Z","bytes_in":10,"bytes_out":2000}"#;
 

@@ -9,16 +9,16 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use curfew_entry::{ErasureId, SubjectName, Timestamp, Verb};
-use curfew_gate::{Command, ErasureRefusal, ErasureStep, NotDone as Refused, Verdict};
+use curfew_gate::{
+    Command, ErasureRefusal, ErasureStep, NotDone as Refused, Refusal, Verdict, secret,
+};
 use serde::{Deserialize, Serialize};
 
-use super::Portal;
 use super::fault::Fault;
 use super::frame::{Frame, page};
-use super::text;
 use super::viewer::{Caller, Viewer};
+use super::{Portal, text};
 use crate::oauth::Problem;
-use curfew_gate::{Refusal, secret};
 
 /// Why a step was not taken.
 enum NotTaken {

@@ -25,6 +25,8 @@ use bytes::Bytes;
 use curfew_entry::{ClosedBy, Verb};
 use curfew_export::range::{self, Place};
 use curfew_export::{Chunks, Format, LogReader, Opener, Packing, Source};
+use curfew_gate::permit::{Cut, CutSignal};
+use curfew_gate::{Closing, Permit, Refusal, Registrar};
 use curfew_values::{Held, Shown, Store};
 use futures_util::Stream;
 use serde::Deserialize;
@@ -34,8 +36,6 @@ use tokio::time::timeout;
 use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use curfew_gate::permit::{Cut, CutSignal};
-use curfew_gate::{Closing, Permit, Refusal, Registrar};
 
 /// Exports at once. Each holds what it knows of sessions, 13 MB of ended ones at most, and a piece:
 /// 0.1 MB, or a Parquet row group of up to 24 MB.

@@ -4,13 +4,12 @@ use axum::http::header::{LOCATION, RETRY_AFTER, SET_COOKIE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use curfew_entry::EndReason;
-use curfew_gate::Denial;
+use curfew_gate::{Denial, Refusal, Unavailable};
 
 use super::cookies;
 use super::frame::{Frame, page};
 use super::returning::Returning;
 use crate::oauth::{OUTAGE_RETRY_SECS, denial_text, end_text, outage_text};
-use curfew_gate::{Refusal, Unavailable};
 
 /// Why a page is not shown. Its texts are for the person at the browser.
 #[derive(Clone, Debug, Eq, PartialEq)]

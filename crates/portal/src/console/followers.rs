@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use curfew_custody::progress::{Follower, Reader};
+use curfew_custody::standing::{self, Status};
 use curfew_entry::{Timestamp, Verb};
 
 use super::Portal;
 use super::viewer::Caller;
 use crate::oauth::Problem;
-use curfew_custody::progress::{Follower, Reader};
-use curfew_custody::standing::{self, Status};
 
 /// A follower in the table.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use curfew_entry::{DeadlineCause, Limits, LiveSession, Span, Timestamp, Verb};
+use curfew_gate::Refusal;
 use secrecy::ExposeSecret;
 
 use super::fault::{Fault, Limit};
@@ -16,7 +17,6 @@ use super::sessions::{Row, own_rows};
 use super::sign_out::Token;
 use super::viewer::{Access, Viewer};
 use super::{Portal, text};
-use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "home.html")]

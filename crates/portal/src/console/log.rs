@@ -362,8 +362,9 @@ pub(super) fn is_session(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use askama::Template;
+
+    use super::*;
 
     const ALLOWED: &[u8] = br#"{"v":1,"time":"2026-11-23T16:40:00.123456Z","kind":"action.allowed","session":"s_000000000000000000000001","verb":"web.read","resource":"shop","path":"/a","rules":["r"]}"#;
 

@@ -36,19 +36,19 @@ mod whose;
 
 use std::sync::Arc;
 
+use attempt::Outcome;
 use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-
-use crate::Setup;
-use crate::oauth::{self, DeviceCodes, Problem};
-use attempt::Outcome;
 use fault::Fault;
 use once::Once;
 use shelf::Shelf;
 use tiles::Reading;
+
+use crate::Setup;
+use crate::oauth::{self, DeviceCodes, Problem};
 
 /// What the handlers share.
 #[derive(Debug)]

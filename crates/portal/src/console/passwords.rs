@@ -1,13 +1,12 @@
 //! Database passwords: made for one session and one database, shown once, gone with the session.
 
 use curfew_entry::{Credential, CredentialClass, ResourceName, Span, Timestamp, Verb};
-use curfew_gate::{Command, NewCredential, Verdict};
+use curfew_gate::{Command, NewCredential, Refusal, Verdict, secret};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Portal;
 use super::viewer::{Access, Viewer};
 use crate::Setup;
-use curfew_gate::{Refusal, secret};
 
 /// What a database client needs.
 #[derive(Debug)]

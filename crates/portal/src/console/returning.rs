@@ -2,13 +2,13 @@
 
 use axum::response::{IntoResponse, Redirect, Response};
 use curfew_entry::{Aal, EndReason, ResourceName, SessionId};
+use curfew_gate::handover::{arrive_url, local_path};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::Portal;
 use super::fault::Fault;
 use crate::App;
-use curfew_gate::handover::{arrive_url, local_path};
 
 /// What may stand in a query value as it is.
 const QUERY_VALUE: &AsciiSet = &NON_ALPHANUMERIC

@@ -7,6 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use curfew_entry::Verb;
+use curfew_gate::{Permit, Refusal};
 use curfew_search::{Answer, Asked, Query, QueryError};
 use serde_json::Value;
 
@@ -14,7 +15,6 @@ use super::Portal;
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
 use crate::search::Unanswered;
-use curfew_gate::{Permit, Refusal};
 
 /// How soon it is worth asking again where too many search at once, in seconds.
 const RETRY_SECS: u64 = 5;
@@ -105,8 +105,9 @@ fn json(answer: &Answer) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_search::Hit;
+
+    use super::*;
 
     #[test]
     fn a_question_is_read_out_of_an_address() {

@@ -7,7 +7,7 @@ use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use curfew_entry::{Actor, EndReason, SessionId, SessionView, Span, SubjectName, Timestamp, Verb};
-use curfew_gate::{Command, EndCause, Verdict};
+use curfew_gate::{Command, EndCause, Refusal, Verdict};
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
@@ -16,7 +16,6 @@ use super::returning::Returning;
 use super::sign_out::{Token, end_session};
 use super::viewer::Viewer;
 use super::{Portal, text};
-use curfew_gate::Refusal;
 
 /// How old a sign-in may be to end another session of one's own (ASVS 7.5.2). One's own current
 /// session can always be ended.

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
 use axum::response::Response;
 use curfew_entry::{EndReason, SessionId};
-use curfew_gate::{Command, EndCause, Verdict};
+use curfew_gate::{Command, EndCause, Refusal, Verdict, secret};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -19,7 +19,6 @@ use super::returning::Returning;
 use super::viewer::Visit;
 use super::{Portal, cookies, csrf};
 use crate::oauth::end_text;
-use curfew_gate::{Refusal, secret};
 
 /// How the cookie of the sign-in form begins.
 const FORM_PREFIX: &str = "cff_";
@@ -262,8 +261,9 @@ impl SigningIn<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use askama::Template;
+
+    use super::*;
 
     fn template(name: &str, to: &str) -> String {
         SignInPage {

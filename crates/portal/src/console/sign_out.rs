@@ -8,14 +8,13 @@ use axum::http::header::SET_COOKIE;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use curfew_entry::{EndReason, SessionId};
-use curfew_gate::EndCause;
+use curfew_gate::{EndCause, Refusal};
 use serde::Deserialize;
 
 use super::fault::Fault;
 use super::frame::{Frame, page};
 use super::viewer::Visit;
 use super::{Portal, cookies};
-use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "sign_out.html")]

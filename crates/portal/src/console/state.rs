@@ -11,6 +11,7 @@ use axum::extract::{Form, State};
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse, Redirect, Response};
 use curfew_entry::{CredentialClass, DeadlineCause, EndReason, LiveSession, Timestamp};
+use curfew_gate::{Refusal, secret};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
@@ -19,7 +20,6 @@ use super::returning::Returning;
 use super::viewer::{Viewer, Visit};
 use super::{Portal, cookies, csrf, text};
 use crate::oauth::{Problem, end_text};
-use curfew_gate::{Refusal, secret};
 
 /// How the session of a page stands.
 #[derive(Serialize)]

@@ -14,6 +14,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use curfew_entry::{ResourceName, SessionId, Span, Timestamp, Verb};
+use curfew_gate::Refusal;
 use curfew_ledger::Published;
 use curfew_ledger::tile::{Tile, TileKind};
 use tokio::sync::Semaphore;
@@ -21,7 +22,6 @@ use tokio::sync::Semaphore;
 use super::Portal;
 use super::viewer::{Access, Caller, Viewer, Visit};
 use crate::oauth::Problem;
-use curfew_gate::Refusal;
 
 /// How long one entry stands for a session's reading, at most. A session that may be idle for less
 /// than twice as long has half of that, so that its reading counts as activity in time.

@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use curfew_entry::{Entry, Field, Verb, visible};
+use curfew_gate::Refusal;
 use curfew_values::{Fields, Shown};
 use serde::Serialize;
 
@@ -17,7 +18,6 @@ use super::frame::{Frame, page};
 use super::shelf::{self, Unread};
 use super::viewer::{Caller, Viewer};
 use crate::oauth::Problem;
-use curfew_gate::Refusal;
 
 #[derive(askama::Template)]
 #[template(path = "values.html")]

@@ -11,14 +11,13 @@ use curfew_entry::{
     ActionDetail, Context, CredentialClass, CredentialHash, LiveSession, Plane, ResourceName,
     SessionId, Timestamp, Verb,
 };
-use curfew_gate::{Ask, Denial, Presenter, Verdict};
+use curfew_gate::clients::{Peer, Seat};
+use curfew_gate::{Ask, Denial, Permit, Presenter, Record, Refusal, Verdict, secret};
 
 use super::fault::{Fault, SignIn};
 use super::returning::Returning;
 use super::{Portal, cookies, csrf};
 use crate::oauth::Problem;
-use curfew_gate::clients::{Peer, Seat};
-use curfew_gate::{Permit, Record, Refusal, secret};
 
 /// What a request says of itself before anybody knows whose it is.
 #[derive(Clone, Debug)]

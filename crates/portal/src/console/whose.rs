@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use curfew_entry::{Entry, Event, SessionId, SubjectName};
+use curfew_gate::Refusal;
 
 use super::Portal;
-use curfew_gate::Refusal;
 
 /// Sessions, and whose they are as far as it is known.
 pub(super) type Whose = BTreeMap<SessionId, SubjectName>;

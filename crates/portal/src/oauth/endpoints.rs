@@ -9,15 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use curfew_entry::{Credential, CredentialClass, SessionId, Span};
-use curfew_gate::{Command, NewCredential, Verdict};
+use curfew_gate::clients::Peer;
+use curfew_gate::{Command, NewCredential, Verdict, secret};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 
 use super::codes::{DeviceCodes, Full, INTERVAL_SECS, LIFE, Poll, UserCode, device_digest};
 use super::problem::Problem;
 use crate::Setup;
-use curfew_gate::clients::Peer;
-use curfew_gate::secret;
 
 /// The one client there is. It is public: it has no secret.
 const CLIENT_ID: &str = "curfew-cli";

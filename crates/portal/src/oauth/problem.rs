@@ -5,10 +5,8 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use curfew_entry::{Aal, DenialCause, EndReason, RecordLevel, Span};
-use curfew_gate::{Denial, StepUp};
+use curfew_gate::{Denial, Refusal, StepUp, Unavailable};
 use serde::Serialize;
-
-use curfew_gate::{Refusal, Unavailable};
 
 /// How long a client is asked to wait while the ledger takes no entries, in seconds: about the
 /// time a full disk or a failed sync takes to be looked at again.
@@ -237,8 +235,9 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use curfew_entry::SessionId;
+
+    use super::*;
 
     fn session() -> SessionId {
         SessionId::from_random([1; 12])

@@ -1,7 +1,8 @@
 //! Function calls by number (`FunctionCall`, "fastpath"): libpq's large objects use them.
 
-use super::super::sql::{Class, Reach, Statement};
 use bytes::Buf;
+
+use super::super::sql::{Class, Reach, Statement};
 
 /// `INV_WRITE` of `libpq-fs.h`.
 const INV_WRITE: i32 = 0x0002_0000;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_entry::ClosedBy;
+use curfew_gate::permit::{Closing, Permit};
 use tokio::io::{AsyncReadExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -12,7 +13,6 @@ use super::super::frame::Complaint;
 use super::super::protocol::Protocol;
 use super::super::upstream::{CancelHandle, Stream};
 use super::{End, READ_BYTES, Relay, Written};
-use curfew_gate::permit::{Closing, Permit};
 
 /// How long the client's last words wait for the running statement to be cancelled. On one network
 /// that takes 1 to 3 ms with TLS; a client must not keep its connection for longer than this

@@ -1,9 +1,9 @@
 //! The gateway's loop, without a gateway: what `curfew-gateway` does around the authority and its
 //! traffic, on a disk that fails by seed.
 
-use curfew_authority::traffic::{Effect, Input};
 use std::collections::BTreeSet;
 
+use curfew_authority::traffic::{Effect, Input};
 use curfew_authority::{Ask, Command, Decision, Presenter, Refusal, Verdict};
 use curfew_entry::{EndReason, Entry, Event, SessionId};
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use curfew_gate::permit::CutSignal;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ANSWER_HEAD_BYTES_MAX, Failure, Io};
 use crate::{Body, BoxError};
-use curfew_gate::permit::CutSignal;
 
 /// Requests on one connection. Below the 100 that servers commonly allow, so that quiet event
 /// streams never make others wait.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_entry::SessionId;
+use curfew_gate::permit::CutSignal;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::h1::H1;
 use super::h2::Place;
 use super::{Failure, OPEN_PER_SESSION_MAX, Upstream};
-use curfew_gate::permit::CutSignal;
 
 /// How long a connection may take to become ready for the next request once an answer is through
 /// and the request has been read to its end. The permit goes on to cover it.

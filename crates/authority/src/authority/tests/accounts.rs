@@ -1,8 +1,9 @@
 //! The class of database account that a connection uses.
 
+use curfew_entry::AccountClass;
+
 use super::*;
 use crate::Auditor;
-use curfew_entry::AccountClass;
 
 const ALL: &[AccountClass] = &AccountClass::ALL;
 const READ_AND_WRITE: &[AccountClass] = &[AccountClass::Read, AccountClass::Write];

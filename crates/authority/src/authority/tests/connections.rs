@@ -1,8 +1,9 @@
 //! What actions can come through, and what the auditor makes of the log that results.
 
+use curfew_entry::{ActionClosed, ClosedBy};
+
 use super::*;
 use crate::audit::{Auditor, FindingKind};
-use curfew_entry::{ActionClosed, ClosedBy};
 
 /// Connections have a limit of their own, statements have none.
 const RULES: &str = r#"

@@ -1,9 +1,10 @@
 //! Erasing: two persons, each with a fresh permit, neither the one whose values they are.
 
+use curfew_entry::{ErasureId, ResourceName};
+
 use super::*;
 use crate::audit::{Auditor, FindingKind};
 use crate::command::ErasureStep;
-use curfew_entry::{ErasureId, ResourceName};
 
 const RULES: &str = r#"
 @id("sessions") @idle("4h") @reauth("4h") @lifetime("4h")

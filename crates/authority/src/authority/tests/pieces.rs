@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use curfew_entry::Limits;
+
 use super::*;
 use crate::audit::{Auditor, FindingKind};
 use crate::traffic::{
     ActivityCell, Cut, CutCause, Effect, Input, LastActivity, PIECE, PermitId, Traffic,
 };
-use curfew_entry::Limits;
 
 #[derive(Clone, Debug)]
 struct Cell(Rc<RefCell<LastActivity>>);
