@@ -45,7 +45,6 @@ pub use bounds::{
     TOMBSTONE_LIFE, marked,
 };
 pub(crate) use connections::{Connections, NotOpen, Opened, is_connection};
-pub(crate) use decide::is_clock_reason;
 pub use erasing::{APPROVAL_TIME, Erasure};
 pub(crate) use judge::{Admission, Applicant, Judgement, Outcome};
 pub use witnessing::CHECKPOINT_BYTES_MAX;

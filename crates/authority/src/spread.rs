@@ -169,8 +169,8 @@ mod tests {
             assert_eq!(spread.remove(id), plain.remove(id));
             assert!(!spread.contains_key(id));
         }
-        assert!(spread.iter().eq(plain.iter()));
-        assert!(spread.iter().eq(plain.iter()));
+        assert!(spread.iter().eq(plain.iter()) && spread.values().eq(plain.values()));
+        assert_eq!(spread.len(), plain.len());
         let kept = serde_json::to_string(&spread).unwrap();
         assert_eq!(kept, serde_json::to_string(&plain).unwrap());
         let again: SpreadMap<SessionId, usize> = serde_json::from_str(&kept).unwrap();

@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use curfew_entry::{ClosedBy, Entry, Event, Limits, SessionId, Span, Timestamp, Verb};
-use handle::next_after;
 use out::{Out, PermitOut};
 
 use crate::authority::Authority;
@@ -30,7 +29,7 @@ use crate::deadlines::Deadlines;
 pub use activity::{ActivityCell, LastActivity};
 pub use cut::{Cut, CutCause};
 pub use out::{AccountUse, PermitId};
-pub use outage::Outage;
+pub use outage::{Outage, may_use_reserve};
 
 /// The most sessions that one answer of [`Traffic`] is about, and the most entries of a command it
 /// gives: about 10 ms of work, so that others get in between where there are many.
@@ -236,7 +235,7 @@ impl<A: ActivityCell> Traffic<A> {
             return Some(outage.failure());
         }
         // What was done meanwhile kept sessions alive.
-        while let Some(session) = next_after(&self.out, outage.observed.as_ref()) {
+        while let Some(session) = self.out.next_after(outage.observed.as_ref()) {
             outage.observed = Some(session.clone());
             if let Some(observed) = self.out.unrecorded(&session, authority, now) {
                 return Some(observed);

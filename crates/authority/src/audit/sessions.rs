@@ -3,7 +3,7 @@
 use curfew_entry::{CredentialFault, Entry, Event, Proof, ResourceName, SessionId, Timestamp};
 
 use super::{Auditor, FindingKind, Found, found};
-use crate::authority::{Admission, Applicant, Held, Issued, is_clock_reason};
+use crate::authority::{Admission, Applicant, Held, Issued};
 
 impl Auditor {
     pub(super) fn started(&self, event: &Event, now: Timestamp, out: &mut Vec<Found>) -> bool {
@@ -155,7 +155,7 @@ impl Auditor {
             }
             None => {
                 let plain = deadline.is_none() && late.is_none() && *effective == moment;
-                if !plain || is_clock_reason(*reason) {
+                if !plain || reason.is_clock() {
                     let detail = "no clock had run out, and an end by request has no deadline";
                     out.push(found(FindingKind::EndWrong, session, detail));
                 }

@@ -48,11 +48,7 @@ impl Authority {
         if self.is_small() {
             let due = self.due(now).into_iter();
             events.extend(due.filter_map(|held| Self::end_after(held, now, now)));
-            events.extend(
-                self.unsaid(usize::MAX)
-                    .iter()
-                    .filter_map(|it| self.limited(it)),
-            );
+            events.extend(self.limit_unsaid(&self.unsaid(usize::MAX)));
         }
         Decision::done(events)
     }

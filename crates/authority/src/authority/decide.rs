@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use curfew_entry::{
-    CredentialId, EndReason, Event, RefusalCause, SessionId, SubjectName, Timestamp,
-};
+use curfew_entry::{CredentialId, Event, RefusalCause, SessionId, SubjectName, Timestamp};
 
 use super::Authority;
 use super::bounds::{cut_actor, short};
@@ -206,7 +204,7 @@ impl Authority {
     }
 
     fn decide_end(&self, session: &SessionId, cause: &EndCause, now: Timestamp) -> Decision {
-        if is_clock_reason(cause.reason) {
+        if cause.reason.is_clock() {
             return Decision::refused(Refusal::ClockReason(cause.reason));
         }
         self.where_live(session, now, |_| Decision {
@@ -224,12 +222,4 @@ impl Authority {
             },
         })
     }
-}
-
-/// Whether only a clock gives this reason.
-pub(crate) const fn is_clock_reason(reason: EndReason) -> bool {
-    matches!(
-        reason,
-        EndReason::Idle | EndReason::Reauth | EndReason::Lifetime
-    )
 }

@@ -3,10 +3,10 @@
 use curfew_entry::{ActionClosed, ClosedBy, EndReason, Entry, Event, SessionId, Timestamp};
 
 use super::{
-    ActivityCell, Closing, Cut, CutCause, Effect, Out, Outage, PIECE, PermitOut, REVIEWED_MAX,
-    Returned, Traffic,
+    ActivityCell, Closing, Cut, CutCause, Effect, Outage, PIECE, PermitOut, REVIEWED_MAX, Returned,
+    Traffic,
 };
-use crate::authority::{Authority, is_clock_reason};
+use crate::authority::Authority;
 use crate::command::{Command, EndCause};
 
 /// Why traffic of a session that does not live is cut: as the session ended, or, where nothing on
@@ -221,7 +221,7 @@ impl<A: ActivityCell> Traffic<A> {
         now: Timestamp,
         effects: &mut Vec<Effect>,
     ) {
-        if is_clock_reason(cause.reason) || !self.ended_by(session, authority, now) {
+        if cause.reason.is_clock() || !self.ended_by(session, authority, now) {
             return;
         }
         let cut = Cut::of(CutCause::SessionEnded(cause.reason));
@@ -315,14 +315,4 @@ fn closed(
         bytes_in: closing.map_or(0, |closing| closing.bytes_in),
         bytes_out: closing.map_or(0, |closing| closing.bytes_out),
     }
-}
-
-/// The first session that something is known of, after this one.
-pub(super) fn next_after<A>(out: &Out<A>, last: Option<&SessionId>) -> Option<SessionId> {
-    use std::ops::Bound;
-    let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
-    let mut rest = out
-        .sessions
-        .range::<SessionId, _>((behind, Bound::Unbounded));
-    rest.next().map(|(session, _)| session.clone())
 }

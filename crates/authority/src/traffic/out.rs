@@ -1,6 +1,7 @@
 //! The permits that are out, by session, and what each is held to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use curfew_entry::{
     AccountClass, Context, Limits, LiveSession, ResourceName, SessionId, Timestamp, Verb,
@@ -245,6 +246,15 @@ impl<A: ActivityCell> Out<A> {
         };
         let over = held.over_at();
         Some(presence.map_or(over, |it| it.nearest(&held.session).min(over)))
+    }
+
+    /// The first session that something is known of, after this one.
+    pub(super) fn next_after(&self, last: Option<&SessionId>) -> Option<SessionId> {
+        let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self
+            .sessions
+            .range::<SessionId, _>((behind, Bound::Unbounded));
+        rest.next().map(|(session, _)| session.clone())
     }
 
     /// What is to be recorded of a session's activity, where that is newer than what is.

@@ -9,6 +9,19 @@ use curfew_entry::{Event, SessionId, Span, Timestamp};
 
 use crate::command::{Command, EndCause};
 
+/// Which entries may use the ledger's reserve: those that close things, and that say what failed.
+pub fn may_use_reserve(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::SessionActive { .. }
+            | Event::SessionEnded { .. }
+            | Event::ActionClosed(_)
+            | Event::RecordingFailed { .. }
+            | Event::RecordingResumed { .. }
+            | Event::GatewayStopped {}
+    )
+}
+
 /// What must be remembered until the ledger is back.
 #[derive(Debug)]
 pub struct Outage {

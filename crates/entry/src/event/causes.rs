@@ -38,6 +38,13 @@ pub enum EndReason {
     Shutdown,
 }
 
+impl EndReason {
+    /// Whether only a clock gives this reason.
+    pub const fn is_clock(self) -> bool {
+        matches!(self, Self::Idle | Self::Reauth | Self::Lifetime)
+    }
+}
+
 impl From<DeadlineCause> for EndReason {
     fn from(cause: DeadlineCause) -> Self {
         match cause {

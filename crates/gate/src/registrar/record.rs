@@ -1,6 +1,6 @@
 //! From events to entries: append, apply, and what to do when the ledger cannot.
 
-use curfew_authority::traffic::Input;
+use curfew_authority::traffic::{Input, may_use_reserve};
 use curfew_authority::{Command, Decision};
 use curfew_entry::{Entry, Event, Timestamp};
 use curfew_ledger::{AppendError, Space, Writer};
@@ -16,19 +16,6 @@ pub(super) const UNDURABLE_MAX: usize = 32_768;
 
 /// What is said where the ledger's disk is full.
 const NO_SPACE: &str = "no space is left on the ledger's disk";
-
-/// Which entries may use the ledger's reserve: those that close things, and that say what failed.
-fn may_use_reserve(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::SessionActive { .. }
-            | Event::SessionEnded { .. }
-            | Event::ActionClosed(_)
-            | Event::RecordingFailed { .. }
-            | Event::RecordingResumed { .. }
-            | Event::GatewayStopped {}
-    )
-}
 
 impl Task {
     /// Whether anything new may be admitted.

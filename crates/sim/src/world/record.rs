@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use curfew_authority::traffic::{Effect, Input};
+use curfew_authority::traffic::{Effect, Input, may_use_reserve};
 use curfew_authority::{Ask, Command, Decision, Presenter, Refusal, Verdict};
-use curfew_entry::{EndReason, Entry, Event, SessionId};
+use curfew_entry::{Entry, Event, SessionId};
 
 use super::{GRACE, Open, World};
 
@@ -37,27 +37,6 @@ impl Unsaid {
 
 /// More pieces of work at one moment than this are a loop that does not end.
 const WORK_MAX: usize = 10_000;
-
-/// Which entries may use the ledger's reserve, as in `registrar/record.rs`.
-fn may_use_reserve(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::SessionActive { .. }
-            | Event::SessionEnded { .. }
-            | Event::ActionClosed(_)
-            | Event::RecordingFailed { .. }
-            | Event::RecordingResumed { .. }
-            | Event::GatewayStopped {}
-    )
-}
-
-/// Whether only a clock gives this reason.
-fn is_clock(reason: EndReason) -> bool {
-    matches!(
-        reason,
-        EndReason::Idle | EndReason::Reauth | EndReason::Lifetime
-    )
-}
 
 impl World {
     /// Tells what happened, and carries out what follows. True where something was cut.
@@ -174,7 +153,7 @@ impl World {
             self.traffic.refuse();
             if let Command::End { session, cause } = command {
                 self.tell(Input::End(session, cause));
-                if !is_clock(cause.reason) {
+                if !cause.reason.is_clock() {
                     self.unsaid.ends.insert(session.clone());
                 }
             }
