@@ -51,23 +51,6 @@ struct Proved {
     hash: CredentialHash,
 }
 
-/// A password that a client may know.
-#[derive(Clone)]
-struct Candidate {
-    id: CredentialId,
-    hash: CredentialHash,
-}
-
-impl Candidate {
-    fn of(credentials: Vec<Credential>) -> Vec<Self> {
-        let candidate = |one: Credential| Self {
-            id: one.id,
-            hash: one.hash,
-        };
-        credentials.into_iter().map(candidate).collect()
-    }
-}
-
 /// How a greeting ends other than well.
 enum Stop {
     /// Without a word: the client is gone, or must not be told anything.
@@ -335,11 +318,11 @@ impl Plane {
         &self,
         subject: &SubjectName,
         resource: &ResourceName,
-    ) -> Vec<Candidate> {
+    ) -> Vec<Credential> {
         let (subject, resource) = (subject.clone(), resource.clone());
         let registrar = &self.setup.registrar;
         let found = registrar.passwords(subject, resource, CANDIDATES_MAX).await;
-        Candidate::of(found.unwrap_or_default())
+        found.unwrap_or_default()
     }
 
     /// The newest passwords that did, and no longer do.
@@ -347,11 +330,11 @@ impl Plane {
         &self,
         subject: &SubjectName,
         resource: &ResourceName,
-    ) -> Vec<Candidate> {
+    ) -> Vec<Credential> {
         let (subject, resource) = (subject.clone(), resource.clone());
         let registrar = &self.setup.registrar;
         let spent = registrar.spent_passwords(subject, resource, CANDIDATES_MAX);
-        Candidate::of(spent.await.unwrap_or_default())
+        spent.await.unwrap_or_default()
     }
 
     /// What is said to whoever does not know a password of the database that was asked for.
@@ -399,8 +382,8 @@ impl Plane {
         exchange: &Exchange,
         last: &[u8],
         user: &str,
-        candidates: &[Candidate],
-    ) -> Option<(Candidate, String)> {
+        candidates: &[Credential],
+    ) -> Option<(Credential, String)> {
         let ids: Vec<CredentialId> = candidates.iter().map(|one| one.id.clone()).collect();
         let verifiers = self.verifiers.of(user, &ids).await;
         if verifiers.len() != candidates.len() {

@@ -188,11 +188,7 @@ impl Visit<'_> {
     /// Ends the session that a credential presents. One that presents none has nothing to end.
     async fn end(&self, shown: Shown) -> Result<(), Refusal> {
         let found = self.plane.registrar.credential(shown.hash).await?;
-        let fits = found.filter(|found| {
-            let audience = found.credential.audience.as_ref();
-            found.credential.class == shown.class
-                && audience.is_none_or(|audience| *audience == self.resource.name)
-        });
+        let fits = found.filter(|found| found.is_for(shown.class, &self.resource.name));
         if let Some(session) = fits.map(|found| found.id) {
             let cause = EndCause {
                 reason: EndReason::SignedOut,

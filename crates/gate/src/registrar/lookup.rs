@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use curfew_authority::{Ask, Authority, Command, Erasure, UnknownRole, Verdict};
 use curfew_entry::{
-    Credential, CredentialHash, EndReason, ErasureId, LiveSession, PolicyDigest, ResourceName,
-    RoleName, SessionId, SessionView, SubjectName, Timestamp,
+    Credential, CredentialClass, CredentialHash, EndReason, ErasureId, LiveSession, PolicyDigest,
+    ResourceName, RoleName, SessionId, SessionView, SubjectName, Timestamp,
 };
 
 use super::{Answer, Message, Refusal, Registrar};
@@ -42,6 +42,14 @@ pub struct CredentialFound {
     pub session: SessionFound,
     /// Whether it can still be used: neither revoked nor expired.
     pub opens: bool,
+}
+
+impl CredentialFound {
+    /// Whether it is of this class, and for this resource or for any.
+    pub fn is_for(&self, class: CredentialClass, resource: &ResourceName) -> bool {
+        let audience = self.credential.audience.as_ref();
+        self.credential.class == class && audience.is_none_or(|audience| audience == resource)
+    }
 }
 
 /// What the log says of itself.
