@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use curfew_entry::{Entry, SigningFault, Timestamp};
 use curfew_gate::clock;
-use curfew_gate::conditions::{Conditions, Part};
+use curfew_gate::conditions::{Condition, Conditions, Part};
 use curfew_gate::problem::Problem;
 use curfew_gate::recorder::Durability;
 use curfew_identity::Accounts;
@@ -15,8 +15,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::progress::{Follower, Kind, Progress, Reader};
-
-pub use curfew_gate::conditions::{Condition, Part as ConditionPart};
 
 /// How the log and its followers stand.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use curfew_authority::{Command, Policy, PolicyError};
 use curfew_custody::standing::Standing;
 use curfew_custody::{archive, forward, stamps, witness};
-use curfew_entry::Timestamp;
+use curfew_entry::{Span, Timestamp};
 use curfew_gate::clock::{self, Clock};
 use curfew_gate::conditions::Conditions;
 use curfew_gate::handover::Handover;
@@ -300,7 +300,8 @@ pub async fn start(config: Config, policy_name: &str, policy: &str) -> Result<Ru
         upstreams,
         databases.clone(),
         standing,
-        (site, port),
+        site,
+        port,
     )?;
     let gateway = Arc::new(gateway);
     let (stopping, closed) = (CancellationToken::new(), CancellationToken::new());
@@ -359,15 +360,16 @@ async fn serve_control(listener: UnixListener, gateway: Arc<Gateway>, stopping: 
     control::serve(listener, desk, stopping).await;
 }
 
-/// Gives each part what it needs. `site` is how the web listener is reached, the port that of the
-/// database listener, both as clients see them.
+/// Gives each part what it needs. `site` says how the web listener is reached, and the port is that
+/// of the database listener, both as clients see them.
 pub(crate) fn compose(
     config: Config,
     core: Core,
     upstreams: Upstreams,
     databases: Databases,
     standing: Arc<Standing>,
-    (site, postgres_port): (Arc<Site>, Option<u16>),
+    site: Arc<Site>,
+    postgres_port: Option<u16>,
 ) -> Result<Gateway, StartError> {
     let handover = Arc::new(Handover::new());
     let index = config.search.index.then(|| {
@@ -398,8 +400,8 @@ pub(crate) fn compose(
         values: core.values,
         search: search.map_err(StartError::Search)?,
         standing,
-        password_life: config.tuning.database_password.0,
-        token_life: config.tuning.bearer_token.0,
+        password_life: Span::from_duration(config.tuning.database_password.0),
+        token_life: Span::from_duration(config.tuning.bearer_token.0),
     };
     Ok(Gateway {
         config,

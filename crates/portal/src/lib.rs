@@ -6,10 +6,9 @@ mod search;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use curfew_custody::standing::Standing;
-use curfew_entry::{EnvironmentName, ResourceName};
+use curfew_entry::{EnvironmentName, ResourceName, Span};
 use curfew_gate::handover::Handover;
 use curfew_gate::registrar::Registrar;
 use curfew_gate::secret::MasterKey;
@@ -74,9 +73,9 @@ pub struct Setup {
     /// How the log and its followers stand.
     pub standing: Arc<Standing>,
     /// How long a database password opens a database.
-    pub password_life: Duration,
+    pub password_life: Span,
     /// How long a bearer token lives.
-    pub token_life: Duration,
+    pub token_life: Span,
     /// The public keys by which apps check what the web plane tells them, as a JSON Web Key Set.
     pub jwks: Option<String>,
 }

@@ -108,16 +108,8 @@ async fn gateway(config: Config, rules: &str, port: u16) -> Gateway {
     let site = Arc::new(config.site(port));
     let upstreams = Upstreams::new(&config.web).unwrap();
     let databases = curfew_postgres::Databases::default();
-    let reached = (site, None);
-    compose(
-        config,
-        core,
-        upstreams,
-        databases,
-        Arc::new(standing),
-        reached,
-    )
-    .unwrap()
+    let standing = Arc::new(standing);
+    compose(config, core, upstreams, databases, standing, site, None).unwrap()
 }
 
 /// A body with this text.

@@ -230,9 +230,9 @@ async fn resources(
     Caller(mut viewer): Caller,
 ) -> Result<Json<ResourceList>, Problem> {
     viewer.enter(&portal).await.map_err(refused(&portal))?;
-    let gateway = &portal.setup;
+    let setup = &portal.setup;
     let mut resources = Vec::new();
-    for web in &gateway.apps {
+    for web in &setup.apps {
         let access = viewer.access(&portal, Verb::WebRead, &web.name).await;
         let access = access.map_err(refused(&portal))?;
         if !access.is_closed() {
@@ -241,7 +241,7 @@ async fn resources(
                 plane: Plane::Web,
                 environment: web.environment.to_string(),
                 tags: web.tags.clone(),
-                url: Some(gateway.site.url(&web.host)),
+                url: Some(setup.site.url(&web.host)),
                 host: None,
                 port: None,
                 database: None,
@@ -249,7 +249,7 @@ async fn resources(
             });
         }
     }
-    for database in &gateway.databases {
+    for database in &setup.databases {
         let access = viewer
             .access(&portal, Verb::SqlConnect, &database.name)
             .await;
@@ -261,8 +261,8 @@ async fn resources(
                 environment: database.environment.to_string(),
                 tags: database.tags.clone(),
                 url: None,
-                host: Some(gateway.site.portal.clone()),
-                port: Some(passwords::port(gateway)),
+                host: Some(setup.site.portal.clone()),
+                port: Some(passwords::port(setup)),
                 database: Some(database.name.clone()),
                 step_up: access == Access::AfterSignIn,
             });

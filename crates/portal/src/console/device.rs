@@ -121,7 +121,7 @@ pub(super) async fn show(
         address: request.address.to_string(),
         ago: text::span(viewer.now.saturating_since(request.made)),
         subject: viewer.session.subject.to_string(),
-        lasts: text::span(crate::oauth::token_life(&portal.setup)),
+        lasts: text::span(portal.setup.token_life),
     };
     Ok(page(StatusCode::OK, &template))
 }
@@ -133,11 +133,7 @@ pub(super) async fn decide(
     sent: Result<Form<Decision>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    viewer.check_form(&portal, &sent.csrf)?;
-    viewer
-        .enter(&portal)
-        .await
-        .map_err(|refusal| viewer.fault(refusal))?;
+    viewer.submit(&portal, &sent.csrf).await?;
     let approved = match sent.choice.as_str() {
         "approve" => true,
         "deny" => false,

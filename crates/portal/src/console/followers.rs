@@ -83,8 +83,8 @@ impl Row {
 }
 
 async fn look(portal: &Portal) -> Option<Status> {
-    let gateway = &portal.setup;
-    standing::look(&gateway.standing, gateway.registrar.now(), Reader::Session).await
+    let setup = &portal.setup;
+    standing::look(&setup.standing, setup.registrar.now(), Reader::Session).await
 }
 
 /// The rows for the log page; none when the look failed.

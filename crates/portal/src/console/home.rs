@@ -203,11 +203,7 @@ pub(super) async fn password(
     sent: Result<Form<Token>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    viewer.check_form(&portal, &sent.csrf)?;
-    viewer
-        .enter(&portal)
-        .await
-        .map_err(|refusal| viewer.fault(refusal))?;
+    viewer.submit(&portal, &sent.csrf).await?;
     let made = passwords::issue(&portal, &viewer, &name)
         .await
         .map_err(|no| match no {

@@ -1,6 +1,6 @@
 //! Database passwords: made for one session and one database, shown once, gone with the session.
 
-use curfew_entry::{Credential, CredentialClass, ResourceName, Span, Timestamp, Verb};
+use curfew_entry::{Credential, CredentialClass, ResourceName, Timestamp, Verb};
 use curfew_gate::{Command, NewCredential, Refusal, Verdict, secret};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -46,8 +46,8 @@ pub(super) async fn issue(
     viewer: &Viewer,
     name: &str,
 ) -> Result<DatabasePassword, NoPassword> {
-    let gateway = &portal.setup;
-    let database = gateway
+    let setup = &portal.setup;
+    let database = setup
         .databases
         .iter()
         .find(|database| database.name.as_str() == name)
@@ -62,15 +62,13 @@ pub(super) async fn issue(
         Access::Closed(None) => return Err(Refusal::Unauthenticated.into()),
     }
     let id = secret::credential_id().map_err(|_| NoPassword::Random)?;
-    let password = gateway.master.database_password(&id);
+    let password = setup.master.database_password(&id);
     let session = &viewer.session;
-    let longest = gateway.password_life.as_micros();
-    let longest = Span::from_micros(u64::try_from(longest).unwrap_or(u64::MAX));
     // Idle time may be extended; neither of these can, without a new sign-in.
-    let expires = gateway
+    let expires = setup
         .registrar
         .now()
-        .saturating_add(longest)
+        .saturating_add(setup.password_life)
         .min(session.started_at.saturating_add(session.limits.lifetime));
     let credential = Credential {
         id,
@@ -83,13 +81,13 @@ pub(super) async fn issue(
         session: session.id.clone(),
         credential,
     });
-    let verdict = gateway.registrar.command(command).await?;
+    let verdict = setup.registrar.command(command).await?;
     issued(verdict)?;
     Ok(DatabasePassword {
         user: session.subject.to_string(),
         password,
-        host: gateway.site.portal.clone(),
-        port: port(gateway),
+        host: setup.site.portal.clone(),
+        port: port(setup),
         database: database.name.clone(),
         expires,
     })
@@ -111,8 +109,8 @@ fn issued(verdict: Verdict) -> Result<(), NoPassword> {
 }
 
 /// The port on which databases are reached.
-pub(super) fn port(gateway: &Setup) -> u16 {
-    gateway.postgres_port.unwrap_or_default()
+pub(super) fn port(setup: &Setup) -> u16 {
+    setup.postgres_port.unwrap_or_default()
 }
 
 impl DatabasePassword {

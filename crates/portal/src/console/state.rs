@@ -112,9 +112,7 @@ pub(super) async fn stay(
     sent: Result<Form<Stay>, FormRejection>,
 ) -> Result<Response, Fault> {
     let Form(sent) = sent.map_err(|_| Fault::Malformed)?;
-    viewer.check_form(&portal, &sent.csrf)?;
-    let entered = viewer.enter(&portal).await;
-    entered.map_err(|refusal| viewer.fault(refusal))?;
+    viewer.submit(&portal, &sent.csrf).await?;
     let accepts = viewer.visit.headers.get(ACCEPT);
     if accepts.is_some_and(|accepts| accepts == "application/json") {
         return Ok(Json(Look::live(&portal, &viewer.session, viewer.now)).into_response());

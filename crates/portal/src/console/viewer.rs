@@ -53,10 +53,7 @@ pub(super) async fn find(
 ) -> Result<Option<(LiveSession, Timestamp)>, Refusal> {
     let found = portal.setup.registrar.credential(hash).await?;
     Ok(found.and_then(|found| {
-        let audience = found.credential.audience.as_ref();
-        let ours = found.opens
-            && found.credential.class == class
-            && audience.is_none_or(|audience| *audience == ResourceName::gateway());
+        let ours = found.opens && found.is_for(class, &ResourceName::gateway());
         let now = found.session.now;
         found
             .session
@@ -243,6 +240,13 @@ impl Viewer {
     /// The refusal as a page that comes back here.
     pub(super) fn fault(&self, refusal: Refusal) -> Fault {
         Fault::refused(refusal, self.visit.returning(), self.visit.is_navigation())
+    }
+
+    /// Takes a form of a page of this session as an action of the person.
+    pub(super) async fn submit(&mut self, portal: &Portal, token: &str) -> Result<(), Fault> {
+        self.check_form(portal, token)?;
+        let entered = self.enter(portal).await;
+        entered.map_err(|refusal| self.fault(refusal))
     }
 
     /// Makes sure that a form came from a page of this session.

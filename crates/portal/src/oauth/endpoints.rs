@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use curfew_entry::{Credential, CredentialClass, SessionId, Span};
+use curfew_entry::{Credential, CredentialClass, SessionId};
 use curfew_gate::clients::Peer;
 use curfew_gate::{Command, NewCredential, Verdict, secret};
 use secrecy::ExposeSecret;
@@ -62,8 +62,7 @@ struct Metadata {
 
 /// The public keys by which an upstream checks `Curfew-Assertion` (RFC 7517 section 5).
 async fn keys(State(oauth): State<Arc<OAuth>>) -> Response {
-    let gateway = &oauth.setup;
-    match gateway.jwks.as_deref() {
+    match oauth.setup.jwks.as_deref() {
         Some(keys) => {
             let media = [(header::CONTENT_TYPE, "application/jwk-set+json")];
             (media, keys.to_owned()).into_response()
@@ -204,21 +203,21 @@ async fn token(
 }
 
 /// Gives the session that approved a bearer token. It dies with the session.
-async fn issue(gateway: &Setup, session: SessionId) -> Result<TokenAnswer, Problem> {
+async fn issue(setup: &Setup, session: SessionId) -> Result<TokenAnswer, Problem> {
     let over = || {
         let text = "The session that approved the device is over";
         Problem::new(StatusCode::BAD_REQUEST, "access_denied", text)
     };
-    let refused = |refusal| Problem::refused(&refusal, &gateway.site.portal_url());
+    let refused = |refusal| Problem::refused(&refusal, &setup.site.portal_url());
     let random = |_| Problem::unavailable("Curfew cannot make a token at the moment");
-    let found = gateway.registrar.session(session.clone()).await;
+    let found = setup.registrar.session(session.clone()).await;
     let found = found.map_err(refused)?;
     let ends = found
         .live
         .map(|live| live.started_at.saturating_add(live.limits.lifetime));
     let expires = found
         .now
-        .saturating_add(token_life(gateway))
+        .saturating_add(setup.token_life)
         .min(ends.ok_or_else(over)?);
     let secret = secret::token(TOKEN_PREFIX).map_err(random)?;
     let credential = Credential {
@@ -232,7 +231,7 @@ async fn issue(gateway: &Setup, session: SessionId) -> Result<TokenAnswer, Probl
         session,
         credential,
     });
-    match gateway.registrar.command(command).await.map_err(refused)? {
+    match setup.registrar.command(command).await.map_err(refused)? {
         Verdict::Done | Verdict::Allow(_) => Ok(TokenAnswer {
             access_token: secret.expose_secret().to_owned(),
             token_type: "Bearer",
@@ -248,12 +247,6 @@ async fn issue(gateway: &Setup, session: SessionId) -> Result<TokenAnswer, Probl
         | Verdict::Unauthenticated
         | Verdict::Refused(_) => Err(over()),
     }
-}
-
-/// How long a bearer token works at most.
-pub(crate) fn token_life(gateway: &Setup) -> Span {
-    let micros = gateway.token_life.as_micros();
-    Span::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
 }
 
 #[derive(Deserialize)]

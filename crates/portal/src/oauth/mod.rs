@@ -7,5 +7,5 @@ mod endpoints;
 mod problem;
 
 pub(crate) use codes::{Choice, DeviceCodes, UserCode};
-pub(crate) use endpoints::{router, token_life};
+pub(crate) use endpoints::router;
 pub(crate) use problem::{OUTAGE_RETRY_SECS, Problem, denial_text, end_text, outage_text};
